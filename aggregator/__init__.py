@@ -1,0 +1,1 @@
+"""From broker to knowledge: inbox, ledger, projection, series, stores, API."""

@@ -1,0 +1,1 @@
+"""The read API: what the brain platform and the cockpit page ask."""

@@ -1,0 +1,87 @@
+"""What the API shows besides series: who sends, under which release sheet, in what state."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class ReleasedPoint:
+    """One line of a release sheet, in public words only.
+
+    Attributes:
+        number: the point's number on the wire.
+        equipment: public label of what it belongs to.
+        measurand: standard name, with the state's name behind a ':' where it is one of several.
+        unit: unit of the values.
+        aggregate: `last`, `delta` or `state`.
+        window_s: slot length in seconds.
+        resolution: rounding step as decimal text in `unit`.
+        retention_days: how long the brain may keep it.
+    """
+
+    number: int
+    equipment: str
+    measurand: str
+    unit: str
+    aggregate: str
+    window_s: float
+    resolution: str
+    retention_days: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """A release sheet that the officers signed.
+
+    Attributes:
+        hash: SHA-256 of the signed content, hex.
+        policy_version: version of the policy it was compiled from.
+        purpose: what the data may be used for.
+        right: reference of the data right or contract.
+        valid_until_ns: end of validity, nanoseconds since 1970 UTC.
+        received_ns: when it arrived.
+        points: what it releases.
+    """
+
+    hash: str
+    policy_version: int
+    purpose: str
+    right: str
+    valid_until_ns: int
+    received_ns: int
+    points: tuple[ReleasedPoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One agent, as seen from the brain.
+
+    Attributes:
+        factory, agent: opaque ids, hex.
+        name: the brain's own name for the factory; never sent by it.
+        online: whether the agent says it is connected; None when it never said.
+        last_received_ns: when its newest kept batch arrived; None before the first.
+        last_slot_end_ns: end of its newest kept slot; None before the first.
+        batches, values: kept so far.
+        refused: batches refused so far.
+        sheets: newest first.
+    """
+
+    factory: str
+    agent: str
+    name: str
+    online: bool | None
+    last_received_ns: int | None
+    last_slot_end_ns: int | None
+    batches: int
+    values: int
+    refused: int
+    sheets: tuple[Sheet, ...]
+
+
+class Knowledge(Protocol):
+    """Where the API asks; calls block, so they run in worker threads."""
+
+    def arrivals(self) -> list[Arrival]:
+        """Return all agents known, by name."""
+        ...

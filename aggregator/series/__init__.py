@@ -1,0 +1,1 @@
+"""Future-factory and carbon series: pure functions of released slots."""

@@ -1,0 +1,1 @@
+"""Shipped configuration: examples, device profiles, emission factors."""

@@ -1,0 +1,1 @@
+"""What is spoken: with devices, and between agent and aggregator."""

@@ -1,0 +1,210 @@
+"""Reading the files people write: TOML into pydantic models, every fault at once.
+
+Each fault names the file, the line where it can be had, the key path and the remedy.
+"""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, TypeVar, cast
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from protocols.errors import ConfigError, MillgateError
+from protocols.language import tr
+
+KeyPath = tuple[str | int, ...]
+
+_UNITS: Final = {
+    "ms": 10**6,
+    "s": 10**9,
+    "m": 60 * 10**9,
+    "h": 3600 * 10**9,
+    "d": 86400 * 10**9,
+}
+_DURATION: Final = re.compile(r"(\d+)(ms|s|m|h|d)")
+_TABLE: Final = re.compile(r"\s*(\[\[?)\s*([^\]]+?)\s*\]")
+_KEY: Final = re.compile(r"\s*([A-Za-z0-9_\-\"'.]+)\s*=")
+
+
+class Strict(BaseModel):
+    """Base of every configuration model: unknown keys are faults, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+def parse_duration(value: object) -> int:
+    """Turn '500ms', '5s', '15m', '1h' or '7d' into nanoseconds.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(
+            tr(
+                "not a duration; write a number and ms, s, m, h or d, such as '15m'",
+                "不是时长；请写数字加 ms、s、m、h 或 d，例如 '15m'",
+            )
+        )
+    return int(match[1]) * _UNITS[match[2]]
+
+
+Duration = Annotated[int, BeforeValidator(parse_duration)]
+"""A span of time in nanoseconds, written as text such as '15m'."""
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Parse a TOML file; duplicate keys are faults.
+
+    Raises:
+        ConfigError: when the file cannot be read or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        fault = MillgateError(
+            tr("there is no such file", "文件不存在"),
+            where=str(path),
+            remedy=tr("give the right path, or make one with 'init'", "请检查路径，或用 init 生成"),
+        )
+    except (OSError, UnicodeDecodeError) as error:
+        fault = MillgateError(
+            tr("cannot be read as UTF-8 text", "无法按 UTF-8 文本读取"),
+            where=str(path),
+            remedy=str(error.__class__.__name__),
+        )
+    except tomllib.TOMLDecodeError as error:
+        fault = MillgateError(
+            tr("is not valid TOML", "不是有效的 TOML"), where=str(path), remedy=str(error)
+        )
+    raise ConfigError([fault])
+
+
+def load_settings(path: Path, model: type[Model]) -> Model:
+    """Read a TOML file into a model.
+
+    Raises:
+        ConfigError: with every fault found, each on one line.
+    """
+    return check_settings(read_toml(path), model, path)
+
+
+def check_settings(data: Mapping[str, Any], model: type[Model], path: Path) -> Model:
+    """Validate parsed TOML against a model; `path` is only for the fault's text.
+
+    Raises:
+        ConfigError: with every fault found, each on one line.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        lines = key_lines(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        faults = [_fault(detail, model, path, lines) for detail in error.errors(include_url=False)]
+        raise ConfigError(faults) from None
+
+
+def _fault(
+    detail: ErrorDetails, model: type[BaseModel], path: Path, lines: Mapping[KeyPath, int]
+) -> MillgateError:
+    keys = _without_union_tags(tuple(detail["loc"]), lines)
+    line = _line_of(keys, lines)
+    where = f"{path}:{line}" if line else str(path)
+    name = ".".join(f"[{key + 1}]" if isinstance(key, int) else key for key in keys)
+    name = name.replace(".[", "[")
+    what, remedy = _explain(detail, model)
+    return MillgateError(f"{name}: {what}" if name else what, where=where, remedy=remedy)
+
+
+def _explain(detail: ErrorDetails, model: type[BaseModel]) -> tuple[str, str]:
+    kind, last = detail["type"], str(detail["loc"][-1]) if detail["loc"] else ""
+    if kind == "extra_forbidden":
+        near = difflib.get_close_matches(last, sorted(_field_names(model)), n=1)
+        remedy = (
+            tr(f"did you mean '{near[0]}'?", f"是否应为 '{near[0]}'？")
+            if near
+            else tr("remove it", "请删除")
+        )
+        return tr("unknown key", "未知的键"), remedy
+    if kind == "missing":
+        return tr("is missing", "缺少此项"), tr("add it", "请补上")
+    if kind == "value_error":
+        return str(cast("Mapping[str, Any]", detail["ctx"])["error"]), ""
+    return detail["msg"], tr("correct the value", "请更正取值")
+
+
+def _field_names(model: type[BaseModel], seen: frozenset[type] = frozenset()) -> set[str]:
+    names: set[str] = set()
+    for name, field in model.model_fields.items():
+        names.add(field.alias or name)
+        for inner in _models_in(field.annotation):
+            if inner not in seen:
+                names |= _field_names(inner, seen | {model, inner})
+    return names
+
+
+def _models_in(annotation: object) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    inner: Sequence[object] = getattr(annotation, "__args__", ())
+    return [model for part in inner for model in _models_in(part)]
+
+
+def _without_union_tags(keys: KeyPath, lines: Mapping[KeyPath, int]) -> KeyPath:
+    """Drop the discriminator pydantic puts after a list index (device, 0, 'modbus', ...)."""
+    kept: list[str | int] = []
+    for at, key in enumerate(keys):
+        after_index = at > 0 and isinstance(keys[at - 1], int)
+        if (
+            after_index
+            and isinstance(key, str)
+            and (*kept, key) not in lines
+            and at < len(keys) - 1
+        ):
+            continue
+        kept.append(key)
+    return tuple(kept)
+
+
+def _line_of(keys: KeyPath, lines: Mapping[KeyPath, int]) -> int | None:
+    for length in range(len(keys), 0, -1):
+        if keys[:length] in lines:
+            return lines[keys[:length]]
+    return None
+
+
+def key_lines(text: str) -> dict[KeyPath, int]:
+    """Map every key path of a TOML text to its line, counted from 1, as far as lines tell."""
+    lines: dict[KeyPath, int] = {}
+    counts: dict[KeyPath, int] = {}
+    table: KeyPath = ()
+    for number, line in enumerate(text.splitlines(), 1):
+        header, key = _TABLE.match(line), _KEY.match(line)
+        if header is not None and "=" not in line.split("]")[0]:
+            table = _resolve(tuple(_parts(header[2])), counts, repeated=header[1] == "[[")
+            lines.setdefault(table, number)
+        elif key is not None:
+            lines.setdefault((*table, *_parts(key[1])), number)
+    return lines
+
+
+def _parts(dotted: str) -> list[str]:
+    return [part.strip().strip("\"'") for part in dotted.split(".")]
+
+
+def _resolve(names: tuple[str, ...], counts: dict[KeyPath, int], *, repeated: bool) -> KeyPath:
+    path: KeyPath = ()
+    for at, name in enumerate(names):
+        path = (*path, name)
+        if repeated and at == len(names) - 1:
+            counts[path] = counts.get(path, -1) + 1
+        if path in counts:
+            path = (*path, counts[path])
+    return path

@@ -1,0 +1,1 @@
+"""The standard words both sides share: measurands, units, state models."""

@@ -1,0 +1,1 @@
+"""A factory to test against; imports neither agent nor aggregator."""
