@@ -1,0 +1,203 @@
+"""Reads a Modbus TCP device in blocks, over and over."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from typing import ClassVar, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from pymodbus import ModbusException
+from pymodbus.client import AsyncModbusTcpClient
+
+from protocols.drivers import DeviceConfig, NotConnected
+from protocols.drivers.modbus.config import Config
+from protocols.drivers.modbus.decode import Decoder
+from protocols.drivers.modbus.planner import Request, plan
+from protocols.frame import SECOND, Frame, NowNs, Quality
+from protocols.language import tr
+
+# pymodbus writes whole messages, and with them values, into its log.
+logging.getLogger("pymodbus").setLevel(logging.CRITICAL + 1)
+
+_MOST_ROWS: Final = 256
+_GATHER_NS: Final = SECOND // 10
+_LATEST_NS: Final = 1 << 62
+_log = logging.getLogger(__name__)
+
+
+class Driver:
+    """Polls all points of one device every `interval`.
+
+    When the interval is short, polls are gathered for up to 0.1 s into one frame.
+    """
+
+    config_type: ClassVar[type[DeviceConfig]] = Config
+
+    def __init__(self, config: Config, now_ns: NowNs) -> None:
+        self._config = config
+        self._now = now_ns
+        self._where = f"{config.id} ({config.host}:{config.port}, unit {config.unit})"
+        self._requests = plan(config.points, config.max_registers, config.max_gap)
+        self._decoder = Decoder(config.points, self._requests, config.order)
+        self._refused: set[Request] = set()
+        ids = [point.id for point in config.points]
+        self._time_column = ids.index(config.slot_time) if config.slot_time else None
+        self._time_exponent = (
+            config.points[self._time_column].grid_exponent() if self._time_column is not None else 0
+        )
+
+    async def frames(self) -> AsyncGenerator[Frame, None]:
+        """Connect, then yield frames until contact is lost; see `drivers.Driver`."""
+        client = await self._connect()
+        try:
+            while True:
+                for frame in await self._gather(client):
+                    yield frame
+        finally:
+            client.close()
+
+    async def _connect(self) -> AsyncModbusTcpClient:
+        config = self._config
+        seconds = config.timeout / SECOND
+        client = AsyncModbusTcpClient(
+            config.host, port=config.port, timeout=seconds, retries=0, reconnect_delay=0
+        )
+        try:
+            async with asyncio.timeout(seconds + 1):
+                connected = await client.connect()
+        except (OSError, ModbusException, TimeoutError):
+            connected = False
+        if not connected:
+            client.close()
+            raise NotConnected(
+                tr("the device cannot be reached", "无法连接设备"),
+                where=self._where,
+                remedy=tr(
+                    "check that it is on, its address and port, and that no other program holds "
+                    "its only connection",
+                    "请检查设备是否通电、地址与端口，以及唯一连接是否被其他程序占用",
+                ),
+            )
+        return client
+
+    async def _gather(self, client: AsyncModbusTcpClient) -> list[Frame]:
+        """Poll until there are rows enough for a frame."""
+        rows, times, bad = [], [], []
+        began = self._now()
+        while True:
+            started = asyncio.get_running_loop().time()
+            registers, row_times, row_bad = await self._poll(client)
+            rows.append(registers)
+            times.append(row_times)
+            bad.append(row_bad)
+            await self._rest(started)
+            enough = len(rows) >= _MOST_ROWS or self._now() - began >= _GATHER_NS
+            if enough or self._config.interval >= _GATHER_NS:
+                return self._frames_of(np.array(rows, np.uint16), np.array(times), np.array(bad))
+
+    async def _rest(self, started: float) -> None:
+        passed = asyncio.get_running_loop().time() - started
+        await asyncio.sleep(max(self._config.interval / SECOND - passed, 0))
+
+    async def _poll(self, client: AsyncModbusTcpClient) -> tuple[list[int], list[int], list[bool]]:
+        """Read every block once: all registers, and per block its time and whether it failed."""
+        registers: list[int] = []
+        times, bad = [], []
+        for request in self._requests:
+            answer = await self._read(client, request)
+            times.append(self._now())
+            bad.append(answer is None)
+            registers += [0] * request.count if answer is None else answer
+        return registers, times, bad
+
+    async def _read(self, client: AsyncModbusTcpClient, request: Request) -> list[int] | None:
+        """Return the registers of a block; None when the device refuses it.
+
+        Raises:
+            NotConnected: when no right answer came. The connection is then useless: a late
+                answer could be taken for the next one.
+        """
+        read = (
+            client.read_holding_registers
+            if request.table == "holding"
+            else client.read_input_registers
+        )
+        try:
+            async with asyncio.timeout(self._config.timeout / SECOND + 1):
+                answer = await read(request.first, count=request.count, device_id=self._config.unit)
+        except (OSError, ModbusException, TimeoutError):
+            raise self._lost(tr("no answer", "无应答")) from None
+        if answer.isError():
+            self._report_refusal(request, answer.exception_code)
+            return None
+        if len(answer.registers) != request.count:
+            raise self._lost(tr("an answer of the wrong length", "应答长度不符"))
+        self._refused.discard(request)
+        return list(answer.registers)
+
+    def _lost(self, what: str) -> NotConnected:
+        return NotConnected(
+            what,
+            where=self._where,
+            remedy=tr("connecting again", "正在重新连接"),
+        )
+
+    def _report_refusal(self, request: Request, code: int) -> None:
+        if request in self._refused:
+            return
+        self._refused.add(request)
+        last = request.first + request.count - 1
+        _log.warning(
+            "%s",
+            NotConnected(
+                tr(f"refused with exception {code}", f"以异常码 {code} 拒绝"),
+                where=f"{self._where}, {request.table} {request.first}-{last}",
+                remedy=tr("check the addresses of these points", "请核对这些点的地址"),
+            ),
+        )
+
+    def _frames_of(
+        self,
+        registers: NDArray[np.uint16],
+        block_times: NDArray[np.int64],
+        block_bad: NDArray[np.bool_],
+    ) -> list[Frame]:
+        decoder = self._decoder
+        integers, floats, integer_quality, float_quality = decoder.decode(registers)
+        clock: int | None = None
+        if self._time_column is not None:
+            times, usable = self._device_times(integers, integer_quality, block_bad)
+            if not len(times):
+                return []
+            integers, floats = integers[usable], floats[usable]
+            integer_quality, float_quality = integer_quality[usable], float_quality[usable]
+            block_times = np.repeat(times[:, None], len(self._requests), axis=1)
+            block_bad = block_bad[usable]
+            clock = int(times.max())
+        frames = []
+        for columns, values, quality in (
+            (decoder.integer_columns, integers, integer_quality),
+            (decoder.float_columns, floats, float_quality),
+        ):
+            if len(columns):
+                blocks = decoder.block_of[columns]
+                times = block_times[:, :1] if len(self._requests) == 1 else block_times[:, blocks]
+                quality[block_bad[:, blocks]] = Quality.BAD
+                frames.append(Frame(self._config.id, columns, times, values, quality, clock))
+        return frames
+
+    def _device_times(
+        self,
+        integers: NDArray[np.int64],
+        quality: NDArray[np.uint8],
+        block_bad: NDArray[np.bool_],
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return the device's own time of each usable row in ns, and which rows are usable."""
+        column = self._time_column
+        at = np.flatnonzero(self._decoder.integer_columns == column)[0]
+        unit = 10 ** (9 + self._time_exponent)
+        raw = integers[:, at]
+        usable = (quality[:, at] == Quality.GOOD) & (raw > 0) & (raw < _LATEST_NS // unit)
+        usable &= ~block_bad[:, self._decoder.block_of[column]]
+        return raw[usable] * unit, usable

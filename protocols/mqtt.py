@@ -1,0 +1,203 @@
+"""Our one asyncio face on paho-mqtt.
+
+paho runs its network loop in a thread of its own; everything it says is handed to the event
+loop. Messages wait in a bounded queue, and a full queue stops the network thread, so that the
+broker keeps what we cannot take. A PUBACK proves nothing and is not waited for: only a signed
+receipt does.
+"""
+
+import asyncio
+import concurrent.futures
+import logging
+import random
+import ssl
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from pydantic import Field
+
+from protocols.errors import MillgateError
+from protocols.language import tr
+from protocols.settings import Strict
+
+MAX_MESSAGE: Final = 256 * 1024
+"""Largest payload that is sent or taken."""
+
+_MESSAGES: Final = 256
+_IN_FLIGHT: Final = 64
+_SESSION_S: Final = 7 * 86400
+
+_log = logging.getLogger(__name__)
+
+
+class NotConnected(MillgateError):
+    """There is no connection to the broker now; paho keeps trying."""
+
+
+class BrokerConfig(Strict):
+    """Where the broker is.
+
+    Attributes:
+        host, port: its address.
+        protocol: `mqtt311` or `mqtt5`.
+        keepalive_s: seconds after which a silent connection is given up.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=1883, ge=1, le=65535)
+    protocol: Literal["mqtt311", "mqtt5"] = "mqtt311"
+    keepalive_s: int = Field(default=20, ge=2, le=3600)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What arrived.
+
+    Attributes:
+        topic, payload: as the broker gave them.
+        acknowledge: tells the broker that it need not keep the message any longer.
+    """
+
+    topic: str
+    payload: bytes
+    acknowledge: Callable[[], object]
+
+
+class Mqtt:
+    """A connection that is kept up until the context ends.
+
+    Attributes:
+        connected: set while the broker answers and our subscriptions are asked for.
+        messages: what arrived, at most 256 waiting.
+    """
+
+    def __init__(
+        self,
+        config: BrokerConfig,
+        client_id: str,
+        subscriptions: Sequence[str],
+        will: tuple[str, bytes] | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self.connected = asyncio.Event()
+        self.messages: asyncio.Queue[Message] = asyncio.Queue(_MESSAGES)
+        self._config = config
+        self._subscriptions = list(subscriptions)
+        self._loop = asyncio.get_running_loop()
+        self._closing = False
+        self._client = self._make_client(client_id)
+        if will is not None:
+            self._client.will_set(will[0], will[1], qos=1, retain=True)
+        if tls is not None:
+            self._client.tls_set_context(tls)
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        """Hand a message to the network thread with QoS 1.
+
+        Raises:
+            NotConnected: when there is no connection; nothing was queued.
+        """
+        if not self.connected.is_set():
+            raise NotConnected(
+                tr("not connected to the broker", "未连接到消息代理"),
+                where=f"{self._config.host}:{self._config.port}",
+            )
+        self._client.publish(topic, payload, qos=1, retain=retain)
+
+    def start(self) -> None:
+        """Begin to connect, and keep connecting, in the background."""
+        config = self._config
+        first = random.uniform(0.5, 1.5)  # noqa: S311 - jitter, so that agents do not return in step
+        self._client.reconnect_delay_set(min_delay=first, max_delay=20 * first)  # type: ignore[arg-type] # paho counts in floats
+        self._client.connect_async(config.host, config.port, config.keepalive_s, **self._v5())
+        self._client.loop_start()
+
+    async def stop(self) -> None:
+        """Disconnect and end the network thread."""
+        self._closing = True
+        self._client.disconnect()
+        await asyncio.to_thread(self._client.loop_stop)
+        self.connected.clear()
+
+    def _make_client(self, client_id: str) -> paho.Client:
+        v5 = self._config.protocol == "mqtt5"
+        client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=client_id,
+            clean_session=None if v5 else False,
+            protocol=paho.MQTTv5 if v5 else paho.MQTTv311,
+            manual_ack=True,
+        )
+        client.max_inflight_messages_set(_IN_FLIGHT)
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_message = self._on_message
+        return client
+
+    def _v5(self) -> dict[str, Any]:
+        if self._config.protocol != "mqtt5":
+            return {}
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call] # paho leaves it so
+        properties.SessionExpiryInterval = _SESSION_S
+        return {"clean_start": False, "properties": properties}
+
+    # The four below run in paho's network thread.
+
+    def _on_connect(
+        self, client: paho.Client, _data: object, _flags: object, reason: ReasonCode, _p: object
+    ) -> None:
+        if reason.is_failure:
+            _log.warning("broker refused the connection: %s", reason)
+            return
+        if self._subscriptions:
+            client.subscribe([(topic, 1) for topic in self._subscriptions])
+        self._tell(self.connected.set)
+
+    def _on_disconnect(
+        self, _c: paho.Client, _data: object, _flags: object, reason: ReasonCode, _p: object
+    ) -> None:
+        if not self._closing:
+            _log.warning("connection to the broker lost: %s; trying again", reason)
+        self._tell(self.connected.clear)
+
+    def _on_message(self, client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
+        mid, qos = message.mid, message.qos
+        taken = Message(message.topic, bytes(message.payload), lambda: client.ack(mid, qos))
+        if self._closing:
+            return
+        waiting = asyncio.run_coroutine_threadsafe(self.messages.put(taken), self._loop)
+        while not waiting.done() and not self._closing:
+            concurrent.futures.wait([waiting], timeout=0.5)
+        waiting.cancel()
+
+    def _tell(self, action: Callable[[], None]) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(action)
+
+
+@asynccontextmanager
+async def connection(
+    config: BrokerConfig,
+    client_id: str,
+    subscriptions: Sequence[str],
+    *,
+    will: tuple[str, bytes] | None = None,
+) -> AsyncGenerator[Mqtt, None]:
+    """Keep a connection to the broker for the length of the context.
+
+    It does not wait for the broker: look at `connected`. `will` is the retained message that the
+    broker publishes when we vanish.
+    """
+    link = Mqtt(config, client_id, subscriptions, will)
+    link.start()
+    try:
+        yield link
+    finally:
+        await link.stop()
