@@ -50,6 +50,28 @@ def decode(data: bytes, *, max_bytes: int, tags: frozenset[int] = frozenset()) -
     return item
 
 
+def uint(value: object) -> int:
+    """Return a decoded item that must be an unsigned integer.
+
+    Raises:
+        Malformed: when it is not.
+    """
+    if not (isinstance(value, int) and value >= 0):
+        raise Malformed("not an unsigned integer")
+    return value
+
+
+def fixed(value: object, length: int) -> bytes:
+    """Return a decoded item that must be a byte string of that length.
+
+    Raises:
+        Malformed: when it is not.
+    """
+    if not (isinstance(value, bytes) and len(value) == length):
+        raise Malformed("not a byte string of the right length")
+    return value
+
+
 class _Reader:
     """Walks the bytes once; every length is checked before anything is taken."""
 

@@ -1,0 +1,156 @@
+"""What the brain answers, each a COSE_Sign1 of its receipt key.
+
+A *receipt* acknowledges, cumulatively, everything of some streams up to a sequence. A *refusal*
+says that one batch will never be taken. A *request* asks for a release sheet that is not known.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from protocols import strict_cbor
+from protocols.strict_cbor import Malformed, fixed, uint
+from protocols.topics import Address
+from security import cose
+from security.envelope import HASH_BYTES
+from security.keys import BadSignature, SigningKey, VerifyKey
+
+RECEIPT: Final = "application/mg1-receipt+cbor"
+REFUSAL: Final = "application/mg1-refusal+cbor"
+REQUEST: Final = "application/mg1-request+cbor"
+MAX_ANSWER: Final = 64 * 1024
+_MOST_HEADS: Final = 512
+_VERSION: Final = 1
+
+# Why a batch is refused. The numbers are part of the wire format.
+CANNOT_OPEN: Final = 1
+NOT_A_BATCH: Final = 2
+BEYOND_SHEET: Final = 3
+SLOT_TAKEN: Final = 4
+EQUIVOCATION: Final = 5
+BAD_SHEET: Final = 6
+_CODES: Final = range(CANNOT_OPEN, BAD_SHEET + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The newest acknowledged message of a stream.
+
+    Attributes:
+        digest: its hash; with it the whole chain before is acknowledged.
+    """
+
+    epoch: int
+    stream: int
+    sequence: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Everything of these streams up to their heads is kept, or was refused before.
+
+    Attributes:
+        issued_at: seconds since 1970 UTC.
+    """
+
+    address: Address
+    issued_at: int
+    heads: tuple[Head, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """This one message will never be taken.
+
+    Attributes:
+        head: which message.
+        code: why, see above.
+    """
+
+    address: Address
+    issued_at: int
+    head: Head
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A release sheet is asked for.
+
+    Attributes:
+        sheet_hash: which.
+    """
+
+    address: Address
+    issued_at: int
+    sheet_hash: bytes
+
+
+Answer = Receipt | Refusal | Request
+
+
+def answer_digest(signed: bytes) -> bytes:
+    """Return the hash by which the next batch names the last receipt seen."""
+    return hashlib.sha256(signed).digest()
+
+
+def sign_answer(answer: Answer, key: SigningKey) -> bytes:
+    """Return the signed bytes of an answer."""
+    start = [_VERSION, answer.address.factory, answer.address.agent, answer.issued_at]
+    rest: list[object]
+    match answer:
+        case Receipt():
+            kind, rest = RECEIPT, [[_head_item(head) for head in answer.heads]]
+        case Refusal():
+            kind, rest = REFUSAL, [_head_item(answer.head), answer.code]
+        case Request():
+            kind, rest = REQUEST, [answer.sheet_hash]
+    protected = cose.protected_header(kind, key.public, {})
+    return cose.sign1(protected, strict_cbor.encode([*start, *rest]), key)
+
+
+def read_answer(data: bytes, address: Address, trusted: Sequence[VerifyKey]) -> Answer:
+    """Verify and read an answer meant for this agent.
+
+    Raises:
+        Malformed: when it is not exactly one, or meant for another.
+        BadSignature: when no trusted key made it.
+    """
+    signed = cose.parse_sign1(
+        data, content_types=(RECEIPT, REFUSAL, REQUEST), label=None, limit=MAX_ANSWER
+    )
+    key = next((key for key in trusted if key.kid == signed.kid), None)
+    if key is None:
+        raise BadSignature("not signed with a pinned key")
+    signed.verify(key)
+    item = strict_cbor.decode(signed.payload, max_bytes=MAX_ANSWER)
+    if not (isinstance(item, list) and len(item) >= 5 and item[0] == _VERSION):
+        raise Malformed("not an answer of version 1")
+    if (item[1], item[2]) != (address.factory, address.agent):
+        raise Malformed("meant for another agent")
+    return _read_rest(signed.headers[cose.CONTENT_TYPE], address, item[3], item[4:])
+
+
+def _read_rest(kind: str, address: Address, issued_at: object, rest: list[object]) -> Answer:
+    at = uint(issued_at)
+    if kind == RECEIPT and len(rest) == 1:
+        heads = rest[0]
+        if isinstance(heads, list) and 0 < len(heads) <= _MOST_HEADS:
+            return Receipt(address, at, tuple(_read_head(head) for head in heads))
+    if kind == REFUSAL and len(rest) == 2 and rest[1] in _CODES:
+        return Refusal(address, at, _read_head(rest[0]), uint(rest[1]))
+    if kind == REQUEST and len(rest) == 1:
+        return Request(address, at, fixed(rest[0], HASH_BYTES))
+    raise Malformed("not an answer")
+
+
+def _head_item(head: Head) -> list[object]:
+    return [head.epoch, head.stream, head.sequence, head.digest]
+
+
+def _read_head(item: object) -> Head:
+    if not (isinstance(item, list) and len(item) == 4):
+        raise Malformed("not a head")
+    return Head(uint(item[0]), uint(item[1]), uint(item[2]), fixed(item[3], HASH_BYTES))

@@ -1,0 +1,105 @@
+"""Cards: the public halves that a factory and a brain exchange as files, until enrolment."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PlainSerializer
+
+from protocols.language import tr
+from protocols.settings import Strict, load_settings
+from protocols.topics import ID_BYTES, Address
+from security.keys import SealingKey, VerifyKey
+
+
+def _id_from_text(value: Any) -> bytes:
+    try:
+        found = bytes.fromhex(value) if isinstance(value, str) else bytes(value)
+    except ValueError:
+        found = b""
+    if len(found) != ID_BYTES:
+        raise ValueError(tr("an id is 32 hex digits", "标识为 32 位十六进制"))
+    return found
+
+
+def _verify_key(value: Any) -> VerifyKey:
+    return value if isinstance(value, VerifyKey) else VerifyKey.from_text(str(value))
+
+
+def _sealing_key(value: Any) -> SealingKey:
+    return value if isinstance(value, SealingKey) else SealingKey.from_text(str(value))
+
+
+OpaqueId = Annotated[bytes, BeforeValidator(_id_from_text), PlainSerializer(bytes.hex)]
+VerifyKeyText = Annotated[
+    VerifyKey, BeforeValidator(_verify_key), PlainSerializer(VerifyKey.to_text)
+]
+SealingKeyText = Annotated[
+    SealingKey, BeforeValidator(_sealing_key), PlainSerializer(SealingKey.to_text)
+]
+
+
+class BrainCard(Strict):
+    """What a factory needs of a brain.
+
+    Attributes:
+        encryption_key: batches are sealed to it.
+        receipt_key: it signs receipts, refusals and requests.
+    """
+
+    card: Literal["millgate-brain/1"]
+    name: str = Field(min_length=1, max_length=64)
+    encryption_key: SealingKeyText
+    receipt_key: VerifyKeyText
+
+
+class AgentCard(Strict):
+    """What a brain needs of a factory's agent.
+
+    Attributes:
+        factory, agent: opaque ids of 16 bytes.
+        signing_key: it signs batches.
+        officers: the data officers' keys; they sign release sheets.
+        threshold: how many of them must sign.
+    """
+
+    card: Literal["millgate-agent/1"]
+    factory: OpaqueId
+    agent: OpaqueId
+    signing_key: VerifyKeyText
+    officers: list[VerifyKeyText] = Field(min_length=1, max_length=16)
+    threshold: int = Field(default=1, ge=1, le=16)
+
+    @property
+    def address(self) -> Address:
+        """The agent's address on the broker."""
+        return Address(self.factory, self.agent)
+
+
+def read_brain_card(path: Path) -> BrainCard:
+    """Read a brain's card.
+
+    Raises:
+        ConfigError: when it is not one.
+    """
+    return load_settings(path, BrainCard)
+
+
+def read_agent_card(path: Path) -> AgentCard:
+    """Read an agent's card.
+
+    Raises:
+        ConfigError: when it is not one.
+    """
+    return load_settings(path, AgentCard)
+
+
+def write_card(path: Path, card: BrainCard | AgentCard) -> None:
+    """Write a card as TOML text that anybody may read."""
+    lines = []
+    for name, value in card.model_dump(mode="json").items():
+        if isinstance(value, list):
+            rows = "".join(f'    "{item}",\n' for item in value)
+            lines.append(f"{name} = [\n{rows}]")
+        else:
+            lines.append(f"{name} = {value}" if isinstance(value, int) else f'{name} = "{value}"')
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")

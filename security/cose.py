@@ -1,0 +1,166 @@
+"""COSE structures (RFC 9052), only the forms that profile `mg1` uses, strictly.
+
+Unprotected headers are always empty; `alg` belongs to the verifying key and must only match.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import cbor2
+
+from protocols import strict_cbor
+from protocols.strict_cbor import Malformed
+from security.keys import BadSignature, SigningKey, VerifyKey
+
+TAG_SIGN1: Final = 18
+TAG_ENCRYPT: Final = 96
+TAG_SIGN: Final = 98
+ALG, CRIT, CONTENT_TYPE, KID = 1, 2, 3, 4
+_SIGNATURE_BYTES: Final = 64
+_MOST_SIGNATURES: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A COSE_Sign1 as it was read; nothing in it is to be believed before `verify`.
+
+    Attributes:
+        headers: the protected header.
+        protected: its bytes.
+        payload, signature: as they stand.
+    """
+
+    headers: dict[int, Any]
+    protected: bytes
+    payload: bytes
+    signature: bytes
+
+    @property
+    def kid(self) -> bytes:
+        """The key id that the message names."""
+        kid = self.headers.get(KID)
+        return kid if isinstance(kid, bytes) else b""
+
+    def verify(self, key: VerifyKey) -> None:
+        """Check the signature with the pinned key.
+
+        Raises:
+            BadSignature: when key id, algorithm or signature do not match.
+        """
+        if self.kid != key.kid or self.headers.get(ALG) != key.alg:
+            raise BadSignature("not signed with the pinned key")
+        key.verify(self.signature, _to_be_signed("Signature1", self.protected, b"", self.payload))
+
+
+def _to_be_signed(context: str, body: bytes, signer: bytes, payload: bytes) -> bytes:
+    parts = [context, body, *([signer] if context == "Signature" else []), b"", payload]
+    return strict_cbor.encode(parts)
+
+
+def protected_header(content_type: str, key: VerifyKey, extra: dict[int, Any]) -> bytes:
+    """Return the bytes of a protected header; labels in `extra` are made critical."""
+    headers: dict[int, Any] = {ALG: key.alg, CONTENT_TYPE: content_type, KID: key.kid, **extra}
+    if extra:
+        headers[CRIT] = sorted(extra)
+    return strict_cbor.encode(headers)
+
+
+def sign1(protected: bytes, payload: bytes, key: SigningKey) -> bytes:
+    """Return a tagged COSE_Sign1."""
+    signature = key.sign(_to_be_signed("Signature1", protected, b"", payload))
+    return strict_cbor.encode(cbor2.CBORTag(TAG_SIGN1, [protected, {}, payload, signature]))
+
+
+def parse_sign1(
+    data: bytes, *, content_types: Sequence[str], label: int | None, limit: int
+) -> Signed:
+    """Read a COSE_Sign1 without believing it.
+
+    Args:
+        data: the bytes.
+        content_types: which content types are expected here.
+        label: the one private header label it must carry as critical; None for none.
+        limit: how many bytes there may be.
+
+    Raises:
+        Malformed: when anything is not exactly as profile `mg1` writes it.
+    """
+    item = strict_cbor.decode(data, max_bytes=limit, tags=frozenset({TAG_SIGN1}))
+    if not (isinstance(item, cbor2.CBORTag) and isinstance(item.value, list)):
+        raise Malformed("not a COSE_Sign1")
+    if len(item.value) != 4 or item.value[1] != {}:
+        raise Malformed("not a COSE_Sign1 with an empty unprotected header")
+    protected, _, payload, signature = item.value
+    if not all(isinstance(part, bytes) for part in (protected, payload, signature)):
+        raise Malformed("not a COSE_Sign1")
+    if len(signature) != _SIGNATURE_BYTES:
+        raise Malformed("signature of the wrong length")
+    headers = strict_cbor.decode(protected, max_bytes=limit)
+    expected = {ALG, CONTENT_TYPE, KID} | ({CRIT, label} if label is not None else set())
+    if not isinstance(headers, dict) or set(headers) != expected:
+        raise Malformed("protected header has other labels")
+    if label is not None and headers[CRIT] != [label]:
+        raise Malformed("unknown critical header")
+    if headers[CONTENT_TYPE] not in content_types:
+        raise Malformed("unexpected content type")
+    return Signed(headers, protected, payload, signature)
+
+
+def sign_many(content_type: str, payload: bytes, keys: Sequence[SigningKey]) -> bytes:
+    """Return a tagged COSE_Sign with one signature of each key, in the order of key ids."""
+    body = strict_cbor.encode({CONTENT_TYPE: content_type})
+    signatures = []
+    for key in sorted(keys, key=lambda k: k.public.kid):
+        signer = _signer_header(key.public)
+        signature = key.sign(_to_be_signed("Signature", body, signer, payload))
+        signatures.append([signer, {}, signature])
+    return strict_cbor.encode(cbor2.CBORTag(TAG_SIGN, [body, {}, payload, signatures]))
+
+
+def verify_many(
+    data: bytes, *, content_type: str, trusted: Sequence[VerifyKey], threshold: int, limit: int
+) -> bytes:
+    """Return the payload of a COSE_Sign that enough distinct trusted keys signed.
+
+    Every signature in it must be of a trusted key and right: one that is not spoils the whole.
+
+    Raises:
+        Malformed: when it is not exactly such a message.
+        BadSignature: when a signature is wrong, of an unknown key, or there are too few.
+    """
+    if threshold < 1:
+        raise BadSignature("a threshold below 1 would trust everybody")
+    body, payload, signatures = _parse_many(data, limit)
+    if body != strict_cbor.encode({CONTENT_TYPE: content_type}):
+        raise Malformed("unexpected content type")
+    by_signer = {_signer_header(key): key for key in trusted}
+    counted: set[bytes] = set()
+    for signer, unprotected, signature in signatures:
+        key = by_signer.get(signer) if isinstance(signer, bytes) and unprotected == {} else None
+        if key is None or key.public in counted or not isinstance(signature, bytes):
+            raise BadSignature("signed by an unknown key, or twice by one")
+        key.verify(signature, _to_be_signed("Signature", body, signer, payload))
+        counted.add(key.public)
+    if len(counted) < threshold:
+        raise BadSignature("too few signatures")
+    return payload
+
+
+def _parse_many(data: bytes, limit: int) -> tuple[bytes, bytes, list[list[Any]]]:
+    item = strict_cbor.decode(data, max_bytes=limit, tags=frozenset({TAG_SIGN}))
+    if not (isinstance(item, cbor2.CBORTag) and isinstance(item.value, list)):
+        raise Malformed("not a COSE_Sign")
+    if len(item.value) != 4 or item.value[1] != {}:
+        raise Malformed("not a COSE_Sign with an empty unprotected header")
+    body, _, payload, signatures = item.value
+    right = isinstance(body, bytes) and isinstance(payload, bytes) and isinstance(signatures, list)
+    if not right or not 0 < len(signatures) <= _MOST_SIGNATURES:
+        raise Malformed("not a COSE_Sign")
+    if not all(isinstance(one, list) and len(one) == 3 for one in signatures):
+        raise Malformed("not a COSE_Signature")
+    return body, payload, signatures
+
+
+def _signer_header(key: VerifyKey) -> bytes:
+    return strict_cbor.encode({ALG: key.alg, KID: key.kid})
