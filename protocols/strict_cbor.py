@@ -27,13 +27,20 @@ def encode(item: object) -> bytes:
     return cbor2.dumps(item, canonical=True)
 
 
-def decode(data: bytes, *, max_bytes: int, tags: frozenset[int] = frozenset()) -> Any:
+def decode(
+    data: bytes,
+    *,
+    max_bytes: int,
+    tags: frozenset[int] = frozenset(),
+    max_depth: int = MAX_DEPTH,
+) -> Any:
     """Read one item and nothing else.
 
     Args:
         data: the bytes.
         max_bytes: how many there may be.
         tags: the tag numbers that may occur; they come back as `cbor2.CBORTag`.
+        max_depth: how deep containers may nest.
 
     Returns:
         int, bytes, str, list, dict or CBORTag.
@@ -43,7 +50,7 @@ def decode(data: bytes, *, max_bytes: int, tags: frozenset[int] = frozenset()) -
     """
     if len(data) > max_bytes:
         raise Malformed("too many bytes")
-    reader = _Reader(data, tags)
+    reader = _Reader(data, tags, max_depth)
     item = reader.item(0)
     if reader.at != len(data):
         raise Malformed("bytes after the end")
@@ -75,16 +82,17 @@ def fixed(value: object, length: int) -> bytes:
 class _Reader:
     """Walks the bytes once; every length is checked before anything is taken."""
 
-    __slots__ = ("at", "data", "items", "tags")
+    __slots__ = ("at", "data", "items", "max_depth", "tags")
 
-    def __init__(self, data: bytes, tags: frozenset[int]) -> None:
+    def __init__(self, data: bytes, tags: frozenset[int], max_depth: int) -> None:
         self.data = data
         self.tags = tags
+        self.max_depth = max_depth
         self.at = 0
         self.items = 0
 
     def item(self, depth: int) -> Any:
-        if depth > MAX_DEPTH:
+        if depth > self.max_depth:
             raise Malformed("nested too deep")
         self.items += 1
         if self.items > _MAX_ITEMS:

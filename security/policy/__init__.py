@@ -1,0 +1,1 @@
+"""The publishable-data policy: language, compiler, gate and transforms."""

@@ -1,0 +1,308 @@
+"""The gate: applies the compiled policy to frames. What is not released ends here.
+
+Everything the gate knows lives in this process's memory and in the *gate memory*: encrypted under
+a key that only the gate holds, of constant size, and bound to agent, epoch, policy and number.
+"""
+
+import hashlib
+import importlib
+import logging
+import os
+import pkgutil
+from collections.abc import Mapping
+from typing import Any, Final
+
+import cbor2
+import numpy as np
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from protocols import strict_cbor
+from protocols.batch import Block
+from protocols.errors import MillgateError
+from protocols.frame import Frame, NowNs
+from protocols.language import tr
+from protocols.points import PointTable
+from protocols.topics import Address
+from security.policy import transforms
+from security.policy.account import GATE_ERROR, Account
+from security.policy.compiled import CompiledPolicy, Rule
+from security.policy.lane import Lane
+from security.secret import Secret
+
+LATENESS_NS: Final = 1_500_000_000
+"""How long after its end a slot stays open for what is still on its way."""
+
+_MOST_WAITING: Final = 100_000
+_NONCE: Final = 12
+_MOST_MEMORY: Final = 256 << 20
+_MEMORY_DEPTH: Final = 12
+_PAGE: Final = 4096
+_PER_POINT: Final = 640
+_PER_LANE: Final = 4096
+
+_log = logging.getLogger(__name__)
+
+
+class MemoryLost(MillgateError):
+    """The gate memory cannot be opened; counters start from new baselines."""
+
+
+class Gate:
+    """Applies one policy to the devices of one agent.
+
+    Attributes:
+        suspended: what is wrong with each rule whose source is not what was signed; local only.
+        accounts: the account of each device.
+    """
+
+    def __init__(
+        self, policy: CompiledPolicy, tables: Mapping[str, PointTable], now_ns: NowNs
+    ) -> None:
+        self.policy = policy
+        self.suspended: list[str] = []
+        self.accounts = {device: Account() for device in tables}
+        self._now = now_ns
+        self._tables = dict(tables)
+        self._clock: dict[str, int] = {}
+        self._released = {
+            device: np.zeros(len(table.points), np.bool_) for device, table in tables.items()
+        }
+        self._lanes = self._make_lanes()
+        self._memory_size = self._constant_size()
+
+    @property
+    def in_force(self) -> bool:
+        """Whether the policy is valid now."""
+        return self.policy.valid_from <= self._now() // 10**9 < self.policy.valid_until
+
+    def released_points(self, device: str) -> "np.ndarray[Any, np.dtype[np.bool_]]":
+        """Return shape (n,): which points of the device some rule releases; local only."""
+        return self._released[device]
+
+    def feed(self, frame: Frame) -> None:
+        """Take a frame. Never raises: a fault drops the windows of the points concerned."""
+        account = self.accounts[frame.device]
+        account.produced += frame.samples
+        now_ns = self._now()
+        counted = 0
+        if self.in_force:
+            for lane in self._lanes[frame.device]:
+                counted += self._guarded(lane, frame, now_ns)
+        account.withheld += frame.samples - counted
+        if frame.clock is not None:
+            self._clock[frame.device] = max(frame.clock, self._clock.get(frame.device, 0))
+
+    def advance(self) -> None:
+        """Close every slot whose time has passed."""
+        now_ns = self._now()
+        for device, lanes in self._lanes.items():
+            own_time = self._tables[device].brings_time
+            until_ns = self._clock.get(device) if own_time else now_ns - LATENESS_NS
+            if until_ns is None:
+                continue
+            for lane in lanes:
+                if lane.cursor is None and not own_time:
+                    lane.start(now_ns)
+                try:
+                    lane.advance(until_ns)
+                except Exception as error:  # noqa: BLE001 - fail closed: any fault drops the window
+                    self._drop(lane, error)
+
+    @property
+    def full(self) -> bool:
+        """Whether so much is closed and not taken that no more frames should come."""
+        return sum(lane.waiting_rows for lane in self._all_lanes()) >= _MOST_WAITING
+
+    @property
+    def has_closed(self) -> bool:
+        """Whether there is something to take."""
+        return any(lane.waiting_rows for lane in self._all_lanes())
+
+    def take(self) -> dict[int, list[Block]]:
+        """Return the closed slots of every stream, and forget them."""
+        streams: dict[int, list[Block]] = {}
+        for lane in self._all_lanes():
+            blocks = lane.drain()
+            if blocks and self.in_force:
+                streams.setdefault(lane.stream, []).extend(blocks)
+        return streams
+
+    def memory(self) -> bytes:
+        """Return what must survive a crash, of constant size for this policy."""
+        content = cbor2.dumps(
+            {
+                "clocks": dict(sorted(self._clock.items())),
+                "accounts": {device: book.as_dict() for device, book in self.accounts.items()},
+                "lanes": [[_lane_name(lane), lane.memory()] for lane in self._all_lanes()],
+            },
+            canonical=True,
+        )
+        size = self._memory_size
+        while size < len(content) + 4:
+            size *= 2
+        return len(content).to_bytes(4, "big") + content.ljust(size - 4, b"\0")
+
+    def restore(self, memory: bytes) -> None:
+        """Take over what `memory` gave, for all points whose rule is still the same.
+
+        Raises:
+            MemoryLost: when it is not that.
+        """
+        try:
+            length = int.from_bytes(memory[:4], "big")
+            content = strict_cbor.decode(
+                memory[4 : 4 + length], max_bytes=_MOST_MEMORY, max_depth=_MEMORY_DEPTH
+            )
+            self._clock.update(content["clocks"])
+            by_name = dict(content["lanes"])
+            for device, numbers in content["accounts"].items():
+                if device in self.accounts:
+                    self._restore_account(device, numbers)
+            for lane in self._all_lanes():
+                if _lane_name(lane) in by_name:
+                    lane.restore(by_name[_lane_name(lane)])
+        except (MillgateError, KeyError, ValueError, TypeError, IndexError) as error:
+            raise MemoryLost(
+                tr("gate memory is damaged", "闸门记忆已损坏"),
+                remedy=tr("counters start from new baselines", "计数器将从新基线开始"),
+            ) from error
+
+    def _restore_account(self, device: str, numbers: dict[str, Any]) -> None:
+        """Fill the account in place, since the lanes hold it too."""
+        book, old = self.accounts[device], Account.from_dict(numbers)
+        book.produced, book.withheld, book.consumed = old.produced, old.withheld, old.consumed
+        book.dropped, book.open = old.dropped, old.open
+
+    def _guarded(self, lane: Lane, frame: Frame, now_ns: int) -> int:
+        book = lane.account
+        before = book.placed
+        try:
+            return lane.feed(frame, now_ns)
+        except Exception as error:  # noqa: BLE001 - fail closed: any fault drops the window
+            self._drop(lane, error)
+            concerned = lane.samples_of(frame)
+            book.dropped[GATE_ERROR] += before + concerned - book.placed
+            return concerned
+
+    def _drop(self, lane: Lane, error: Exception) -> None:
+        lane.lose_open()
+        # The class alone: the text of an exception could hold a value.
+        _log.error(
+            "%s",
+            MillgateError(
+                tr("a fault in the gate dropped an open window", "闸门故障，丢弃一个未关闭时段"),
+                where=f"{lane.device}, {lane.rules[0].aggregate}",
+                remedy=type(error).__name__,
+            ),
+        )
+
+    def _all_lanes(self) -> list[Lane]:
+        return [lane for device in sorted(self._lanes) for lane in self._lanes[device]]
+
+    def _make_lanes(self) -> dict[str, list[Lane]]:
+        groups: dict[tuple[str, int, str], list[Rule]] = {}
+        for rule in self.policy.rules:
+            if rule.device in self._tables:
+                groups.setdefault((rule.device, rule.stream, rule.aggregate), []).append(rule)
+            else:
+                self.suspended.append(
+                    tr(
+                        f"{rule.device}: no such device is configured",
+                        f"{rule.device}：未配置此设备",
+                    )
+                )
+        lanes: dict[str, list[Lane]] = {device: [] for device in self._tables}
+        for (device, _, aggregate), rules in sorted(groups.items()):
+            table = self._tables[device]
+            columns = np.array([self._column(table, rule) for rule in rules], np.int32)
+            self._released[device][columns[columns >= 0]] = True
+            lane_type: type[Lane] = _transform(aggregate)
+            lanes[device].append(lane_type(table, rules, columns, self.accounts[device]))
+        return lanes
+
+    def _column(self, table: PointTable, rule: Rule) -> int:
+        """Return the rule's column, -1 when the source is not exactly what was signed."""
+        for at, point in enumerate(table.points):
+            if point.id != rule.point:
+                continue
+            signed = (rule.address, rule.type, rule.unit, rule.measurand, rule.state_model)
+            found = (
+                point.address,
+                point.type,
+                point.unit,
+                point.measurand,
+                point.state_model or "",
+            )
+            if signed == found and rule.scaling() == (point.scale, point.offset):
+                return at
+            self.suspended.append(
+                tr(
+                    f"{rule.device}/{rule.point}: address, type, unit, scale or measurand is not "
+                    "what the policy names; it stays withheld",
+                    f"{rule.device}/{rule.point}：地址、类型、单位、比例或测量量与策略不符，保持不放行",
+                )
+            )
+            return -1
+        self.suspended.append(
+            tr(
+                f"{rule.device}/{rule.point}: no such point is configured",
+                f"{rule.device}/{rule.point}：未配置此点",
+            )
+        )
+        return -1
+
+    def _constant_size(self) -> int:
+        lanes = self._all_lanes()
+        need = _PAGE + sum(_PER_LANE + _PER_POINT * lane.size for lane in lanes)
+        need += 512 * len(self._tables)
+        return -(-need // _PAGE) * _PAGE
+
+
+def _transform(aggregate: str) -> type[Lane]:
+    known = {module.name for module in pkgutil.iter_modules(transforms.__path__)}
+    if aggregate not in known:
+        raise MillgateError(tr("unknown transform", "未知的变换"), where=aggregate)
+    lane: type[Lane] = importlib.import_module(f"{transforms.__name__}.{aggregate}").Lane
+    return lane
+
+
+def _lane_name(lane: Lane) -> str:
+    return f"{lane.device}/{lane.stream}/{lane.rules[0].aggregate}"
+
+
+def _binding(address: Address, epoch: int, policy_hash: bytes, number: int) -> bytes:
+    return strict_cbor.encode(
+        ["mg1/gate-memory", address.factory, address.agent, epoch, policy_hash, number]
+    )
+
+
+def seal_memory(
+    memory: bytes, key: Secret[bytes], address: Address, epoch: int, policy_hash: bytes, number: int
+) -> bytes:
+    """Encrypt gate memory for the sealed side to keep."""
+    nonce = os.urandom(_NONCE)
+    aad = _binding(address, epoch, policy_hash, number)
+    return nonce + AESGCM(_memory_key(key)).encrypt(nonce, memory, aad)
+
+
+def open_memory(
+    sealed: bytes, key: Secret[bytes], address: Address, epoch: int, policy_hash: bytes, number: int
+) -> bytes:
+    """Decrypt gate memory.
+
+    Raises:
+        MemoryLost: when it is not of this agent, epoch, policy and number, or was changed.
+    """
+    aad = _binding(address, epoch, policy_hash, number)
+    try:
+        return AESGCM(_memory_key(key)).decrypt(sealed[:_NONCE], sealed[_NONCE:], aad)
+    except (InvalidTag, ValueError):
+        raise MemoryLost(
+            tr("gate memory cannot be opened with this key", "无法用此密钥打开闸门记忆"),
+            remedy=tr("counters start from new baselines", "计数器将从新基线开始"),
+        ) from None
+
+
+def _memory_key(key: Secret[bytes]) -> bytes:
+    return hashlib.sha256(b"mg1/gate-memory-key\x00" + key.reveal()).digest()

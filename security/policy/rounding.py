@@ -1,0 +1,62 @@
+"""Rounding to a decimal grid, exactly, half to even, whole arrays at a time."""
+
+from fractions import Fraction
+from typing import Final
+
+import numpy as np
+
+from protocols.batch import LARGEST_MANTISSA
+from protocols.frame import Flags, Floats, Ints
+
+_ROOM: Final = (1 << 62) - 1
+_DOUBT: Final = 2.0**-50
+
+
+def round_integers(values: Ints, exponents: Ints, grid: Ints, step: Ints) -> tuple[Ints, Flags]:
+    """Round values x 10**exponents to multiples of step x 10**grid.
+
+    All arguments have shape (n,). Returns the mantissas in units of 10**grid, shape (n,), and
+    which of them could be computed exactly and fit 2**53.
+    """
+    shift = exponents - grid
+    multiply = 10 ** np.clip(shift, 0, 18)
+    power = 10 ** np.clip(-shift, 0, 18)
+    fits = (np.abs(values) <= _ROOM // multiply) & (np.abs(shift) <= 18) & (step <= _ROOM // power)
+    divide = np.where(fits, step * power, 1)
+    numerator = np.where(fits, values, 0) * multiply
+    quotient, rest = np.divmod(numerator, divide)
+    up = (rest > divide - rest) | ((rest == divide - rest) & (quotient & 1 == 1))
+    multiple = quotient + up
+    fits &= np.abs(multiple) <= LARGEST_MANTISSA // step
+    return np.where(fits, multiple * step, 0), fits
+
+
+def round_floats(values: Floats, grid: Ints, step: Ints) -> tuple[Ints, Flags]:
+    """Round float64 values to multiples of step x 10**grid.
+
+    The exact binary value is what is rounded: where float arithmetic cannot tell the side of a
+    tie, exact fractions decide. All arguments have shape (n,). Returns the mantissas in units of
+    10**grid, shape (n,), and which of them fit 2**53.
+    """
+    unit = step * 10.0**grid
+    with np.errstate(all="ignore"):
+        ratio = values / unit
+    fits = np.isfinite(values) & (np.abs(ratio) <= LARGEST_MANTISSA // step)
+    ratio = np.where(fits, ratio, 0.0)
+    multiple = np.rint(ratio).astype(np.int64)
+    distance = np.abs(np.abs(ratio - np.floor(ratio)) - 0.5)
+    doubtful = fits & (distance <= np.maximum(np.abs(ratio), 1.0) * _DOUBT)
+    for at in np.flatnonzero(doubtful).tolist():
+        exact = Fraction(float(values[at])) / (
+            Fraction(int(step[at])) * Fraction(10) ** int(grid[at])
+        )
+        multiple[at] = round(exact)
+    return np.where(fits, multiple * step, 0), fits
+
+
+def round_times(times: Ints, step_ns: int) -> Ints:
+    """Round nanoseconds to multiples of step_ns, half to even."""
+    quotient, rest = np.divmod(times, step_ns)
+    up = (2 * rest > step_ns) | ((2 * rest == step_ns) & (quotient & 1 == 1))
+    rounded: Ints = (quotient + up) * step_ns
+    return rounded

@@ -1,0 +1,1 @@
+"""Transforms: one file per aggregate; its name is the word in the policy."""

@@ -1,0 +1,59 @@
+"""`last`: the last value in the slot.
+
+A value that still holds counts as well: that of a subscription until contact is lost, that of a
+polled point for its holding time. A value seen in the slot that no longer holds at its end is
+released as uncertain.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.batch import GOOD, NO_VALUE, UNCERTAIN
+from protocols.frame import Bytes, Ints, Values
+from security.policy import lane
+from security.policy.lane import Latest, Row
+from security.policy.rounding import round_floats, round_integers
+
+
+class Lane(lane.Lane):
+    """Last value in the slot."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._latest = Latest(self.size)
+
+    def take(
+        self, places: NDArray[np.int32], slots: Ints, time: Ints, values: Values, quality: Bytes
+    ) -> int:
+        """Keep the newest sample of each slot."""
+        self._latest.take(places, slots, time, values, quality)
+        return 0
+
+    def close_slot(self, slot: int) -> Row:
+        """Round what was last."""
+        cells, inside, fresh = self._latest.close(slot, self.end_of(slot), self.hold_ns)
+        whole, whole_fits = round_integers(cells.value, self.exponents, self.grid, self.step)
+        real, real_fits = round_floats(cells.real, self.grid - self.exponents, self.step)
+        mantissa = np.where(self.integer, whole, real)
+        valid = (inside | fresh) & np.where(self.integer, whole_fits, real_fits)
+        uncertain = ~fresh | (cells.quality > 0)
+        quality = np.where(valid, np.where(uncertain, UNCERTAIN, GOOD), NO_VALUE).astype(np.uint8)
+        return Row(slot, np.where(valid, mantissa, 0), quality, np.ones(self.size, np.int64))
+
+    def open_slots(self) -> list[int]:
+        """Return the slots that hold something."""
+        return list(self._latest.slots)
+
+    def forget_open(self) -> None:
+        """Drop what open slots hold."""
+        self._latest = Latest(self.size)
+
+    def arrays(self) -> dict[str, Any]:
+        """Return the lane's state."""
+        return self._latest.dump()
+
+    def load(self, state: dict[str, Any], new: NDArray[np.intp], old: NDArray[np.intp]) -> None:
+        """Take over state."""
+        self._latest.load(state, new, old)
