@@ -97,8 +97,15 @@ def load_settings(path: Path, model: type[Model]) -> Model:
     return check_settings(read_toml(path), model, path)
 
 
-def check_settings(data: Mapping[str, Any], model: type[Model], path: Path) -> Model:
-    """Validate parsed TOML against a model; `path` is only for the fault's text.
+def check_settings(
+    data: Mapping[str, Any], model: type[Model], path: Path, prefix: KeyPath = ()
+) -> Model:
+    """Validate parsed TOML against a model.
+
+    Args:
+        data: the table.
+        model: what it must be.
+        path, prefix: the file and the key path of the table in it, for the text of faults.
 
     Raises:
         ConfigError: with every fault found, each on one line.
@@ -107,18 +114,23 @@ def check_settings(data: Mapping[str, Any], model: type[Model], path: Path) -> M
         return model.model_validate(data)
     except ValidationError as error:
         lines = key_lines(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        faults = [_fault(detail, model, path, lines) for detail in error.errors(include_url=False)]
+        details = error.errors(include_url=False)
+        faults = [_fault(detail, model, path, prefix, lines) for detail in details]
         raise ConfigError(faults) from None
 
 
 def _fault(
-    detail: ErrorDetails, model: type[BaseModel], path: Path, lines: Mapping[KeyPath, int]
+    detail: ErrorDetails,
+    model: type[BaseModel],
+    path: Path,
+    prefix: KeyPath,
+    lines: Mapping[KeyPath, int],
 ) -> MillgateError:
-    keys = _without_union_tags(tuple(detail["loc"]), lines)
+    keys = (*prefix, *detail["loc"])
     line = _line_of(keys, lines)
     where = f"{path}:{line}" if line else str(path)
-    name = ".".join(f"[{key + 1}]" if isinstance(key, int) else key for key in keys)
-    name = name.replace(".[", "[")
+    name = "".join(f"[{key + 1}]" if isinstance(key, int) else f".{key}" for key in keys)
+    name = name.removeprefix(".")
     what, remedy = _explain(detail, model)
     return MillgateError(f"{name}: {what}" if name else what, where=where, remedy=remedy)
 
@@ -155,22 +167,6 @@ def _models_in(annotation: object) -> list[type[BaseModel]]:
         return [annotation]
     inner: Sequence[object] = getattr(annotation, "__args__", ())
     return [model for part in inner for model in _models_in(part)]
-
-
-def _without_union_tags(keys: KeyPath, lines: Mapping[KeyPath, int]) -> KeyPath:
-    """Drop the discriminator pydantic puts after a list index (device, 0, 'modbus', ...)."""
-    kept: list[str | int] = []
-    for at, key in enumerate(keys):
-        after_index = at > 0 and isinstance(keys[at - 1], int)
-        if (
-            after_index
-            and isinstance(key, str)
-            and (*kept, key) not in lines
-            and at < len(keys) - 1
-        ):
-            continue
-        kept.append(key)
-    return tuple(kept)
 
 
 def _line_of(keys: KeyPath, lines: Mapping[KeyPath, int]) -> int | None:

@@ -1,7 +1,8 @@
 """What the brain answers, each a COSE_Sign1 of its receipt key.
 
-A *receipt* acknowledges, cumulatively, everything of some streams up to a sequence. A *refusal*
-says that one batch will never be taken. A *request* asks for a release sheet that is not known.
+A *receipt* acknowledges, cumulatively, everything of some streams up to a sequence, except the
+messages it names as *refused*: those will never be taken. A *request* asks for a release sheet
+that is not known.
 """
 
 import hashlib
@@ -17,10 +18,10 @@ from security.envelope import HASH_BYTES
 from security.keys import BadSignature, SigningKey, VerifyKey
 
 RECEIPT: Final = "application/mg1-receipt+cbor"
-REFUSAL: Final = "application/mg1-refusal+cbor"
 REQUEST: Final = "application/mg1-request+cbor"
 MAX_ANSWER: Final = 64 * 1024
 _MOST_HEADS: Final = 512
+MOST_REFUSED: Final = 64
 _VERSION: Final = 1
 
 # Why a batch is refused. The numbers are part of the wire format.
@@ -48,31 +49,31 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
-class Receipt:
-    """Everything of these streams up to their heads is kept, or was refused before.
-
-    Attributes:
-        issued_at: seconds since 1970 UTC.
-    """
-
-    address: Address
-    issued_at: int
-    heads: tuple[Head, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """This one message will never be taken.
+class Refused:
+    """One message that will never be taken.
 
     Attributes:
         head: which message.
         code: why, see above.
     """
 
-    address: Address
-    issued_at: int
     head: Head
     code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Everything of these streams up to their heads is kept, but for what was refused.
+
+    Attributes:
+        issued_at: seconds since 1970 UTC.
+        refused: every refused message that the agent has not yet declared as a gap.
+    """
+
+    address: Address
+    issued_at: int
+    heads: tuple[Head, ...]
+    refused: tuple[Refused, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ class Request:
     sheet_hash: bytes
 
 
-Answer = Receipt | Refusal | Request
+Answer = Receipt | Request
 
 
 def answer_digest(signed: bytes) -> bytes:
@@ -102,9 +103,8 @@ def sign_answer(answer: Answer, key: SigningKey) -> bytes:
     rest: list[object]
     match answer:
         case Receipt():
-            kind, rest = RECEIPT, [[_head_item(head) for head in answer.heads]]
-        case Refusal():
-            kind, rest = REFUSAL, [_head_item(answer.head), answer.code]
+            refused = [[*_head_item(one.head), one.code] for one in answer.refused]
+            kind, rest = RECEIPT, [[_head_item(head) for head in answer.heads], refused]
         case Request():
             kind, rest = REQUEST, [answer.sheet_hash]
     protected = cose.protected_header(kind, key.public, {})
@@ -118,9 +118,7 @@ def read_answer(data: bytes, address: Address, trusted: Sequence[VerifyKey]) -> 
         Malformed: when it is not exactly one, or meant for another.
         BadSignature: when no trusted key made it.
     """
-    signed = cose.parse_sign1(
-        data, content_types=(RECEIPT, REFUSAL, REQUEST), label=None, limit=MAX_ANSWER
-    )
+    signed = cose.parse_sign1(data, content_types=(RECEIPT, REQUEST), label=None, limit=MAX_ANSWER)
     key = next((key for key in trusted if key.kid == signed.kid), None)
     if key is None:
         raise BadSignature("not signed with a pinned key")
@@ -135,12 +133,13 @@ def read_answer(data: bytes, address: Address, trusted: Sequence[VerifyKey]) -> 
 
 def _read_rest(kind: str, address: Address, issued_at: object, rest: list[object]) -> Answer:
     at = uint(issued_at)
-    if kind == RECEIPT and len(rest) == 1:
-        heads = rest[0]
-        if isinstance(heads, list) and 0 < len(heads) <= _MOST_HEADS:
-            return Receipt(address, at, tuple(_read_head(head) for head in heads))
-    if kind == REFUSAL and len(rest) == 2 and rest[1] in _CODES:
-        return Refusal(address, at, _read_head(rest[0]), uint(rest[1]))
+    if kind == RECEIPT and len(rest) == 2:
+        heads, refused = rest
+        if isinstance(heads, list) and isinstance(refused, list):
+            if not 0 < len(heads) <= _MOST_HEADS or len(refused) > MOST_REFUSED:
+                raise Malformed("no heads, or too many")
+            found = tuple(_read_head(head) for head in heads)
+            return Receipt(address, at, found, tuple(_read_refused(one) for one in refused))
     if kind == REQUEST and len(rest) == 1:
         return Request(address, at, fixed(rest[0], HASH_BYTES))
     raise Malformed("not an answer")
@@ -154,3 +153,9 @@ def _read_head(item: object) -> Head:
     if not (isinstance(item, list) and len(item) == 4):
         raise Malformed("not a head")
     return Head(uint(item[0]), uint(item[1]), uint(item[2]), fixed(item[3], HASH_BYTES))
+
+
+def _read_refused(item: object) -> Refused:
+    if not (isinstance(item, list) and len(item) == 5 and item[4] in _CODES):
+        raise Malformed("not a refusal")
+    return Refused(_read_head(item[:4]), int(item[4]))

@@ -7,16 +7,17 @@ that a configuration names are imported, since protocol libraries are slow to lo
 import importlib
 import pkgutil
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, Protocol
 
 from pydantic import Field, field_validator
 
-from protocols.errors import MillgateError
+from protocols.errors import ConfigError, MillgateError
 from protocols.frame import Frame, NowNs
 from protocols.language import tr
 from protocols.points import LocalId, Point, PointTable
-from protocols.settings import Strict
+from protocols.settings import Strict, check_settings
 
 
 class NotConnected(MillgateError):
@@ -86,3 +87,45 @@ def load(kind: str) -> ModuleType:
     if kind not in kinds():
         raise KeyError(kind)
     return importlib.import_module(f"{__name__}.{kind}")
+
+
+def read_devices(tables: object, path: Path) -> list[DeviceConfig]:
+    """Validate the `[[device]]` tables of a parsed TOML file, importing only the drivers named.
+
+    Raises:
+        ConfigError: with every fault of every device.
+    """
+    faults: list[MillgateError] = []
+    devices: list[DeviceConfig] = []
+    for at, table in enumerate(tables if isinstance(tables, list) else []):
+        kind = table.get("kind") if isinstance(table, dict) else None
+        model = load(kind).Config if kind in kinds() else _UnknownKind
+        try:
+            devices.append(check_settings(table, model, path, ("device", at)))
+        except ConfigError as error:
+            faults += error.faults
+    ids = [device.id for device in devices]
+    faults += [
+        MillgateError(
+            tr(f"device id '{twice}' is used twice", f"设备标识 '{twice}' 重复"),
+            where=str(path),
+            remedy=tr("give each device its own id", "请为每台设备使用不同的标识"),
+        )
+        for twice in sorted({name for name in ids if ids.count(name) > 1})
+    ]
+    if faults:
+        raise ConfigError(faults)
+    return devices
+
+
+class _UnknownKind(DeviceConfig):
+    """Refuses a device whose kind has no driver."""
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, kind: str) -> str:
+        del kind
+        names = ", ".join(kinds())
+        raise ValueError(
+            tr(f"there is no such driver; there are: {names}", f"没有此驱动；可用：{names}")
+        )
