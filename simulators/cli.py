@@ -1,0 +1,285 @@
+"""`millgate sim`: a factory to try things on."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Coroutine
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Final, NoReturn
+
+import typer
+
+from protocols.errors import MillgateError
+from protocols.frame import SECOND
+from protocols.language import tr
+from protocols.settings import parse_duration
+from simulators.recording import Recording, generate, read_recording, zone
+
+app = typer.Typer(
+    name="sim",
+    help=tr(
+        "Simulators: a plant, a recorded meter, a broker. For demo and tests.",
+        "模拟器：工厂、电表回放、MQTT 代理。供演示与测试。",
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_PORT: Final = tr("port to listen on; 0 lets the kernel pick", "监听端口；0 表示由内核选取")
+
+Ready = Annotated[
+    Path | None,
+    typer.Option(help=tr("JSON file written once it listens", "开始监听后写出的 JSON 文件")),
+]
+Duration = Annotated[
+    str | None,
+    typer.Option(help=tr("stop after this long, such as 60s", "运行多久后停止，例如 60s")),
+]
+Port = Annotated[int, typer.Option(min=0, max=65535, help=_PORT)]
+EnergyStart = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help=tr(
+            "the energy register at the beginning, in 0.01 kWh; near 4294967295 it soon starts again",
+            "电量寄存器初值，单位 0.01 kWh；接近 4294967295 时很快回绕",
+        ),
+    ),
+]
+
+
+def _fail(error: MillgateError) -> NoReturn:
+    typer.echo(str(error), err=True)
+    raise typer.Exit(error.exit_code)
+
+
+def _run(work: Coroutine[None, None, None]) -> None:
+    # asyncua reports on every refused client; what matters here goes to the truth file.
+    logging.getLogger("asyncua").setLevel(logging.ERROR)
+    logging.getLogger("amqtt").setLevel(logging.ERROR)
+    try:
+        asyncio.run(work)
+    except MillgateError as error:
+        _fail(error)
+    except ExceptionGroup as group:
+        fault = _only_fault(group)
+        if fault is None:
+            raise
+        _fail(fault)
+
+
+def _only_fault(group: ExceptionGroup) -> MillgateError | None:
+    faults = [error for error in group.exceptions if isinstance(error, MillgateError)]
+    return faults[0] if len(faults) == len(group.exceptions) else None
+
+
+def _nanoseconds(text: str, option: str) -> int:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        _fail(MillgateError(str(error), where=option))
+
+
+def _seconds(text: str | None) -> float | None:
+    if text is None:
+        return None
+    return float(text) if text.isdecimal() else _nanoseconds(text, "--duration") / SECOND
+
+
+def _moment(text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
+    except (ValueError, TypeError):
+        _fail(
+            MillgateError(
+                tr("is not a moment with a time zone", "不是带时区的时刻"),
+                where="--start",
+                remedy=tr(
+                    "write it like 2026-01-31T08:00:00+08:00", "请写成 2026-01-31T08:00:00+08:00"
+                ),
+            )
+        )
+
+
+@app.command(
+    help=tr(
+        "Serve a small factory: a meter over Modbus TCP, a machine over OPC UA.\n\n"
+        "All it does follows from seed and start, so a restarted plant continues exactly. "
+        "The truth file records every meter reading served; results are judged against it.\n\n"
+        "\b\nExample:\n  millgate sim plant --seed 7 --truth truth.jsonl --ready ready.json",
+        "模拟一个小工厂：Modbus TCP 电表与 OPC UA 机器。\n\n"
+        "其行为完全由 seed 与 start 决定，重启后精确延续。真值文件记录送出的每次电表读数，用于核对结果。\n\n"
+        "\b\n示例：\n  millgate sim plant --seed 7 --truth truth.jsonl --ready ready.json",
+    )
+)
+def plant(
+    truth: Annotated[
+        Path, typer.Option(help=tr("truth file to append to", "要追加写入的真值文件"))
+    ],
+    *,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help=tr(
+                "which factory; the truth file's, else 1", "哪座工厂；默认取真值文件中的，否则为 1"
+            )
+        ),
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            help=tr(
+                "when it was switched on, such as 2026-01-31T08:00:00Z; the truth file's, else now",
+                "启动时刻，例如 2026-01-31T08:00:00Z；默认取真值文件中的，否则为当前",
+            )
+        ),
+    ] = None,
+    energy_start: EnergyStart = None,
+    modbus_port: Port = 0,
+    opcua_port: Port = 0,
+    ready: Ready = None,
+    duration: Duration = None,
+) -> None:
+    """Serve a small factory."""
+    from simulators.app import choose_plant, run_plant  # noqa: PLC0415 - slow to load
+    from simulators.truth import TruthFile  # noqa: PLC0415 - slow to load
+
+    seconds, start_ns = _seconds(duration), _moment(start)
+    try:
+        factory = choose_plant(truth, seed, start_ns, energy_start)
+        with closing(TruthFile(truth, factory)) as record:
+            _run(
+                run_plant(
+                    factory,
+                    record,
+                    modbus_port=modbus_port,
+                    opcua_port=opcua_port,
+                    ready=ready,
+                    duration_s=seconds,
+                )
+            )
+    except MillgateError as error:
+        _fail(error)
+
+
+@app.command(
+    help=tr(
+        "Serve recorded energy as a Modbus meter, in lock-step with its reader.\n\n"
+        "The first read on a connection gets the current reading, each further one the next; "
+        "so no slot is skipped at any speed.\n\n"
+        "\b\nExamples:\n"
+        "  millgate sim replay --csv steel.csv --timezone Asia/Seoul --port 1502\n"
+        "  millgate sim replay --generate 35040 --seed 3 --totals",
+        "把记录的电量作为 Modbus 电表送出，与读取者同步前进。\n\n"
+        "同一连接上首次读取得到当前读数，此后每读一次前进一行，因此再快也不会跳过时段。\n\n"
+        "\b\n示例：\n"
+        "  millgate sim replay --csv steel.csv --timezone Asia/Seoul --port 1502\n"
+        "  millgate sim replay --generate 35040 --seed 3 --totals",
+    )
+)
+def replay(
+    *,
+    csv: Annotated[Path | None, typer.Option(help=tr("the recording", "记录文件（CSV）"))] = None,
+    column: Annotated[
+        str, typer.Option(help=tr("its column of energy in kWh", "以 kWh 计的电量列"))
+    ] = "Usage_kWh",
+    timezone: Annotated[
+        str | None,
+        typer.Option(
+            help=tr(
+                "time zone of its labels: Asia/Seoul or +09:00; needed with --csv",
+                "时间标签的时区：Asia/Seoul 或 +09:00；与 --csv 一起必填",
+            )
+        ),
+    ] = None,
+    interval: Annotated[str, typer.Option(help=tr("length of a row", "每行的时长"))] = "15m",
+    rows: Annotated[
+        int | None,
+        typer.Option("--generate", help=tr("make up this many rows instead", "改为生成这么多行")),
+    ] = None,
+    seed: Annotated[int, typer.Option(help=tr("which made-up year", "生成哪一年"))] = 1,
+    totals: Annotated[
+        bool,
+        typer.Option(
+            "--totals",
+            help=tr("print the exact total as JSON and end", "以 JSON 输出精确总量后结束"),
+        ),
+    ] = False,
+    energy_start: EnergyStart = None,
+    port: Port = 0,
+    ready: Ready = None,
+    duration: Duration = None,
+) -> None:
+    """Serve recorded energy."""
+    from simulators.app import describe, run_replay  # noqa: PLC0415 - slow to load
+
+    seconds, step = _seconds(duration), _nanoseconds(interval, "--interval")
+    try:
+        recording = _recording(csv, column, timezone, step, rows, seed)
+    except MillgateError as error:
+        _fail(error)
+    if totals:
+        typer.echo(json.dumps(describe(recording)))
+        return
+    if recording.mended:
+        typer.echo(
+            tr(
+                f"{recording.mended} labels of midnight carried the day just ended; read as its end",
+                f"{recording.mended} 个零点标签写成了刚结束的那一天，已按该日结束处理",
+            )
+        )
+    _run(
+        run_replay(
+            recording,
+            port=port,
+            energy_start=energy_start or 0,
+            ready=ready,
+            duration_s=seconds,
+        )
+    )
+
+
+def _recording(
+    csv: Path | None, column: str, timezone: str | None, step: int, rows: int | None, seed: int
+) -> Recording:
+    if (csv is None) == (rows is None):
+        raise MillgateError(
+            tr("give either --csv or --generate", "--csv 与 --generate 须且只须给出其一")
+        )
+    if csv is None:
+        return generate(rows or 0, seed, zone(timezone or "+00:00"), step)
+    if timezone is None:
+        raise MillgateError(
+            tr("the time zone of the recording is not stated", "未说明记录的时区"),
+            where="--timezone",
+            remedy=tr(
+                "write a name such as Asia/Seoul, or +09:00", "请写 Asia/Seoul 之类的名称或 +09:00"
+            ),
+        )
+    return read_recording(csv, column, zone(timezone), step)
+
+
+@app.command(
+    help=tr(
+        "Run an MQTT broker for demo and tests only: loopback, anonymous, in memory.\n\n"
+        "\b\nExample:\n  millgate sim broker --port 1883 --ready broker.json",
+        "运行仅供演示与测试的 MQTT 代理：仅本机、匿名、不落盘。\n\n"
+        "\b\n示例：\n  millgate sim broker --port 1883 --ready broker.json",
+    )
+)
+def broker(*, port: Port = 0, ready: Ready = None, duration: Duration = None) -> None:
+    """Run the embedded broker."""
+    from simulators.app import run_broker  # noqa: PLC0415 - slow to load
+
+    _run(run_broker(port=port, ready=ready, duration_s=_seconds(duration)))
+
+
+if __name__ == "__main__":
+    app()

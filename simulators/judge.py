@@ -1,0 +1,139 @@
+"""Judges what arrived against what the plant really was and served; the truth decides.
+
+Pure functions. A slot starting at s with window w is the time (s, s + w]: an event exactly at
+a slot's end belongs to it. The state at a slot's end is the one just before that end.
+"""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from protocols.errors import MillgateError
+from protocols.frame import SECOND
+from protocols.language import tr
+from simulators.machine_rules import MachineRules
+from simulators.meter_rules import MeterRules
+from simulators.plant import MACHINE, METER
+from simulators.truth import Truth
+from simulators.verdict import STATE, Finding, Kept, Outcome, Row, Rule, Verdict, together
+
+__all__ = ["Kept", "Verdict", "judge", "together"]
+
+_SKEW_NS: Final = 200_000_000
+
+
+def judge(
+    truth: Truth,
+    kept: Sequence[Kept],
+    *,
+    tolerance_ns: int,
+    skew_ns: int = _SKEW_NS,
+    from_ns: int | None = None,
+    until_ns: int | None = None,
+) -> list[Verdict]:
+    """Judge each series, in the order given.
+
+    Args:
+        truth: what a truth file says.
+        kept: the series; parts of one state model are looked at together.
+        tolerance_ns: how long before a slot's end its last meter reading may have been served:
+            a little more than the polling interval; a slot, where contact may be lost.
+        skew_ns: how long outside its slot a meter reading may have been served, since request
+            and answer take time.
+        from_ns, until_ns: the stretch of which every whole slot should be there; None asks
+            only for those between the first and the last.
+
+    Raises:
+        MillgateError: for a series that the plant has no truth about, or a truth file that
+            contradicts its own plant.
+    """
+    meter = MeterRules(truth, tolerance_ns, skew_ns)
+    machine = MachineRules(truth.plant, kept)
+    rules: dict[tuple[str, str, str], Rule] = {
+        (METER, "energy.active_import", "delta"): meter.energy_delta,
+        (METER, "power.active", "last"): meter.power_last,
+        (MACHINE, "temperature", "last"): machine.temperature_last,
+        (MACHINE, "production.total", "delta"): machine.production_delta,
+        (MACHINE, "production.good", "delta"): machine.production_delta,
+        (MACHINE, "production.scrap", "delta"): machine.production_delta,
+        (MACHINE, STATE, "state"): machine.state,
+    }
+    verdicts: list[Verdict] = []
+    for series in kept:
+        rule = rules.get((series.equipment, series.measurand, series.aggregate))
+        if rule is None or (series.measurand == STATE) != bool(series.part):
+            raise _no_truth(series)
+        chain = _Chain(series, from_ns, until_ns)
+        verdicts.append(_verdict(series, chain, rule(series, chain.rows())))
+    return verdicts
+
+
+def _verdict(series: Kept, chain: "_Chain", findings: Iterator[Finding]) -> Verdict:
+    counts = dict.fromkeys(Outcome, 0)
+    first_wrong = ""
+    for row, outcome, why in findings:
+        counts[outcome] += 1
+        if outcome is Outcome.WRONG and not first_wrong:
+            moment = datetime.fromtimestamp(row.start // SECOND, UTC)
+            first_wrong = f"{series.name} {moment:%Y-%m-%dT%H:%M:%SZ}: {why}"
+    return Verdict(
+        name=series.name,
+        slots=sum(counts.values()),
+        wrong=counts[Outcome.WRONG],
+        doubled=chain.doubled,
+        gaps=chain.gaps,
+        partial=counts[Outcome.PARTIAL],
+        first_wrong=first_wrong,
+    )
+
+
+class _Chain:
+    """Walks a series, counting the slots that are missing or covered twice.
+
+    Attributes:
+        doubled, gaps: complete once all rows were taken.
+    """
+
+    def __init__(self, series: Kept, from_ns: int | None, until_ns: int | None) -> None:
+        self._series = series
+        window = series.window_ns
+        self._from = None if from_ns is None else -(-from_ns // window) * window
+        self._until = None if until_ns is None else until_ns // window * window
+        self.doubled = 0
+        self.gaps = 0
+
+    def rows(self) -> Iterator[Row]:
+        """Yield each value with the time it counts over."""
+        series, window = self._series, self._series.window_ns
+        columns = (series.start_ns.tolist(), series.mantissa.tolist(), series.span.tolist())
+        covered: int | None = None
+        for start, mantissa, span in zip(*columns, strict=True):
+            begin, end = start - (span - 1) * window, start + window
+            if covered is None:
+                self.gaps += self._slots(self._from, begin)
+            else:
+                self.gaps += self._slots(covered, begin)
+                self.doubled += self._slots(begin, min(covered, end))
+            yield Row(begin, end, start, mantissa, begin != covered, _fault(window, start, span))
+            covered = end if covered is None else max(covered, end)
+        self.gaps += self._slots(self._from if covered is None else covered, self._until)
+
+    def _slots(self, begin: int | None, end: int | None) -> int:
+        """Return how many slots lie between, at least partly; 0 where either is not known."""
+        if begin is None or end is None:
+            return 0
+        return max(0, -((begin - end) // self._series.window_ns))
+
+
+def _fault(window: int, start: int, span: int) -> str:
+    if start % window:
+        return tr("not on the grid of slots", "不在时段网格上")
+    return "" if span >= 1 else tr("counts over no slot", "未覆盖任何时段")
+
+
+def _no_truth(series: Kept) -> MillgateError:
+    return MillgateError(
+        tr("the plant has no truth about this series", "工厂没有该序列的真值"),
+        where=f"{series.name} ({series.aggregate})",
+        remedy=tr("give only what the plant serves", "请只提交工厂所提供的序列"),
+    )

@@ -1,0 +1,145 @@
+"""What a judge is given and what it says; see `judge`."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, Literal, TypeAlias
+
+from protocols.frame import Ints
+from protocols.language import tr
+
+STATE: Final = "machine.state"
+END: Final = "end"
+UNKNOWN: Final = "UNKNOWN"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kept:
+    """One released series as the brain keeps it.
+
+    Attributes:
+        equipment: the plant's own name of the device.
+        measurand: standard name.
+        part: '' for a whole; of a state, an operating state's name (its seconds) or 'end' (the
+            operating state's code at the slot's end).
+        aggregate: what the slot's value is of the samples.
+        window_ns: length of a slot.
+        start_ns: shape (n,), slot starts, strictly increasing.
+        mantissa: shape (n,), values are mantissa x 10**exponent in the measurand's unit.
+        exponent: the same for all slots.
+        span: shape (n,), how many slots a delta counts over, the last of them its own.
+    """
+
+    equipment: str
+    measurand: str
+    part: str
+    aggregate: Literal["last", "delta", "state"]
+    window_ns: int
+    start_ns: Ints
+    mantissa: Ints
+    exponent: int
+    span: Ints
+
+    @property
+    def name(self) -> str:
+        """What the series is, for people."""
+        return " ".join(word for word in (self.equipment, self.measurand, self.part) if word)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was found about one series, or about several together.
+
+    Attributes:
+        name: which.
+        slots: values judged.
+        wrong: values that the truth contradicts.
+        doubled: slots counted more than once.
+        gaps: slots missing between the first and the last, or from the stretch asked for.
+        partial: slots with unknown time: bounded by the truth, not settled by it.
+        first_wrong: where the first wrong value is, and why; '' if there is none.
+    """
+
+    name: str
+    slots: int
+    wrong: int
+    doubled: int
+    gaps: int
+    partial: int
+    first_wrong: str
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing is wrong, doubled or missing."""
+        return self.wrong == self.doubled == self.gaps == 0
+
+
+def together(verdicts: Sequence[Verdict]) -> Verdict:
+    """Add verdicts up."""
+    return Verdict(
+        name=", ".join(verdict.name for verdict in verdicts),
+        slots=sum(verdict.slots for verdict in verdicts),
+        wrong=sum(verdict.wrong for verdict in verdicts),
+        doubled=sum(verdict.doubled for verdict in verdicts),
+        gaps=sum(verdict.gaps for verdict in verdicts),
+        partial=sum(verdict.partial for verdict in verdicts),
+        first_wrong=next((verdict.first_wrong for verdict in verdicts if verdict.first_wrong), ""),
+    )
+
+
+class Outcome(Enum):
+    """What a rule says about one value."""
+
+    RIGHT = "right"
+    PARTIAL = "partial"
+    WRONG = "wrong"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One value of a series.
+
+    Attributes:
+        begin, end: the time it counts over, nanoseconds.
+        start: start of its own slot; later than `begin` where it counts over several.
+        mantissa: the value.
+        fresh: it does not follow on from the value before.
+        fault: why its value need not even be looked at, or ''.
+    """
+
+    begin: int
+    end: int
+    start: int
+    mantissa: int
+    fresh: bool
+    fault: str
+
+
+Finding: TypeAlias = tuple[Row, Outcome, str]
+Rule: TypeAlias = Callable[[Kept, Iterator[Row]], Iterator[Finding]]
+
+
+def wrong(row: Row, why: str) -> Finding:
+    """Return that a value is wrong."""
+    return row, Outcome.WRONG, why
+
+
+def right_if(row: Row, truth: bool, why: str) -> Finding:  # noqa: FBT001 - it is the verdict itself
+    """Return that a value is right if it is, else that it is wrong."""
+    return (row, Outcome.RIGHT, "") if truth else wrong(row, why)
+
+
+def too_early(row: Row, start_ns: int) -> str:
+    """Return why a value need not be looked at: its own fault, or none could know it."""
+    if row.fault or row.begin >= start_ns:
+        return row.fault
+    return tr("reaches to before the plant was switched on", "早于工厂启动时刻")
+
+
+def on_grid(value: int, exponent: int, wanted: int) -> int:
+    """Return value x 10**exponent as a multiple of 10**wanted, rounded half to even."""
+    if wanted <= exponent:
+        return int(value * 10 ** (exponent - wanted))
+    divisor = int(10 ** (wanted - exponent))
+    whole, rest = divmod(value, divisor)
+    return whole + (2 * rest > divisor or (2 * rest == divisor and whole % 2 == 1))
