@@ -1,0 +1,123 @@
+"""What stands around every request: the token, strict headers, one form of refusal, a quiet log."""
+
+import hmac
+import logging
+import traceback
+from typing import Final
+
+from aiohttp import web
+from aiohttp.abc import AbstractAccessLogger
+from aiohttp.typedefs import Handler, Middleware
+
+from aggregator.api.problems import Problem, failed, of_http, response, unauthorized
+from protocols.errors import MillgateError
+from protocols.language import tr
+
+_log = logging.getLogger(__name__)
+
+_SHORTEST_TOKEN: Final = 16
+_LONGEST_PATH: Final = 200
+
+_HEADERS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+        "object-src 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Server": "millgate",
+}
+
+
+def check_token(token: str) -> bytes:
+    """Return the token as the bytes that requests are compared with.
+
+    Raises:
+        MillgateError: when it is too short to keep anybody out, or cannot stand in a header.
+    """
+    if len(token) < _SHORTEST_TOKEN or not token.isascii() or not token.isprintable():
+        raise MillgateError(
+            tr("the API token cannot be used", "API 令牌不可用"),
+            remedy=tr(
+                f"give at least {_SHORTEST_TOKEN} letters and digits, drawn at random",
+                f"请用至少 {_SHORTEST_TOKEN} 个随机字母和数字",
+            ),
+        )
+    if " " in token:
+        raise MillgateError(
+            tr("the API token has a space in it", "API 令牌含空格"),
+            remedy=tr("use letters and digits only", "请只用字母和数字"),
+        )
+    return token.encode()
+
+
+def guarding(token: bytes) -> Middleware:
+    """Return the middleware that asks for the token and turns every fault into a problem."""
+
+    @web.middleware
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            if _is_api(request) and not _authorized(request, token):
+                raise unauthorized()
+            return await handler(request)
+        except Problem as problem:
+            return _refuse(request, problem)
+        except web.HTTPException as error:
+            return _refuse(request, of_http(error))
+        except Exception as error:  # noqa: BLE001 - the last wall: text of a fault must not get out
+            _log.error("%s %s: %s", request.method, _path(request), _fault(error))
+            return _refuse(request, failed())
+
+    return guard
+
+
+async def add_headers(request: web.Request, answer: web.StreamResponse) -> None:
+    """Put the security headers on every answer, refusals included."""
+    answer.headers.update(_HEADERS)
+    if _is_api(request):
+        answer.headers["Cache-Control"] = "no-store"
+
+
+class AccessLog(AbstractAccessLogger):
+    """Logs method, path, status, size and time: no query, no header, no address."""
+
+    def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
+        """Write one line."""
+        self.logger.info(
+            "%s %s %d %dB %.0fms",
+            request.method,
+            _path(request),
+            response.status,
+            response.body_length,
+            time * 1000,
+        )
+
+
+def _is_api(request: web.Request) -> bool:
+    return request.path == "/api" or request.path.startswith("/api/")
+
+
+def _authorized(request: web.Request, token: bytes) -> bool:
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    offered = given.strip().encode("utf-8", "surrogateescape")
+    return hmac.compare_digest(offered, token) and scheme.lower() == "bearer"
+
+
+def _refuse(request: web.Request, problem: Problem) -> web.Response:
+    return response(problem, request.headers.get("Accept-Language", ""))
+
+
+def _path(request: web.BaseRequest) -> str:
+    return request.rel_url.raw_path[:_LONGEST_PATH]  # still percent-encoded: one line stays one
+
+
+def _fault(error: Exception) -> str:
+    if isinstance(error, MillgateError):
+        return str(error)  # made for people, and by rule without values
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "?"
+    return f"{type(error).__name__} at {place}"

@@ -1,0 +1,109 @@
+"""The web server of the aggregator: the read API and the one page."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Final
+
+from aiohttp import web
+
+from aggregator import cockpit
+from aggregator.api.catalog import Catalog
+from aggregator.api.guard import AccessLog, add_headers, check_token, guarding
+from aggregator.api.knowledge import Knowledge
+from aggregator.api.views import Views
+from aggregator.stores import Store
+from protocols.errors import MillgateError
+from protocols.frame import NowNs
+from protocols.language import tr
+
+_LARGEST_BODY: Final = 1024
+_IDLE_S: Final = 75.0
+_SHUTDOWN_S: Final = 3.0
+
+
+def make_app(
+    stores: Mapping[str, Store], knowledge: Knowledge, token: str, now_ns: NowNs
+) -> web.Application:
+    """Build the web application; call it with an event loop running.
+
+    Args:
+        stores: bucket -> store, instances that nothing else uses meanwhile; the caller closes
+            them after the server has ended.
+        knowledge: who sends, under which release sheets.
+        token: what callers of /api must show; the page itself carries no data and needs none.
+        now_ns: the wall clock.
+
+    Raises:
+        MillgateError: when the token is too weak to be used.
+    """
+    app = web.Application(middlewares=[guarding(check_token(token))], client_max_size=_LARGEST_BODY)
+    views = Views(Catalog(stores), knowledge, now_ns)
+    app.add_routes(views.routes())
+    app.add_routes(_page_routes())
+    app.on_response_prepare.append(add_headers)
+
+    async def close(_: web.Application) -> None:
+        await views.close()
+
+    app.on_cleanup.append(close)
+    return app
+
+
+@asynccontextmanager
+async def serving(app: web.Application, host: str, port: int) -> AsyncIterator[int]:
+    """Serve the application until the context ends; yields the port, chosen by the kernel for 0.
+
+    Raises:
+        MillgateError: when the address cannot be listened on.
+    """
+    runner = web.AppRunner(
+        app,
+        access_log_class=AccessLog,
+        handler_cancellation=True,
+        keepalive_timeout=_IDLE_S,
+        shutdown_timeout=_SHUTDOWN_S,
+    )
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port)
+        try:
+            await site.start()
+        except OSError as error:
+            raise MillgateError(
+                tr("cannot listen here", "无法在此监听"),
+                where=f"{host}:{port}",
+                remedy=tr(
+                    f"choose another address or port ({error.strerror})",
+                    f"请更换地址或端口（{error.strerror}）",
+                ),
+            ) from None
+        yield site.port
+    finally:
+        await runner.cleanup()
+
+
+def _page_routes() -> list[web.RouteDef]:
+    routes: list[web.RouteDef] = []
+    for file in cockpit.load():
+        serve = _serving_file(file)
+        routes.append(web.get(f"/{file.name}", serve))
+        if file.name == "index.html":
+            routes.append(web.get("/", serve))
+    return routes
+
+
+def _serving_file(file: cockpit.PageFile) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def serve(request: web.Request) -> web.Response:
+        known = any(tag.value == file.etag for tag in request.if_none_match or ())
+        answer = web.Response(
+            status=HTTPStatus.NOT_MODIFIED if known else HTTPStatus.OK,
+            body=None if known else file.body,
+            content_type=file.content_type,
+            charset="utf-8",
+            headers={"Cache-Control": "no-cache"},
+        )
+        answer.etag = file.etag
+        return answer
+
+    return serve

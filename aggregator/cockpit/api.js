@@ -1,0 +1,106 @@
+/**
+ * The read API as the page uses it.
+ * @module api
+ */
+
+import { token } from "./session.js";
+import { language } from "./texts.js";
+
+const TIMEOUT_MS = 20_000;
+const MOST_PAGES = 5;
+
+/** The token is missing or wrong. */
+export class TokenNeeded extends Error {}
+
+/** There was no answer: the server cannot be reached, or takes too long. */
+export class Silence extends Error {}
+
+/** The aggregator answered that it cannot; `title` says why. */
+export class Refused extends Error {
+  /** @param {string} title */
+  constructor(title) {
+    super(title);
+    this.title = title;
+  }
+}
+
+/**
+ * @param {string} path below /api/v1
+ * @param {Record<string, string|number>} [query]
+ * @returns {Promise<any>}
+ */
+async function get(path, query = {}) {
+  const answer = await hear(fetch(`/api/v1${path}?${new URLSearchParams(query)}`, {
+    headers: { Authorization: `Bearer ${token()}`, "Accept-Language": language() },
+    cache: "no-store",
+    credentials: "omit",
+    signal: AbortSignal.timeout(TIMEOUT_MS),
+  }));
+  if (answer.status === 401) throw new TokenNeeded();
+  if (!answer.ok) {
+    const problem = await answer.json().catch(() => ({}));
+    throw new Refused(problem.title ?? String(answer.status));
+  }
+  return hear(answer.json());
+}
+
+/** Names every way in which the network fails, so that a fault of our own stays apart. */
+function hear(promise) {
+  return promise.catch((fault) => { throw new Silence(fault.message); });
+}
+
+/**
+ * Follows the pages of a list, up to a bound.
+ * @returns {Promise<{now: number, items: any[], cut: boolean}>}
+ */
+async function all(path, name, query) {
+  const items = [];
+  let now = 0;
+  let next = "";
+  for (let page = 0; page < MOST_PAGES; page += 1) {
+    const answer = await get(path, next ? { ...query, cursor: next } : query);
+    items.push(...answer[name]);
+    now = Date.parse(answer.now);
+    next = answer.next;
+    if (!next) break;
+  }
+  return { now, items, cut: Boolean(next) };
+}
+
+/**
+ * @param {any[]} known what the last call returned; sheets that are the same are not asked again
+ * @returns {Promise<any[]>} agents with their newest sheets
+ */
+export async function factories(known) {
+  const { items } = await all("/factories", "factories", { sheets: 0, limit: 500 });
+  const sheets = new Map(known.map((each) => [sheetsOf(each), each.sheets]));
+  if (items.every((each) => sheets.has(sheetsOf(each)))) {
+    return items.map((each) => ({ ...each, sheets: sheets.get(sheetsOf(each)) }));
+  }
+  return (await all("/factories", "factories", { sheets: 5, limit: 100 })).items;
+}
+
+function sheetsOf(agent) {
+  return [agent.factory, agent.agent, agent.sheet_count, agent.newest_sheet].join();
+}
+
+/** @returns {Promise<{now: number, items: any[], cut: boolean}>} newest row of every series */
+export function newest() {
+  return all("/newest", "series", { limit: 500 });
+}
+
+/**
+ * @param {string} id
+ * @param {string[]} fields
+ * @param {{start: number, end: number, stepS: number}} period in ms and seconds
+ * @returns {Promise<{time: string[], fields: Record<string, (number|null)[]>}>}
+ */
+export function steps(id, fields, period) {
+  return get(`/series/${id}/steps`, {
+    field: fields.join(","),
+    start: new Date(period.start).toISOString(),
+    end: new Date(period.end).toISOString(),
+    step: `${period.stepS}s`,
+    aggregate: "sum",
+  });
+}

@@ -1,0 +1,142 @@
+/**
+ * The charts of one equipment: what they need, when they need it anew, and their headings.
+ * @module charts
+ */
+
+import { steps } from "./api.js";
+import { h, say, sync } from "./dom.js";
+import { energyFigure } from "./energy.js";
+import { number, percent, span } from "./format.js";
+import { addable, periodOf, spread, STATE_FIELDS, sumOf, unitOfMedium, unitText, windowOf } from "./model.js";
+import { legendOf, stateFigure } from "./states.js";
+import { t, term } from "./texts.js";
+
+const MOST_OF_A_KIND = 3;
+const ANEW_MS = 60_000; // late slots are filled in without moving the newest time
+
+/** @returns {{element: HTMLElement, update: (equipment: object, nowMs: number) => void,
+ *   refresh: (range: string, nowMs: number) => Promise<void>}} */
+export function chartPanel() {
+  const element = h("div.charts");
+  let views = [];
+  return {
+    element,
+    update(equipment, nowMs) {
+      const charts = chartsOf(equipment).map((chart) => ({ ...chart, nowMs }));
+      views = sync(element, charts, (chart) => chart.series.id, chartView);
+    },
+    async refresh(range, nowMs) {
+      for (const view of views) await view.refresh(range, nowMs);
+    },
+  };
+}
+
+/**
+ * @param {import("./model.js").Equipment} equipment
+ * @returns {object[]} what to draw: `kind`, `series`, `field`, `carbon` beside it
+ */
+function chartsOf(equipment) {
+  const amounts = [
+    ...equipment.energy.map((series) => ({ series, field: "energy" })),
+    ...equipment.activities.map((series) => ({ series, field: "activity" })),
+  ].slice(0, MOST_OF_A_KIND);
+  const emissions = addable(equipment.emissions);
+  const taken = new Set();
+  const bars = amounts.map(({ series, field }) => {
+    const { medium } = series.tags;
+    const carbon = taken.has(medium) ? [] : emissions.filter((each) => each.tags.medium === medium);
+    taken.add(medium);
+    return { kind: amountKind, series, field, carbon };
+  });
+  const states = equipment.states.slice(0, MOST_OF_A_KIND);
+  return [...bars, ...states.map((series) => ({ kind: stateKind, series, carbon: [] }))]
+    .filter((chart) => chart.series.time !== null);
+}
+
+function chartView(first) {
+  const legend = h("p.legend");
+  const total = h("p.total");
+  let resting = "";
+  const { figure, load, show } = first.kind((words) => say(total, words || resting));
+  const element = h("div.chart", {}, h("header", {}, legend, total), figure.element);
+  let chart = first;
+  let asked = "";
+  let data = null;
+
+  function paint() {
+    if (data === null) return;
+    const nowMs = chart.nowMs;
+    const { name, marks, sum } = show(chart, data);
+    legend.replaceChildren(...marks.map(([kind, text]) => h("span", {}, h(`i.${kind}`, { "aria-hidden": "true" }), text)));
+    resting = sum;
+    figure.update({ ...data, name, nowMs });
+  }
+
+  return {
+    element,
+    update(next) { chart = next; paint(); },
+    async refresh(range, nowMs) {
+      const times = [chart.series, ...chart.carbon].map((each) => each.time);
+      const wanted = JSON.stringify([range, times, Math.floor(nowMs / ANEW_MS)]);
+      if (wanted === asked) return;
+      const period = periodOf(range, Date.parse(chart.series.time), windowOf(chart.series));
+      data = { period, ...(await load(chart, period)) };
+      asked = wanted;
+      paint();
+    },
+  };
+}
+
+function amountKind(onPoint) {
+  return { figure: energyFigure(onPoint), load: loadAmount, show: showAmount };
+}
+
+async function loadAmount({ series, field, carbon }, period) {
+  const nothing = new Array(period.count).fill(null);
+  const amounts = spread(await steps(series.id, [field], period), field, period);
+  const columns = [nothing];
+  for (const each of carbon) {
+    columns.push(spread(await steps(each.id, ["co2e_kg"], period), "co2e_kg", period));
+  }
+  return { amounts, carbon: sumOf(columns), unit: unitOfMedium(series.tags.medium) || unitText(series.fields.unit ?? "") };
+}
+
+function showAmount({ series }, { period, amounts, carbon, unit }) {
+  const { medium = "", meter_role: role } = series.tags;
+  const what = t("energyOf", { medium: [term("medium", medium), role && term("role", role)].filter(Boolean).join(" · ") });
+  const name = t("perStep", { name: what, unit, step: span(period.stepS) });
+  const marks = [["bar", name]];
+  const sums = [];
+  const add = (values, of, digits) => {
+    const there = values.filter((value) => value !== null);
+    if (there.length) sums.push(`${number(there.reduce((a, b) => a + b, 0), digits)} ${of}`);
+  };
+  add(amounts, unit, 9);
+  if (carbon.some((value) => value !== null)) {
+    marks.push(["line", t("cumulated")]);
+    add(carbon, "kg CO₂e", 4);
+  }
+  const present = amounts.filter((value) => value !== null).length;
+  const sum = t("inView", { sum: sums.join(" · ") || t("noData"), present: number(present), all: number(period.count) });
+  return { name, marks, sum };
+}
+
+function stateKind(onPoint) {
+  return { figure: stateFigure(onPoint), load: loadStates, show: showStates };
+}
+
+async function loadStates({ series }, period) {
+  const fields = STATE_FIELDS.map(([field]) => field);
+  const answer = await steps(series.id, fields, period);
+  return { seconds: Object.fromEntries(fields.map((field) => [field, spread(answer, field, period)])) };
+}
+
+function showStates(_, { period, seconds }) {
+  const name = t("stateShare", { step: span(period.stepS) });
+  const marks = legendOf(seconds).map(({ code, share }) => [
+    `state-${code}`, t("share", { state: t(`state.${code}`), percent: percent(share) }),
+  ]);
+  const has = (at) => STATE_FIELDS.some(([field]) => seconds[field][at] !== null);
+  const present = seconds.run_s.filter((_value, at) => has(at)).length;
+  return { name, marks, sum: t("slotsInView", { present: number(present), all: number(period.count) }) };
+}

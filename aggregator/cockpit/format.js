@@ -1,0 +1,92 @@
+/**
+ * Numbers, times and spans as people read them, in the language shown.
+ * @module format
+ */
+
+import { locale, t } from "./texts.js";
+
+const SPANS = [
+  ["d", 86400],
+  ["h", 3600],
+  ["min", 60],
+];
+const DAY = { year: "numeric", month: "short", day: "numeric" };
+
+/**
+ * @param {number|string|null|undefined} value strings are whole numbers too large for JavaScript
+ * @param {number} [digits] significant digits
+ * @returns {string} the number, or "no data"
+ */
+export function number(value, digits = 9) {
+  if (value === null || value === undefined) return t("noData");
+  const exact = typeof value === "string" && /^-?\d+$/.test(value) ? BigInt(value) : Number(value);
+  if (typeof exact === "number" && !Number.isFinite(exact)) return String(value);
+  return new Intl.NumberFormat(locale(), { maximumSignificantDigits: digits }).format(exact);
+}
+
+/**
+ * @param {number} part from 0 to 1
+ * @returns {string} percent without decimals
+ */
+export function percent(part) {
+  return new Intl.NumberFormat(locale(), { style: "percent" }).format(part);
+}
+
+/**
+ * @param {number} ms moment
+ * @param {number} nowMs moments of another day get their date
+ * @returns {string} local time to the second
+ */
+export function clock(ms, nowMs) {
+  const sameDay = new Date(ms).toDateString() === new Date(nowMs).toDateString();
+  return new Intl.DateTimeFormat(locale(), {
+    ...(sameDay ? {} : DAY),
+    hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23",
+  }).format(ms);
+}
+
+/**
+ * @param {number} ms moment
+ * @param {number} spanMs length of the axis it stands on
+ * @returns {string} a short label for a time axis
+ */
+export function tick(ms, spanMs) {
+  const day = { month: "short", day: "numeric" };
+  const time = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
+  const second = { ...time, second: "2-digit" };
+  const shape = spanMs > 2 * 86400e3 ? day : spanMs > 1200e3 ? time : second;
+  return new Intl.DateTimeFormat(locale(), shape).format(ms);
+}
+
+/**
+ * @param {number} ms moment
+ * @returns {string} local date
+ */
+export function date(ms) {
+  return new Intl.DateTimeFormat(locale(), DAY).format(ms);
+}
+
+/**
+ * @param {number} seconds
+ * @returns {string} such as "15 min"
+ */
+export function span(seconds) {
+  const [unit, size] = SPANS.find(([, each]) => seconds >= each && seconds % each === 0) ?? ["s", 1];
+  return t(`span.${unit}`, { n: number(seconds / size, 4) });
+}
+
+/**
+ * @param {number} fromMs
+ * @param {number} nowMs
+ * @returns {string} such as "3 s ago"
+ */
+export function ago(fromMs, nowMs) {
+  const seconds = Math.max(0, Math.floor((nowMs - fromMs) / 1000));
+  const [unit, size] = SPANS.find(([, each]) => seconds >= 2 * each) ?? ["s", 1];
+  return t(`ago.${unit}`, { n: Math.floor(seconds / size) });
+}
+
+/** @returns {string} the name of the time zone in which times are shown */
+export function zone() {
+  return Intl.DateTimeFormat().resolvedOptions().timeZone;
+}
