@@ -1,0 +1,129 @@
+"""Takes asyncua's decoded notifications apart into columns.
+
+This is the only place that touches a single value; a decoder of the received bytes can take
+the place of `take_apart`.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import numpy as np
+from asyncua import ua
+from asyncua.ua.status_codes import StatusCodes
+from numpy.typing import NDArray
+
+from protocols.drivers.opcua.grid import REAL_TYPES, bits_of
+from protocols.frame import Flags, Ints, Values
+from protocols.points import Point
+
+NO_TIME: Final = -(2**63)
+"""In a column of times: the server gave none."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_DAY: Final = 86_400
+_MILLION: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Samples of one carrier type, in the order in which the server queued them.
+
+    Attributes:
+        column: shape (n,), positions of the points.
+        time_us: shape (n,), microseconds since 1970 UTC, or NO_TIME.
+        status: shape (n,), OPC UA status codes.
+        raw: shape (n,), int64 (UInt64 as its bits) or float64.
+        usable: shape (n,), False where there is no value of the declared type.
+    """
+
+    column: NDArray[np.int32]
+    time_us: Ints
+    status: NDArray[np.uint32]
+    raw: Values
+    usable: Flags
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """What one notification brought.
+
+    Attributes:
+        integers, reals: its samples by how frames carry them.
+        mistyped: columns whose good value was not of the declared type.
+    """
+
+    integers: Samples
+    reals: Samples
+    mistyped: frozenset[int]
+
+
+@dataclass(slots=True)
+class _Rows:
+    column: list[int] = field(default_factory=list)
+    time_us: list[int] = field(default_factory=list)
+    status: list[int] = field(default_factory=list)
+    raw: list[Any] = field(default_factory=list)
+    usable: list[bool] = field(default_factory=list)
+
+    def samples(self, raw: Values) -> Samples:
+        return Samples(
+            np.array(self.column, np.int32),
+            np.array(self.time_us, np.int64),
+            np.array(self.status, np.uint32),
+            raw,
+            np.array(self.usable, np.bool_),
+        )
+
+
+class Reader:
+    """Knows of each client handle which point it is and what type to expect.
+
+    A point's client handle is its position plus one, since handle 0 is reserved.
+    """
+
+    def __init__(self, points: Sequence[Point]) -> None:
+        self._types = [ua.VariantType[point.type] for point in points]
+        self._real = [point.type in REAL_TYPES for point in points]
+
+    def take_apart(self, items: Iterable[ua.MonitoredItemNotification]) -> Notification:
+        """Turn the monitored items of one notification into columns.
+
+        Items with a handle that was never given out are left out.
+        """
+        integers, reals, mistyped = _Rows(), _Rows(), set()
+        types, real, known = self._types, self._real, range(len(self._types))
+        for item in items:
+            column = item.ClientHandle - 1
+            if column not in known:
+                continue
+            value = item.Value
+            variant = value.Value
+            status = 0 if value.StatusCode is None else value.StatusCode.value
+            usable = (
+                variant is not None
+                and variant.VariantType is types[column]
+                and not variant.is_array
+            )
+            if not usable and status < StatusCodes.Bad:
+                mistyped.add(column)
+            rows = reals if real[column] else integers
+            rows.column.append(column)
+            rows.time_us.append(_microseconds(value))
+            rows.status.append(status)
+            rows.raw.append(variant.Value if usable else 0)
+            rows.usable.append(usable)
+        return Notification(
+            integers.samples(bits_of(integers.raw)),
+            reals.samples(np.array(reals.raw, np.float64)),
+            frozenset(mistyped),
+        )
+
+
+def _microseconds(value: ua.DataValue) -> int:
+    moment: datetime | None = value.SourceTimestamp or value.ServerTimestamp
+    if moment is None:
+        return NO_TIME
+    since = moment - _EPOCH
+    return (since.days * _DAY + since.seconds) * _MILLION + since.microseconds

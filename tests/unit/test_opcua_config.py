@@ -1,0 +1,187 @@
+"""What a technician may write of an OPC-UA device, and what is said of the rest."""
+
+import uuid
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from protocols.drivers.opcua import Config
+from protocols.drivers.opcua.address import STANDARD_NAMESPACE, NodeAddress, parse_address
+from protocols.errors import ConfigError
+from protocols.settings import check_settings
+
+POINT = {"id": "a", "address": "nsu=urn:mill;s=A", "type": "UInt32"}
+DEVICE = {
+    "id": "press",
+    "kind": "opcua",
+    "url": "opc.tcp://10.0.0.3:4840/mill",
+    "security": "none",
+    "points": [POINT],
+}
+
+
+def config(**settings: Any) -> Config:
+    return check_settings(DEVICE | settings, Config, Path("agent.toml"))
+
+
+def point(**settings: Any) -> Config:
+    return config(points=[POINT | settings])
+
+
+def faults(**settings: Any) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        config(**settings)
+    return str(caught.value).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("text", "namespace", "identifier"),
+    [
+        ("nsu=urn:mill;s=Line.1;Speed=x", "urn:mill", "Line.1;Speed=x"),
+        ("nsu=http://mill.example/UA/;i=4294967295", "http://mill.example/UA/", 2**32 - 1),
+        ("nsu=urn:a%3Bb%25;s=A", "urn:a;b%", "A"),
+        ("nsu=urn:m;s=温度", "urn:m", "温度"),
+        ("ns=0;i=2258", STANDARD_NAMESPACE, 2258),
+        ("i=2258", STANDARD_NAMESPACE, 2258),
+        (
+            "nsu=urn:m;g=09087e75-8e5e-499b-954f-f2a9603db28a",
+            "urn:m",
+            uuid.UUID("09087e75-8e5e-499b-954f-f2a9603db28a"),
+        ),
+        ("nsu=urn:m;b=AQID", "urn:m", b"\x01\x02\x03"),
+    ],
+)
+def test_an_address_names_its_namespace_by_uri(
+    text: str, namespace: str, identifier: object
+) -> None:
+    assert parse_address(text) == NodeAddress(namespace, identifier)  # type: ignore[arg-type] # the parameters mix types
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("ns=2;s=A", "nsu=<namespace uri>"),
+        ("ns=1;i=5", "nsu=<namespace uri>"),
+        ("A", "write the node as"),
+        ("nsu=;s=A", "write the node as"),
+        ("nsu=urn:m;s=", "write the node as"),
+        ("nsu=urn:m;x=1", "write the node as"),
+        ("nsu=urn:m;i=4294967296", "0 to 4294967295"),
+        ("nsu=urn:m;i=-1", "0 to 4294967295"),
+        ("nsu=urn:m;i=٣", "0 to 4294967295"),
+        ("nsu=urn:m;g=1", "GUID"),
+        ("nsu=urn:m;b=*", "base64"),
+    ],
+)
+def test_a_wrong_address_is_one_line_with_its_key_path_and_remedy(address: str, told: str) -> None:
+    (line,) = faults(points=[POINT, POINT | {"id": "b", "address": address}])
+    assert line.startswith("agent.toml: points[2].address: ")
+    assert told in line
+
+
+def test_security_must_be_said_and_only_none_exists_yet() -> None:
+    said = {"security": "none"}
+    silent = {key: value for key, value in DEVICE.items() if key not in said}
+    with pytest.raises(ConfigError) as caught:
+        check_settings(silent, Config, Path("agent.toml"))
+    (left_out,) = str(caught.value).splitlines()
+    (other,) = faults(security="Basic256Sha256")
+    for line in (left_out, other):
+        assert line.startswith("agent.toml: security: ")
+        assert "later version" in line
+        assert 'security = "none"' in line
+
+
+@pytest.mark.parametrize(
+    ("settings", "key", "told"),
+    [
+        ({"url": "http://10.0.0.3"}, "url", "opc.tcp://"),
+        ({"url": "opc.tcp://"}, "url", "opc.tcp://"),
+        ({"url": "opc.tcp://10.0.0.3:99999"}, "url", "opc.tcp://"),
+        ({"url": "opc.tcp://me:word@10.0.0.3"}, "url", "without user"),
+        ({"publishing_interval": "1ms"}, "publishing_interval", "10ms to 1h"),
+        ({"timeout": "2h"}, "timeout", "10ms to 1h"),
+        ({"keep_alive": "soon"}, "keep_alive", "not a duration"),
+        ({"sampling_interval": "2h"}, "sampling_interval", "0s to 1h"),
+        ({"queue_size": 4}, "queue_size", "at least 5"),
+        ({"queue_size": 0}, "queue_size", "greater"),
+        ({"points": []}, "points", "at least 1"),
+        ({"points": [POINT, POINT]}, "points", "used twice"),
+        ({"points": [POINT | {"type": "String"}]}, "points[1].type", "Boolean"),
+        ({"points": [POINT | {"type": "uint32"}]}, "points[1].type", "UInt32"),
+        ({"points": [POINT | {"offset": "1e25"}]}, "points[1]", "64 bits"),
+        ({"points": [POINT | {"scale": "1e-999999"}]}, "points[1]", "64 bits"),
+        ({"point": []}, "point", "unknown key"),
+    ],
+)
+def test_each_fault_is_one_line_with_its_key_path(
+    settings: dict[str, Any], key: str, told: str
+) -> None:
+    (line,) = faults(**settings)
+    assert line.startswith(f"agent.toml: {key}: ")
+    assert told in line
+
+
+def test_all_faults_come_at_once() -> None:
+    assert len(faults(url="x", security="", points=[POINT | {"address": "x", "type": "y"}])) == 4
+
+
+def test_faults_speak_chinese_to_a_chinese_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MILLGATE_LANG", "zh_CN")
+    (line,) = faults(points=[POINT | {"address": "ns=2;s=A"}])
+    assert "命名空间" in line
+
+
+def test_the_url_gets_the_standard_port() -> None:
+    assert config(url="opc.tcp://press.mill").url == "opc.tcp://press.mill:4840"
+    assert config(url="opc.tcp://[::1]/x").url == "opc.tcp://[::1]:4840/x"
+    assert config(url="opc.tcp://press:51210/x").url == "opc.tcp://press:51210/x"
+
+
+def test_the_queue_is_long_enough_for_the_intervals_unless_said_otherwise() -> None:
+    assert config(publishing_interval="1s", sampling_interval="10ms").queue == 200
+    assert config(publishing_interval="500ms", sampling_interval="500ms").queue == 10
+    assert config(publishing_interval="1h", sampling_interval="0s").queue == 10_000
+    assert config(queue_size=1, sampling_interval="1s").queue == 1
+    assert config(queue_size=3, sampling_interval="0s").queue == 3
+
+
+def test_the_table_says_how_points_are_carried_and_that_values_hold() -> None:
+    points = [
+        POINT | {"id": "a", "type": "Boolean"},
+        POINT | {"id": "b", "type": "Double"},
+        POINT | {"id": "c", "type": "Int64", "scale": "0.001"},
+        POINT | {"id": "d", "type": "Float", "scale": "0.001"},
+    ]
+    table = config(points=points).table()
+    assert (table.device, table.kind) == ("press", "opcua")
+    assert [made.id for made in table.points] == ["a", "b", "c", "d"]
+    assert table.integer.tolist() == [True, False, True, False]
+    assert table.exponents() == [0, 0, -3, 0]
+    assert table.hold_ns is None
+    assert not table.brings_time
+
+
+@pytest.mark.parametrize(
+    ("settings", "modulus"),
+    [
+        ({"type": "UInt16"}, 2**16),
+        ({"type": "Int32"}, 2**32),
+        ({"type": "UInt64"}, 2**64),
+        ({"type": "UInt32", "scale": "0.5"}, 5 * 2**32),
+        ({"type": "UInt32", "scale": "0.01", "offset": "0.001"}, 10 * 2**32),
+        ({"type": "UInt32", "scale": "1000"}, 1000 * 2**32),
+        ({"type": "UInt32", "scale": "0.01", "counter": {"rollover": "999999.99"}}, 99999999),
+        ({"type": "Double"}, 0),
+        ({"type": "Double", "counter": {"rollover": "1000"}}, 1000),
+        ({"type": "UInt16", "measurand": "other"}, 0),
+    ],
+)
+def test_a_counter_starts_again_at_its_rollover_or_its_width(
+    settings: dict[str, Any], modulus: int
+) -> None:
+    counter = {"unit": "kWh", "measurand": "energy.active_import"} | settings
+    (found,) = point(**counter).table().modulus
+    assert found == Decimal(modulus)
