@@ -7,7 +7,7 @@ from typing import Final
 from protocols.frame import SECOND
 from protocols.language import tr
 from simulators.minute import ItemState
-from simulators.plant import Plant
+from simulators.plant import Plant, Signal
 from simulators.verdict import (
     END,
     STATE,
@@ -23,17 +23,16 @@ from simulators.verdict import (
 )
 
 OPERATING: Final = {
-    ItemState.NOT_AVAILABLE: ("OFF", 8),
-    ItemState.OUT_OF_SERVICE: ("FAULT", 6),
-    ItemState.NOT_EXECUTING: ("IDLE", 3),
-    ItemState.EXECUTING: ("RUN", 1),
+    ItemState.NOT_AVAILABLE: ("off", 8),
+    ItemState.OUT_OF_SERVICE: ("fault", 6),
+    ItemState.NOT_EXECUTING: ("idle", 3),
+    ItemState.EXECUTING: ("run", 1),
 }
 """What each of the machine's states must have become: operating state and its code."""
 
 _UNKNOWN_CODE: Final = 0
 _ITEM_STATES: Final = {name: state for state, (name, _) in OPERATING.items()}
 _NANO: Final = -9
-_TEMPERATURE_EXPONENT: Final = -3
 
 
 class MachineRules:
@@ -62,7 +61,7 @@ class MachineRules:
                 yield wrong(row, fault)
                 continue
             before, after = (
-                on_grid(getattr(self._plant.counts(at), count), 0, series.exponent)
+                on_grid(getattr(self._plant.counts(at), count), 0, series.exponent, series.step)
                 for at in (row.begin, row.end)
             )
             yield right_if(
@@ -79,9 +78,7 @@ class MachineRules:
                 continue
             first = row.start + (self._plant.start_ns - row.start) % SECOND
             values = {
-                on_grid(
-                    self._plant.spindle_temperature(tick), _TEMPERATURE_EXPONENT, series.exponent
-                )
+                on_grid(self._reported(tick), 0, series.exponent, series.step)
                 for tick in range(first, row.end + 1, SECOND)
             }
             yield right_if(
@@ -89,6 +86,9 @@ class MachineRules:
                 row.mantissa in values,
                 tr("was not reported within its slot", "时段内未报告过该值"),
             )
+
+    def _reported(self, tick: int) -> float:
+        return float(self._plant.newest(Signal.SPINDLE_TEMPERATURE, tick).value)
 
     def state(self, series: Kept, rows: Iterator[Row]) -> Iterator[Finding]:
         """Judge the state at slot ends, unknown time, or the time in one state."""
@@ -111,24 +111,24 @@ class MachineRules:
         return wrong(row, tr("is not the state at the slot's end", "不是时段末的状态"))
 
     def _unknown(self, series: Kept, row: Row) -> Finding:
-        parts = self._parts[series.window_ns]
-        spent = [part[row.start] for part in parts.values() if row.start in part]
-        whole = set(parts) >= {UNKNOWN, *_ITEM_STATES} and len(spent) == len(parts)
-        if whole and sum(spent) != series.window_ns:
+        lost = self._parts[series.window_ns][UNKNOWN][row.start]
+        rest = self._unaccounted(series, row)
+        if lost < 0 or rest not in (None, lost):
             return wrong(
                 row, tr("the states do not add up to the slot", "各状态时间之和不等于时段")
             )
-        lost = parts[UNKNOWN][row.start]
-        if not 0 <= lost <= series.window_ns:
-            return wrong(row, tr("is no time within the slot", "不是时段内的时间"))
         return row, Outcome.PARTIAL if lost else Outcome.RIGHT, ""
 
     def _time_in_state(self, series: Kept, row: Row) -> Finding:
         """Rounding moves each transition by up to half a step of the value's grid."""
         true, transitions = self._truth_of(series.part, row)
         given = on_grid(row.mantissa, series.exponent, _NANO)
-        slack = transitions * on_grid(1, series.exponent, _NANO)
+        slack = transitions * on_grid(series.step, series.exponent, _NANO)
         lost = self._lost(series, row) or 0
+        if lost < 0:
+            return wrong(
+                row, tr("the states do not add up to the slot", "各状态时间之和不等于时段")
+            )
         if not true - lost - slack <= given <= true + slack or given < 0:
             return wrong(row, tr("is not the time spent in that state", "不是处于该状态的时间"))
         return row, Outcome.PARTIAL if lost else Outcome.RIGHT, ""
@@ -144,8 +144,17 @@ class MachineRules:
         return self._plant.state_ns(row.start, row.end)[state], touched
 
     def _lost(self, series: Kept, row: Row) -> int | None:
-        """Return the slot's unknown nanoseconds; None where nobody kept them."""
-        return self._parts.get(series.window_ns, {}).get(UNKNOWN, {}).get(row.start)
+        """Return the slot's unknown nanoseconds; None where what is kept does not tell."""
+        kept = self._parts.get(series.window_ns, {}).get(UNKNOWN, {}).get(row.start)
+        return self._unaccounted(series, row) if kept is None else kept
+
+    def _unaccounted(self, series: Kept, row: Row) -> int | None:
+        """Return what the known states leave of the slot; None unless all of them are kept."""
+        parts = self._parts.get(series.window_ns, {})
+        known = [part for name, part in parts.items() if name != UNKNOWN]
+        if not set(parts) >= set(_ITEM_STATES) or any(row.start not in part for part in known):
+            return None
+        return series.window_ns - sum(part[row.start] for part in known)
 
 
 def _nanoseconds(series: Kept) -> list[int]:

@@ -44,11 +44,11 @@ class MeterRules:
         for row in rows:
             if fault := too_early(row, self._plant.start_ns):
                 yield wrong(row, fault)
-                bases = self._possible(row.end, series.exponent)
+                bases = self._possible(row.end, series)
                 continue
             if row.fresh:
-                bases = self._possible(row.begin, series.exponent)
-            possible = self._possible(row.end, series.exponent)
+                bases = self._possible(row.begin, series)
+            possible = self._possible(row.end, series)
             reached = {(base + row.mantissa, wraps) for base, wraps in bases} & possible
             why = (
                 tr("fits no reading that was served", "与任何送出的读数不符")
@@ -66,14 +66,16 @@ class MeterRules:
                 yield wrong(row, fault)
                 continue
             served = _between(self._power, row.start - self._skew_ns, row.end + self._skew_ns)
-            values = {on_grid(watts, _POWER_EXPONENT, series.exponent) for _, watts in served}
+            values = {
+                on_grid(watts, _POWER_EXPONENT, series.exponent, series.step) for _, watts in served
+            }
             yield right_if(
                 row,
                 row.mantissa in values,
                 tr("was not served within its slot", "时段内未送出过该值"),
             )
 
-    def _possible(self, at_ns: int, exponent: int) -> set[tuple[int, int]]:
+    def _possible(self, at_ns: int, series: Kept) -> set[tuple[int, int]]:
         """Return what a reader may hold at a moment: (rounded reading, wraps before its first).
 
         A reader counts the register's wraps from its own first reading on, and rounding to a
@@ -82,7 +84,10 @@ class MeterRules:
         served = _between(self._energy, at_ns - self._tolerance_ns, at_ns + self._skew_ns)
         totals = {self._unwrapped(time, energy) for time, energy in served}
         return {
-            (on_grid(total - wraps * ROLLOVER, _ENERGY_EXPONENT, exponent), wraps)
+            (
+                on_grid(total - wraps * ROLLOVER, _ENERGY_EXPONENT, series.exponent, series.step),
+                wraps,
+            )
             for total in totals
             for wraps in range(total // ROLLOVER + 1)
         }

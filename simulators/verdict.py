@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from fractions import Fraction
 from typing import Final, Literal, TypeAlias
 
 from protocols.frame import Ints
@@ -10,7 +11,7 @@ from protocols.language import tr
 
 STATE: Final = "machine.state"
 END: Final = "end"
-UNKNOWN: Final = "UNKNOWN"
+UNKNOWN: Final = "unknown"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -20,14 +21,16 @@ class Kept:
     Attributes:
         equipment: the plant's own name of the device.
         measurand: standard name.
-        part: '' for a whole; of a state, an operating state's name (its seconds) or 'end' (the
-            operating state's code at the slot's end).
+        part: '' for a whole; of a state, an operating state's name in small letters (its
+            seconds; 'unknown' where it is kept) or 'end' (the operating state's code at the
+            slot's end).
         aggregate: what the slot's value is of the samples.
         window_ns: length of a slot.
         start_ns: shape (n,), slot starts, strictly increasing.
         mantissa: shape (n,), values are mantissa x 10**exponent in the measurand's unit.
         exponent: the same for all slots.
         span: shape (n,), how many slots a delta counts over, the last of them its own.
+        step: mantissas were rounded to multiples of it.
     """
 
     equipment: str
@@ -39,6 +42,7 @@ class Kept:
     mantissa: Ints
     exponent: int
     span: Ints
+    step: int = 1
 
     @property
     def name(self) -> str:
@@ -136,10 +140,10 @@ def too_early(row: Row, start_ns: int) -> str:
     return tr("reaches to before the plant was switched on", "早于工厂启动时刻")
 
 
-def on_grid(value: int, exponent: int, wanted: int) -> int:
-    """Return value x 10**exponent as a multiple of 10**wanted, rounded half to even."""
-    if wanted <= exponent:
-        return int(value * 10 ** (exponent - wanted))
-    divisor = int(10 ** (wanted - exponent))
-    whole, rest = divmod(value, divisor)
-    return whole + (2 * rest > divisor or (2 * rest == divisor and whole % 2 == 1))
+def on_grid(value: float, exponent: int, wanted: int, step: int = 1) -> int:
+    """Return value x 10**exponent in units of 10**wanted, rounded half to even to whole steps.
+
+    A float counts as exactly the binary number it is.
+    """
+    exact = Fraction(value) * Fraction(10) ** (exponent - wanted)
+    return round(exact / step) * step
