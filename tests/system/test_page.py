@@ -1,0 +1,350 @@
+"""The page in a real browser, over a real server and real stores."""
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.async_api import Browser, Page, Request, async_playwright, expect
+
+from aggregator.api.server import make_app, serving
+from aggregator.stores import SeriesBlock, SeriesKey
+from aggregator.stores.embedded import Config, Store
+from tests.servers.debian import require
+from tests.system.brain import NAME, TOKEN, Brain, energy_of, running, series
+
+_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+_PATIENCE_MS = 30_000
+_SLOTS = 70
+_SHOWN = 60
+_MISSING = frozenset({30, 31, 32})
+_LEAST_CONTRAST = 4.5  # WCAG 2.2 AA for text
+
+
+@pytest.fixture
+async def brain(tmp_path: Path) -> AsyncIterator[Brain]:
+    async with running(tmp_path) as running_brain:
+        yield running_brain
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    chromium = require("chromium", "chromium")
+    async with async_playwright() as playwright:
+        launched = await playwright.chromium.launch(executable_path=chromium, args=_ARGUMENTS)
+        yield launched
+        await launched.close()
+
+
+@dataclass
+class Visit:
+    """A page, and everything its browser complained about or asked for."""
+
+    page: Page
+    complaints: list[str]
+    asked: list[Request]
+
+    def assert_quiet(self, brain: Brain) -> None:
+        assert self.complaints == []
+        self.assert_at_home(brain)
+
+    def assert_at_home(self, brain: Brain) -> None:
+        assert self.asked
+        assert all(request.url.startswith(brain.url + "/") for request in self.asked)
+        assert all(TOKEN not in request.url for request in self.asked)
+
+
+@asynccontextmanager
+async def visiting(
+    browser: Browser, url: str, *, locale: str = "en-GB", width: int = 1280
+) -> AsyncIterator[Visit]:
+    context = await browser.new_context(
+        locale=locale, timezone_id="Asia/Shanghai", viewport={"width": width, "height": 900}
+    )
+    context.set_default_timeout(_PATIENCE_MS)
+    page = await context.new_page()
+    visit = Visit(page, [], [])
+    page.on("console", lambda told: visit.complaints.append(f"{told.type}: {told.text}"))
+    page.on("pageerror", lambda error: visit.complaints.append(str(error)))
+    page.on("request", lambda request: visit.asked.append(request))  # noqa: PLW0108 - playwright marks it
+    await page.goto(url)
+    yield visit
+    await context.close()
+
+
+def with_token(brain: Brain) -> str:
+    return f"{brain.url}/#token={TOKEN}"
+
+
+@pytest.fixture(autouse=True)
+def _patience() -> None:
+    expect.set_options(timeout=_PATIENCE_MS)
+
+
+async def test_the_token_leaves_the_address_bar_and_never_travels_in_an_address(
+    brain: Brain, browser: Browser
+) -> None:
+    brain.receive(_SLOTS)
+    async with visiting(browser, with_token(brain)) as visit:
+        await expect(visit.page.locator(".card")).to_have_count(2)
+        assert visit.page.url == f"{brain.url}/"
+        await visit.page.reload()
+        await expect(visit.page.locator(".card")).to_have_count(2)
+        visit.assert_quiet(brain)
+
+
+async def test_it_shows_what_the_brain_received_in_both_languages(
+    brain: Brain, browser: Browser
+) -> None:
+    brain.receive(_SLOTS)
+    english = (
+        "What the brain received",
+        "last batch 2 s ago",
+        "factor grid-zj-2022 · 0.5153 kgCO2/kWh · data of 2022",
+        "What they withheld never came here: it is known only inside the factory.",
+        "Active energy imported",
+        "0.01 kWh",
+        "1,095 days",
+        "Times in Asia/Shanghai",
+    )
+    chinese = (
+        "大脑收到了什么",
+        "最近一批 2 秒前",
+        "因子 grid-zj-2022 · 0.5153 kgCO2/kWh · 2022 年数据",
+        "未放行的数据从未到达此处，只有工厂内部知道。",
+        "正向有功电能",
+        "1,095 天",
+        "时间按 Asia/Shanghai 显示",
+    )
+    for locale, texts, others in (("en-GB", english, chinese), ("zh-CN", chinese, english)):
+        async with visiting(browser, with_token(brain), locale=locale) as visit:
+            body = visit.page.locator("body")
+            await expect(visit.page.locator(".slots svg")).to_have_count(2)
+            for text in (*texts, NAME, "DR-2026-0017", "press-3"):
+                await expect(body).to_contain_text(text)
+            await visit.page.locator("#language").click()
+            for text in others:
+                await expect(body).to_contain_text(text)
+            await visit.page.reload()
+            await expect(body).to_contain_text(others[0])
+            shown = await body.inner_text()
+            assert "undefined" not in shown
+            assert "NaN" not in shown
+            visit.assert_quiet(brain)
+
+
+async def test_values_follow_what_arrives(brain: Brain, browser: Browser) -> None:
+    brain.receive(_SLOTS)
+    async with visiting(browser, with_token(brain)) as visit:
+        figure = visit.page.locator(".figure.energy strong")
+        for slots in (_SLOTS, _SLOTS + 3):
+            brain.receive(slots)
+            newest = energy_of(np.array([slots - 1], np.int64))[0]
+            await expect(figure).to_have_text(f"{newest:g}")
+            await expect(visit.page.locator("rect.bar")).to_have_count(_SHOWN)
+        visit.assert_quiet(brain)
+
+
+async def test_a_slot_that_never_came_is_no_data_and_no_bar(brain: Brain, browser: Browser) -> None:
+    brain.receive(_SLOTS, missing=_MISSING)
+    async with visiting(browser, with_token(brain)) as visit:
+        card = visit.page.locator(".card", has_text="meter-1")
+        await expect(card.locator("rect.bar")).to_have_count(_SHOWN - len(_MISSING))
+        await expect(card.locator("rect.gap")).to_have_count(1)
+        await expect(card.locator("polyline.line")).to_have_count(2)
+        total = card.locator(".total")
+        await expect(total).to_contain_text("57 of 60 slots")
+        await card.locator(".plot").focus()
+        for _ in range(_SLOTS - min(_MISSING)):
+            await visit.page.keyboard.press("ArrowLeft")
+        await expect(total).to_have_text("16:02:30 · no data")
+        await visit.page.keyboard.press("ArrowLeft")
+        newest_before = energy_of(np.array([min(_MISSING) - 1], np.int64))[0]
+        await expect(total).to_contain_text(f"16:02:25 · {newest_before:g} kWh")
+        visit.assert_quiet(brain)
+
+
+async def test_before_anything_arrived_it_says_no_data_and_shows_no_number(
+    brain: Brain, browser: Browser
+) -> None:
+    for locale, text in (("en", "No data"), ("zh-CN", "无数据")):
+        async with visiting(browser, with_token(brain), locale=locale) as visit:
+            await expect(visit.page.get_by_text(text)).to_have_count(3)
+            main = await visit.page.locator("main").inner_text()
+            assert not re.search(r"\d", main)
+            visit.assert_quiet(brain)
+
+
+async def test_longer_periods_are_shown_in_longer_steps(brain: Brain, browser: Browser) -> None:
+    brain.receive(_SLOTS)
+    async with visiting(browser, with_token(brain)) as visit:
+        card = visit.page.locator(".card", has_text="meter-1")
+        whole = energy_of(np.arange(_SLOTS, dtype=np.int64)).sum()
+        for button, slots in (("24 h", 96), ("30 d", 60)):
+            await visit.page.get_by_role("button", name=button).click()
+            await expect(card.locator(".total")).to_contain_text(f"of {slots} slots")
+            await expect(card.locator(".total")).to_contain_text(f"{whole:.2f} kWh")
+        visit.assert_quiet(brain)
+
+
+async def test_without_or_with_a_wrong_token_it_asks_for_one_and_shows_nothing(
+    brain: Brain, browser: Browser
+) -> None:
+    brain.receive(_SLOTS)
+    async with visiting(browser, brain.url) as visit:
+        page = visit.page
+        await expect(page.get_by_label("Token", exact=True)).to_be_focused()
+        await expect(page.locator("main")).to_be_hidden()
+        visit.assert_quiet(brain)
+        await page.keyboard.type("wrong-token-wrong-token")
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_text("This token was not accepted.")).to_be_visible()
+        await expect(page.locator("main")).to_be_hidden()
+        assert NAME not in await page.content()
+        await page.get_by_label("Token", exact=True).fill(TOKEN)
+        await page.get_by_role("button", name="Open").click()
+        await expect(page.locator(".card")).to_have_count(2)
+        await page.get_by_role("button", name="Forget the token").click()
+        await expect(page.locator("#door")).to_be_visible()
+        assert NAME not in await page.content()
+        visit.assert_at_home(brain)
+
+
+async def test_an_api_that_is_down_is_said_plainly_and_back_is_back(
+    browser: Browser, tmp_path: Path
+) -> None:
+    async with AsyncExitStack() as stack:
+        async with running(tmp_path) as brain:
+            brain.receive(_SLOTS)
+            visit = await stack.enter_async_context(visiting(browser, with_token(brain)))
+            await expect(visit.page.locator(".slots svg")).to_have_count(2)
+        notice, live = visit.page.locator("#notice"), visit.page.locator("#live")
+        await expect(notice).to_contain_text("No answer since 16:0")
+        await expect(live).to_have_text("Not live")
+        await expect(visit.page.locator(".card")).to_have_count(2)
+        async with running(tmp_path, brain.port) as again:
+            again.receive(_SLOTS)
+            await visit.page.get_by_role("button", name="Try now").click()
+            await expect(notice).to_be_hidden()
+            await expect(live).to_contain_text("Live")
+            visit.assert_at_home(again)
+
+
+async def test_a_store_out_of_reach_is_said_in_the_aggregators_words(
+    brain: Brain, browser: Browser, tmp_path: Path
+) -> None:
+    blocked = tmp_path / "not-a-folder"
+    blocked.write_text("in the way", encoding="utf-8")
+    away = Store(Config(path=blocked), "future_factory")
+    app = make_app({"future_factory": away}, brain.told, TOKEN, lambda: brain.now_ns)
+    async with serving(app, "127.0.0.1", 0) as brain.port:
+        for locale, said in (("en", "the store does not answer now"), ("zh", "存储暂时没有应答")):
+            async with visiting(browser, with_token(brain), locale=locale) as visit:
+                await expect(visit.page.locator("#notice")).to_contain_text(said)
+    away.close()
+
+
+async def test_what_a_factory_sends_is_text_never_markup(brain: Brain, browser: Browser) -> None:
+    evil = "<img src=x onerror=alert(1)>"
+    brain.receive(_SLOTS)
+    agent = brain.told.agents[0]
+    sheet = agent.sheets[0]
+    points = (replace(sheet.points[0], equipment=evil, measurand=evil, unit=evil, resolution=evil),)
+    evil_sheet = replace(sheet, hash="66" * 32, purpose=evil, right=evil, points=points)
+    brain.told.agents[0] = replace(agent, name=evil, sheets=(evil_sheet,))
+    tags = {"enterprise_id": evil, "equipment_id": evil, "medium": evil, "meter_role": evil}
+    block = series(np.arange(3, dtype=np.int64))[0]
+    brain.stores["future_factory"].write(
+        [SeriesBlock(SeriesKey.of("ff_energy", tags), block.time, block.fields)]
+    )
+    async with visiting(browser, with_token(brain)) as visit:
+        await expect(visit.page.locator(".card h3", has_text=evil)).to_have_count(1)
+        await expect(visit.page.locator("td", has_text=evil)).to_have_count(4)
+        await expect(visit.page.locator("body img")).to_have_count(1)
+        visit.assert_quiet(brain)
+
+
+@pytest.mark.parametrize("locale", ["en", "zh-CN"])
+async def test_it_fits_a_phone_and_a_wall(brain: Brain, browser: Browser, locale: str) -> None:
+    brain.receive(_SLOTS)
+    for width in (360, 2560):
+        async with visiting(browser, with_token(brain), locale=locale, width=width) as visit:
+            await expect(visit.page.locator(".slots svg")).to_have_count(2)
+            wide = await visit.page.evaluate("document.documentElement.scrollWidth")
+            assert wide <= width
+
+
+async def test_the_keyboard_reaches_everything_that_can_be_used(
+    brain: Brain, browser: Browser
+) -> None:
+    brain.receive(_SLOTS)
+    async with visiting(browser, with_token(brain)) as visit:
+        await expect(visit.page.locator(".slots svg")).to_have_count(2)
+        reached = set()
+        for _ in range(20):
+            await visit.page.keyboard.press("Tab")
+            focused = visit.page.locator(":focus")
+            if await focused.count():
+                reached.add(
+                    await focused.evaluate("each => each.id || each.className || each.localName")
+                )
+        assert {"skip", "language", "plot", "summary", "scroll", "leave"} <= reached
+
+
+def test_text_stands_out_from_its_ground_in_light_and_dark() -> None:
+    style = (resources.files("aggregator.cockpit") / "style.css").read_text(encoding="utf-8")
+    schemes = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
+    assert len(schemes) == 2
+    for scheme in schemes:
+        colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", scheme))
+        for text in ("ink", "soft", "good", "warn", "bad", "accent", "carbon"):
+            for ground in ("ground", "sheet", "sunk"):
+                ratio = _contrast(colours[text], colours[ground])
+                assert ratio >= _LEAST_CONTRAST, (text, ground, ratio)
+        assert _contrast(colours["accent-ink"], colours["accent"]) >= _LEAST_CONTRAST
+        assert _contrast(colours["ink"], colours["bad-ground"]) >= _LEAST_CONTRAST
+
+
+def _contrast(one: str, other: str) -> float:
+    darker, lighter = sorted((_luminance(one), _luminance(other)))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    red, green, blue = (
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_every_text_the_page_asks_for_is_there_and_every_text_is_asked_for() -> None:
+    files = {
+        file.name: file.read_text(encoding="utf-8")
+        for file in resources.files("aggregator.cockpit").iterdir()
+        if file.name.endswith((".js", ".html"))
+    }
+    known = set(
+        re.findall(r'^  "?([\w.]+)"?: \[$|^  "?([\w.]+)"?: \["', files["texts.js"], re.MULTILINE)
+    )
+    keys = {one or other for one, other in known}
+    sources = "".join(text for name, text in files.items() if name != "texts.js")
+    plain = {key for key in keys if "." not in key}
+    asked = set(re.findall(r'data-text="(\w+)"', sources)) | set(re.findall(r'"(\w+)"', sources))
+    direct = set(re.findall(r'\bt\("([\w.]+)"', sources)) | set(
+        re.findall(r'data-text="(\w+)"', sources)
+    )
+    assert direct <= keys
+    assert plain - {"title"} <= asked
