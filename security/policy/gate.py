@@ -150,10 +150,7 @@ class Gate:
             MemoryLost: when it is not that.
         """
         try:
-            length = int.from_bytes(memory[:4], "big")
-            content = strict_cbor.decode(
-                memory[4 : 4 + length], max_bytes=_MOST_MEMORY, max_depth=_MEMORY_DEPTH
-            )
+            content = _memory_content(memory)
             self._clock.update(content["clocks"])
             by_name = dict(content["lanes"])
             for device, numbers in content["accounts"].items():
@@ -257,6 +254,24 @@ class Gate:
         need = _PAGE + sum(_PER_LANE + _PER_POINT * lane.size for lane in lanes)
         need += 512 * len(self._tables)
         return -(-need // _PAGE) * _PAGE
+
+
+def _memory_content(memory: bytes) -> dict[str, Any]:
+    length = int.from_bytes(memory[:4], "big")
+    content: dict[str, Any] = strict_cbor.decode(
+        memory[4 : 4 + length], max_bytes=_MOST_MEMORY, max_depth=_MEMORY_DEPTH
+    )
+    return content
+
+
+def accounts_in(memory: bytes) -> dict[str, Account]:
+    """Return the account of each device as of some gate memory.
+
+    Raises:
+        Malformed: when it is not gate memory.
+    """
+    accounts = _memory_content(memory)["accounts"]
+    return {device: Account.from_dict(numbers) for device, numbers in accounts.items()}
 
 
 def _transform(aggregate: str) -> type[Lane]:

@@ -1,0 +1,296 @@
+"""`millgate agent`: install, check, run and look at the agent."""
+
+import asyncio
+import json
+import logging
+import secrets
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from agent.config import no_devices, read_config
+from agent.health import ask
+from protocols.errors import ConfigError, MillgateError
+from protocols.language import tr
+from protocols.topics import ID_BYTES
+from security.cards import AgentCard, read_brain_card, write_card
+from security.keys import (
+    OpeningKey,
+    SealingKey,
+    SigningKey,
+    VerifyKey,
+    create_key_file,
+    load_key_file,
+)
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, add_completion=False)
+
+ConfigPath = Annotated[Path, typer.Argument(help=tr("path of agent.toml", "agent.toml 的路径"))]
+
+
+@app.callback()
+def _about() -> None:
+    """Read devices, let through what the policy releases, seal it and deliver it."""
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help=tr("new folder", "新目录"))],
+    brain: Annotated[
+        list[Path], typer.Option(help=tr("a brain's card (repeatable)", "产业大脑名片（可重复）"))
+    ],
+    officer: Annotated[
+        list[str] | None,
+        typer.Option(help=tr("a data officer's public key (repeatable)", "数据官公钥（可重复）")),
+    ] = None,
+    audit: Annotated[
+        Path | None,
+        typer.Option(help=tr("file with the firm's public audit key", "企业审计公钥文件")),
+    ] = None,
+    broker_host: Annotated[str, typer.Option(help=tr("broker", "消息代理主机"))] = "127.0.0.1",
+    broker_port: Annotated[int, typer.Option(help=tr("its port", "端口"))] = 1883,
+    protocol: Annotated[str, typer.Option(help="mqtt311 | mqtt5")] = "mqtt311",
+) -> None:
+    """Make keys, agent.toml and the agent's card in a new folder.
+
+    Example: millgate agent init mill --brain brain/brain.card
+    """
+    if (folder / "agent.toml").exists():
+        raise MillgateError(
+            tr("an agent is configured here already", "此处已有代理程序配置"),
+            where=str(folder / "agent.toml"),
+            remedy=tr("choose another folder", "请换一个目录"),
+        )
+    cards = [read_brain_card(path) for path in brain]
+    folder.mkdir(parents=True, exist_ok=True)
+    factory, agent = secrets.token_bytes(ID_BYTES), secrets.token_bytes(ID_BYTES)
+    signing = SigningKey(create_key_file(folder / "keys" / "signing.key", "ed25519"))
+    create_key_file(folder / "keys" / "gate.key", "aes256")
+    officers, notes = _officer_keys(folder, officer or [])
+    audit_key, audit_notes = _audit_key(folder, audit)
+    for path in brain:
+        (folder / path.name).write_bytes(path.read_bytes())
+    values = {
+        "factory": factory.hex(),
+        "agent": agent.hex(),
+        "officers": "".join(f'    "{key.to_text()}",\n' for key in officers),
+        "audit_key": audit_key.to_text(),
+        "broker_host": broker_host,
+        "broker_port": broker_port,
+        "protocol": protocol,
+        "consumers": "".join(f'[[consumer]]\ncard = "{path.name}"\n\n' for path in brain),
+        "devices": template("device.toml"),
+    }
+    text = Template(template("agent.toml")).substitute(values)
+    (folder / "agent.toml").write_text(text, encoding="utf-8")
+    card = AgentCard(
+        card="millgate-agent/1",
+        factory=factory,
+        agent=agent,
+        signing_key=signing.public,
+        officers=officers,
+        threshold=1,
+    )
+    write_card(folder / "agent.card", card)
+    _say_next(folder, [*notes, *audit_notes], cards[0].name)
+
+
+def template(name: str) -> str:
+    """Return a shipped text."""
+    return (resources.files("configs.templates") / name).read_text(encoding="utf-8")
+
+
+def _officer_keys(folder: Path, given: list[str]) -> tuple[list[VerifyKey], list[str]]:
+    if given:
+        return [_public_key(text) for text in given], []
+    path = folder / "keys" / "officer.key"
+    key = SigningKey(create_key_file(path, "ed25519"))
+    note = tr(
+        f"{path}: the data officer's key. Move it to the officer's own machine.",
+        f"{path}：数据官私钥，请移到数据官自己的电脑上。",
+    )
+    return [key.public], [note]
+
+
+def _public_key(text: str) -> VerifyKey:
+    try:
+        return VerifyKey.from_text(text)
+    except ValueError:
+        raise MillgateError(
+            tr("not an officer's public key", "不是数据官公钥"),
+            where="--officer",
+            remedy=tr("it starts with 'ed25519:'", "应以 'ed25519:' 开头"),
+        ) from None
+
+
+def _audit_key(folder: Path, given: Path | None) -> tuple[SealingKey, list[str]]:
+    if given is not None:
+        try:
+            return SealingKey.from_text(given.read_text(encoding="ascii").strip()), []
+        except (OSError, ValueError):
+            raise MillgateError(
+                tr("not a public audit key", "不是审计公钥"), where=str(given)
+            ) from None
+    path = folder / "keys" / "audit.key"
+    key = OpeningKey(create_key_file(path, "xwing"))
+    note = tr(
+        f"{path}: the firm's audit key; it opens everything that left. Move it to a safe place.",
+        f"{path}：企业审计私钥，可解开所有已外发的数据，请移到安全的地方。",
+    )
+    return key.public, [note]
+
+
+def _say_next(folder: Path, notes: list[str], brain: str) -> None:
+    lines = [
+        tr(f"The agent is configured in {folder}.", f"代理程序已在 {folder} 中配置。"),
+        *notes,
+        tr(
+            f"Give {folder / 'agent.card'} to {brain}.",
+            f"请将 {folder / 'agent.card'} 交给 {brain}。",
+        ),
+        tr(
+            f"Next: describe your devices in {folder / 'agent.toml'}, then\n"
+            f"  millgate agent check {folder / 'agent.toml'}\n"
+            f"  millgate policy new {folder / 'agent.toml'}",
+            f"下一步：在 {folder / 'agent.toml'} 中写明设备，然后\n"
+            f"  millgate agent check {folder / 'agent.toml'}\n"
+            f"  millgate policy new {folder / 'agent.toml'}",
+        ),
+    ]
+    typer.echo("\n".join(lines))
+
+
+@app.command()
+def check(path: ConfigPath) -> None:
+    """Check configuration, keys and policy without touching a device.
+
+    Example: millgate agent check mill/agent.toml
+    """
+    from agent.app import usable_policy  # noqa: PLC0415 - the command line starts fast without it
+    from agent.registry import Registry  # noqa: PLC0415 - same
+    from security.policy.gate import Gate  # noqa: PLC0415 - same
+
+    config = read_config(path)
+    problem = no_devices(config)
+    if problem is not None:
+        raise ConfigError([problem])
+    load_key_file(config.identity.signing_key, "ed25519")
+    load_key_file(config.identity.gate_key, "aes256")
+    tables = {device.id: device.table() for device in config.devices}
+    points = sum(len(table.points) for table in tables.values())
+    typer.echo(
+        tr(
+            f"configuration: {len(tables)} device(s), {points} point(s)",
+            f"配置：{len(tables)} 台设备，{points} 个点",
+        )
+    )
+    registry = Registry(config.spool.folder / "registry.json")
+    policy = usable_policy(config, registry)
+    gate = Gate(policy.policy, tables, lambda: 0)
+    released = sum(int(gate.released_points(device).sum()) for device in tables)
+    for line in gate.suspended:
+        typer.echo(line, err=True)
+    typer.echo(
+        tr(
+            f"policy: version {policy.policy.version}; {released} point(s) are released, "
+            f"{points - released} stay in the factory",
+            f"策略：版本 {policy.policy.version}；放行 {released} 个点，"
+            f"{points - released} 个点留在厂内",
+        )
+    )
+    if gate.suspended:
+        raise typer.Exit(1)
+
+
+@app.command()
+def run(path: ConfigPath) -> None:
+    """Collect and deliver until stopped.
+
+    Example: millgate agent run mill/agent.toml
+    """
+    from agent.app import run as run_agent  # noqa: PLC0415 - the command line starts fast without it
+
+    config = read_config(path)
+    problem = no_devices(config)
+    if problem is not None:
+        raise ConfigError([problem])
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    asyncio.run(run_agent(config))
+
+
+@app.command()
+def status(
+    path: ConfigPath,
+    as_json: Annotated[bool, typer.Option("--json", help=tr("as JSON", "输出 JSON"))] = False,  # noqa: FBT002 - a flag
+) -> None:
+    """Show what is collected, what is released and what stays in the factory.
+
+    Example: millgate agent status mill/agent.toml
+    """
+    report = ask(read_config(path).socket)
+    if as_json:
+        typer.echo(json.dumps(report, ensure_ascii=False, indent=2))
+        return
+    console = Console()
+    if report.get("policy") is None:
+        raise MillgateError(str(report.get("problem") or tr("starting", "正在启动")))
+    _show_devices(console, report)
+    _show_outputs(console, report)
+
+
+def _show_devices(console: Console, report: dict[str, Any]) -> None:
+    table = Table(title=tr("Inside the factory (this never leaves)", "厂内（以下内容不外发）"))
+    for name in (
+        tr("device", "设备"),
+        tr("link", "连接"),
+        tr("leaves", "外发"),
+        tr("stays", "留下"),
+        tr("read", "读取"),
+        tr("used", "已用"),
+        tr("withheld", "未放行"),
+        tr("open", "未结时段"),
+        tr("dropped", "丢弃"),
+    ):
+        table.add_column(name, overflow="fold")
+    for device in report["devices"]:
+        book = device["account"]
+        link = tr("up", "正常") if device["connected"] else (device["fault"] or tr("down", "断开"))
+        table.add_row(
+            device["id"],
+            link,
+            ", ".join(device["released"]) or "-",
+            ", ".join(device["withheld"]) or "-",
+            str(book["produced"]),
+            str(book["consumed"]),
+            str(book["withheld"]),
+            str(book["open"]),
+            ", ".join(f"{reason} {count}" for reason, count in book["dropped"].items()) or "0",
+        )
+    console.print(table)
+    for line in report["suspended"]:
+        console.print(line, style="yellow")
+
+
+def _show_outputs(console: Console, report: dict[str, Any]) -> None:
+    out, policy, broker = report["outputs"], report["policy"], report["broker"]
+    console.print(
+        tr(
+            f"released {out['released']} values = acknowledged {out['acknowledged']} + waiting "
+            f"{out['waiting']} + refused {out['refused']}",
+            f"已放行 {out['released']} 个值 = 已确认 {out['acknowledged']} + 等待 "
+            f"{out['waiting']} + 被拒 {out['refused']}",
+        )
+    )
+    state = tr("connected", "已连接") if broker["connected"] else tr("not connected", "未连接")
+    force = tr("in force", "生效中") if policy["in_force"] else tr("NOT in force", "未生效")
+    console.print(
+        tr(
+            f"policy version {policy['version']} ({force}); broker {state}; epoch {report['epoch']}",
+            f"策略版本 {policy['version']}（{force}）；消息代理 {state}；纪元 {report['epoch']}",
+        )
+    )

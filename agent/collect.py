@@ -1,0 +1,107 @@
+"""Collect: keeps every driver running, and says when contact is lost.
+
+Each device is supervised by itself; a dead one never delays another.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from protocols.drivers import DeviceConfig, Driver, NotConnected, load
+from protocols.frame import SECOND, Frame, NowNs, lost_frame
+from protocols.points import PointTable
+
+_SHORTEST_WAIT_S: Final = 0.5
+_LONGEST_WAIT_S: Final = 30.0
+
+_log = logging.getLogger(__name__)
+
+Put = Callable[[Frame], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class LinkState:
+    """How a device does; for the local console only.
+
+    Attributes:
+        connected: whether frames come.
+        since_ns: since when, wall time.
+        last_frame_ns: when the newest frame came; None before the first.
+        fault: why it is not connected, in one line.
+        losses: how often contact was lost.
+    """
+
+    connected: bool
+    since_ns: int
+    last_frame_ns: int | None = None
+    fault: str = ""
+    losses: int = 0
+
+
+class Collector:
+    """Supervises one device.
+
+    Attributes:
+        table: its point table.
+        state: how it does.
+    """
+
+    def __init__(self, config: DeviceConfig, now_ns: NowNs) -> None:
+        self.table: PointTable = config.table()
+        self.state = LinkState(connected=False, since_ns=now_ns())
+        self._config = config
+        self._now = now_ns
+        self._wait_s = _SHORTEST_WAIT_S
+
+    async def run(self, put: Put, stop: asyncio.Event) -> None:
+        """Read frames and hand them on until `stop` is set.
+
+        `put` may wait: then the device is not read meanwhile.
+        """
+        driver: Driver = load(self._config.kind).Driver(self._config, self._now)
+        while not stop.is_set():
+            try:
+                await self._read(driver, put, stop)
+            except NotConnected as fault:
+                await self._lost(fault, put)
+                await self._pause(stop)
+
+    async def _read(self, driver: Driver, put: Put, stop: asyncio.Event) -> None:
+        async with contextlib.aclosing(driver.frames()) as frames:
+            async for frame in frames:
+                if not self.state.connected:
+                    _log.info("%s: connected", self._config.id)
+                    self.state.connected, self.state.since_ns = True, self._now()
+                    self.state.fault = ""
+                self._wait_s = _SHORTEST_WAIT_S
+                self.state.last_frame_ns = self._now()
+                await put(frame)
+                if stop.is_set():
+                    return
+
+    async def _lost(self, fault: NotConnected, put: Put) -> None:
+        line = str(fault)
+        if self.state.connected or line != self.state.fault:
+            _log.warning("%s", line)
+        if self.state.connected:
+            self.state.losses += 1
+            self.state.connected, self.state.since_ns = False, self._now()
+            if not self.table.brings_time:
+                await put(lost_frame(self._config.id, self.table.columns(), self._now()))
+        self.state.fault = line
+
+    async def _pause(self, stop: asyncio.Event) -> None:
+        jitter = random.uniform(0.5, 1.0)  # noqa: S311 - jitter, so that devices are not asked in step
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._wait_s * jitter):
+                await stop.wait()
+        self._wait_s = min(2 * self._wait_s, _LONGEST_WAIT_S)
+
+    def age_s(self) -> float | None:
+        """Return the age of the newest frame in seconds; None before the first."""
+        last = self.state.last_frame_ns
+        return None if last is None else (self._now() - last) / SECOND

@@ -1,0 +1,91 @@
+"""The small local registry: a JSON file that people can read, behind atomic, fsynced writes.
+
+It holds the epoch and the history of enforced policies, never a sample.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from tinydb import TinyDB, where
+from tinydb.storages import Storage
+
+from protocols.errors import MillgateError
+from protocols.language import tr
+
+_EPOCH: Final = "epoch"
+_POLICY: Final = "policy"
+
+
+class AtomicStorage(Storage):
+    """A TinyDB storage whose file is the old one or the new one, never a half."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def read(self) -> dict[str, dict[str, Any]] | None:
+        """Return all tables; None before the first write."""
+        try:
+            text = self._path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        try:
+            tables: dict[str, dict[str, Any]] = json.loads(text)
+        except json.JSONDecodeError:
+            raise MillgateError(
+                tr("the registry is damaged", "登记文件已损坏"),
+                where=str(self._path),
+                remedy=tr("restore it from a backup", "请从备份恢复"),
+            ) from None
+        return tables
+
+    def write(self, data: dict[str, dict[str, Any]]) -> None:
+        """Replace all tables."""
+        part = self._path.with_name(f".{self._path.name}.part")
+        with part.open("w", encoding="utf-8") as file:
+            json.dump(data, file, ensure_ascii=False, indent=1, sort_keys=True)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(self._path)
+        folder = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+class Registry:
+    """The agent's registry."""
+
+    def __init__(self, path: Path) -> None:
+        self._db = TinyDB(path, storage=AtomicStorage)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    @property
+    def epoch(self) -> int:
+        """The epoch in use; 0 before the first."""
+        found = self._db.table(_EPOCH).all()
+        return max((int(entry["epoch"]) for entry in found), default=0)
+
+    def open_epoch(self, epoch: int, at_s: int) -> None:
+        """Note that an epoch begins."""
+        self._db.table(_EPOCH).insert({"epoch": epoch, "at": at_s})
+
+    def last_policy(self) -> tuple[int, bytes]:
+        """Return version and hash of the newest policy that was ever enforced; 0 and empty."""
+        found = self._db.table(_POLICY).all()
+        newest = max(found, key=lambda entry: int(entry["version"]), default=None)
+        if newest is None:
+            return 0, b""
+        return int(newest["version"]), bytes.fromhex(newest["hash"])
+
+    def enforce(self, version: int, policy_hash: bytes, at_s: int) -> None:
+        """Note that a policy is enforced from now on; the same one is noted once."""
+        table = self._db.table(_POLICY)
+        if not table.contains(where("hash") == policy_hash.hex()):
+            table.insert({"version": version, "hash": policy_hash.hex(), "at": at_s})

@@ -1,0 +1,287 @@
+"""The sealed side: released slots in, sealed batches on disk. It never sees a raw value."""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from typing import Final
+
+from agent.config import SpoolConfig
+from agent.released import Committed, Hello, Link, Released, Restore
+from agent.spool import Entry, Spool
+from protocols import batch
+from protocols.batch import Block
+from protocols.frame import SECOND, NowNs
+from protocols.language import tr
+from protocols.topics import Address
+from security.cards import BrainCard
+from security.envelope import (
+    BATCH,
+    SALT_BYTES,
+    SHEET,
+    Gap,
+    Header,
+    commitment,
+    digest,
+    genesis,
+    pad,
+    seal,
+)
+from security.keys import SealingKey, SigningKey
+from security.policy.bundle import SignedSheet, TrustedPolicy
+from security.policy.check import StreamTerms, stream_terms
+from security.policy.compiled import Terms, pack_sheet
+from security.policy.compiler import stream_id
+
+_MOST_GAPS: Final = 64
+_MOST_CELLS: Final = 100_000
+_MOST_PADDED: Final = 248 * 1024
+_FULL_POLL_S: Final = 0.5
+
+_log = logging.getLogger(__name__)
+
+
+class _Lane:
+    """What is needed to seal one stream."""
+
+    def __init__(self, terms: Terms, card: BrainCard, sheet: SignedSheet) -> None:
+        self.terms = terms
+        self.brain = card.encryption_key
+        self.sheet = sheet
+        self.right_hash = hashlib.sha256(terms.right.encode()).digest() if terms.right else b""
+
+
+class Sealer:
+    """Seals the messages of the gate side into the spool. All calls come from one thread."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        policy: TrustedPolicy,
+        consumers: Mapping[bytes, BrainCard],
+        signer: SigningKey,
+        audit: SealingKey,
+        address: Address,
+        now_ns: NowNs,
+    ) -> None:
+        self.epoch = 0
+        self._spool = spool
+        self._policy = policy
+        self._signer = signer
+        self._audit = audit
+        self._address = address
+        self._now = now_ns
+        self._lanes: dict[int, _Lane] = {}
+        self._sheets: dict[int, _Lane] = {}
+        self._stream_terms: dict[int, StreamTerms] = {}
+        for terms, sheet in zip(policy.policy.consumers, policy.sheets, strict=True):
+            lane = _Lane(terms, consumers[terms.encryption_key], sheet)
+            for stream in sheet.sheet.streams:
+                self._lanes[stream.id] = lane
+            self._sheets[stream_id(terms.encryption_key, 0)] = lane
+            self._stream_terms |= stream_terms(sheet.sheet)
+
+    def restore(self, epoch: int) -> Restore:
+        """Begin in this epoch: send the sheets that it has not seen, and say where to go on."""
+        self.epoch = epoch
+        spool = self._spool
+        same_epoch = spool.meta("epoch", 0) == epoch
+        number = spool.meta("number", 0) if same_epoch else 0
+        memory = spool.meta("memory", b"") if same_epoch else b""
+        memory_policy = spool.meta("memory_policy", self._policy.hash)
+        entries = [
+            self._sheet_entry(stream, lane)
+            for stream, lane in self._sheets.items()
+            if not spool.sheet_sent(epoch, lane.sheet.hash)
+        ]
+        spool.set_meta({"epoch": epoch})
+        spool.commit(epoch, number, memory_policy, memory, entries)
+        return Restore(number, epoch, memory_policy, memory)
+
+    def commit(self, message: Released) -> None:
+        """Check, seal and commit one message of the gate side.
+
+        Raises:
+            BeyondSheet: when the gate let through more than the sheet releases; nothing is
+                committed then.
+        """
+        entries: list[Entry] = []
+        for stream, blocks in sorted(message.streams.items()):
+            self._stream_terms[stream].check(blocks)
+            entries += self._batch_entries(stream, blocks)
+        self._spool.commit(self.epoch, message.number, message.policy_hash, message.memory, entries)
+
+    def _batch_entries(self, stream: int, blocks: Sequence[Block]) -> list[Entry]:
+        lane, terms = self._lanes[stream], self._stream_terms[stream]
+        chain = _Chain(self._spool, self._address, self.epoch, stream)
+        entries = []
+        for portion in _portions(blocks):
+            for content, part in _fitting(portion, terms.pad):
+                window = (
+                    min(block.slot for block in part) * terms.window_s,
+                    max(block.slot + block.rows for block in part) * terms.window_s,
+                )
+                cells = sum(block.values for block in part)
+                padded = pad(content, terms.pad)
+                entries.append(self._seal(chain, lane, padded, window, cells, is_sheet=False))
+        return entries
+
+    def _sheet_entry(self, stream: int, lane: _Lane) -> Entry:
+        chain = _Chain(self._spool, self._address, self.epoch, stream)
+        padded = pad(pack_sheet(lane.sheet.signed), lane.terms.pad)
+        return self._seal(chain, lane, padded, (0, 0), 0, is_sheet=True)
+
+    def _seal(
+        self,
+        chain: "_Chain",
+        lane: _Lane,
+        padded: bytes,
+        window: tuple[int, int],
+        cells: int,
+        *,
+        is_sheet: bool,
+    ) -> Entry:
+        recipients = [lane.brain, self._audit]
+        gaps = chain.take_gaps()
+        header = Header(
+            factory=self._address.factory,
+            agent=self._address.agent,
+            epoch=self.epoch,
+            stream=chain.stream,
+            sequence=chain.next,
+            previous=chain.previous,
+            policy_version=self._policy.policy.version,
+            policy_hash=self._policy.hash,
+            sheet_hash=lane.sheet.hash,
+            window=window,
+            issued_at=self._now() // SECOND,
+            recipients=tuple(sorted(key.kid for key in recipients)),
+            commitment=commitment(padded),
+            receipt=(self._spool.meta("receipts", 0), self._spool.meta("receipt", bytes(32))),
+            purpose=lane.terms.purpose,
+            right_hash=lane.right_hash,
+            gaps=gaps,
+        )
+        sealed = seal(header, padded, self._signer, recipients, SHEET if is_sheet else BATCH)
+        hashed = digest(sealed)
+        entry = Entry(
+            stream=chain.stream,
+            sequence=chain.next,
+            digest=hashed,
+            sheet=lane.sheet.hash,
+            is_sheet=is_sheet,
+            cells=cells,
+            sealed=sealed,
+            gaps=gaps,
+        )
+        chain.next, chain.previous = chain.next + 1, hashed
+        return entry
+
+
+class _Chain:
+    """The end of one stream's chain while a message is sealed."""
+
+    def __init__(self, spool: Spool, address: Address, epoch: int, stream: int) -> None:
+        self.stream = stream
+        found = spool.chain(epoch, stream)
+        self.next, self.previous = found or (0, genesis(address, epoch, stream))
+        self._gaps = spool.gaps(epoch, stream, _MOST_GAPS)
+
+    def take_gaps(self) -> tuple[Gap, ...]:
+        gaps, self._gaps = self._gaps, ()
+        return gaps
+
+
+def _portions(blocks: Sequence[Block]) -> list[list[Block]]:
+    """Group blocks so that no group has more than about 100,000 cells."""
+    groups: list[list[Block]] = [[]]
+    room = _MOST_CELLS
+    for block in blocks:
+        rows = max(_MOST_CELLS // len(block.numbers), 1)
+        for start in range(0, block.rows, rows):
+            part = block.row_slice(start, min(start + rows, block.rows))
+            if part.mantissa.size > room and groups[-1]:
+                groups.append([])
+                room = _MOST_CELLS
+            groups[-1].append(part)
+            room -= part.mantissa.size
+    return [group for group in groups if group]
+
+
+def _fitting(blocks: list[Block], unit: int) -> list[tuple[bytes, list[Block]]]:
+    """Encode blocks, halving them until each part fits a sealed message."""
+    content = batch.encode(blocks)
+    size = -(-(SALT_BYTES + len(content) + 1) // unit) * unit
+    if size <= _MOST_PADDED:
+        return [(content, blocks)]
+    first, second = _halves(blocks)
+    return _fitting(first, unit) + _fitting(second, unit)
+
+
+def _halves(blocks: list[Block]) -> tuple[list[Block], list[Block]]:
+    if len(blocks) > 1:
+        return blocks[: len(blocks) // 2], blocks[len(blocks) // 2 :]
+    block = blocks[0]
+    if block.rows > 1:
+        middle = block.rows // 2
+        return [block.row_slice(0, middle)], [block.row_slice(middle, block.rows)]
+    raise ValueError("one slot of one device does not fit a batch; release it in two streams")
+
+
+class SealedSide:
+    """Answers the gate side, with the sealer's work done in a thread."""
+
+    def __init__(
+        self,
+        sealer: Sealer,
+        spool: Spool,
+        config: SpoolConfig,
+        link: Link,
+        executor: Executor,
+        committed: Callable[[], None],
+    ) -> None:
+        self._sealer = sealer
+        self._spool = spool
+        self._config = config
+        self._link = link
+        self._executor = executor
+        self._committed = committed
+
+    async def run(self, epoch: int, stop: asyncio.Event) -> None:
+        """Answer until cancelled; after `stop`, nothing is held back any more."""
+        loop = asyncio.get_running_loop()
+        while True:
+            message = await self._link.to_sealed.get()
+            if isinstance(message, Hello):
+                answer = await loop.run_in_executor(self._executor, self._sealer.restore, epoch)
+                await self._link.to_gate.put(answer)
+                self._committed()
+                continue
+            await self._wait_for_room(stop)
+            await loop.run_in_executor(self._executor, self._sealer.commit, message)
+            await self._link.to_gate.put(Committed(message.number))
+            self._committed()
+
+    async def _wait_for_room(self, stop: asyncio.Event) -> None:
+        """Hold the gate side back while too much waits for the brain; counters lose nothing."""
+        loop = asyncio.get_running_loop()
+        said = False
+        while not stop.is_set():
+            waiting = await loop.run_in_executor(self._executor, self._spool.waiting_bytes)
+            if waiting < self._config.max_bytes:
+                return
+            if not said:
+                _log.warning(
+                    "%s",
+                    tr(
+                        "the spool is full: collecting pauses until the brain answers; "
+                        "raise [spool] max_mb or mend the connection",
+                        "缓存已满：暂停采集，直到产业大脑应答；请调大 [spool] max_mb 或恢复连接",
+                    ),
+                )
+                said = True
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_FULL_POLL_S):
+                    await stop.wait()

@@ -1,0 +1,310 @@
+"""The spool: sealed batches on disk until the brain's receipt, then a bounded archive.
+
+SQLite in WAL mode with synchronous=FULL. One transaction takes a whole message of the gate side:
+all its batches, their places in the chains, and the gate memory. All calls are made from one
+worker thread.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from protocols.errors import MillgateError
+from protocols.language import tr
+from security.answers import Head, Refused
+from security.envelope import REASON_REFUSED, Gap
+
+WAITING, ACKNOWLEDGED, REFUSED = 0, 1, 2
+_SCHEMA_VERSION: Final = 1
+_SCHEMA: Final = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID;
+CREATE TABLE chain (
+    epoch INTEGER, stream INTEGER, next INTEGER NOT NULL, digest BLOB NOT NULL,
+    PRIMARY KEY (epoch, stream)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE batch (
+    id INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, stream INTEGER NOT NULL,
+    sequence INTEGER NOT NULL, digest BLOB NOT NULL, sheet BLOB NOT NULL, is_sheet INTEGER NOT NULL,
+    cells INTEGER NOT NULL, status INTEGER NOT NULL, code INTEGER NOT NULL, size INTEGER NOT NULL,
+    sealed BLOB NOT NULL, UNIQUE (epoch, stream, sequence)
+) STRICT;
+CREATE INDEX batch_status ON batch (status, id, is_sheet, cells, size);
+CREATE TABLE gap (
+    epoch INTEGER, stream INTEGER, first INTEGER, last INTEGER, reason INTEGER,
+    PRIMARY KEY (epoch, stream, first)
+) STRICT, WITHOUT ROWID;
+"""
+
+
+class SpoolFault(MillgateError):
+    """The spool cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One sealed message to be committed.
+
+    Attributes:
+        sheet: hash of the release sheet it refers to, or is.
+        is_sheet: whether it carries a sheet.
+        cells: how many released values it holds.
+        gaps: the gaps that it declares.
+    """
+
+    stream: int
+    sequence: int
+    digest: bytes
+    sheet: bytes
+    is_sheet: bool
+    cells: int
+    sealed: bytes
+    gaps: tuple[Gap, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """One sealed message that waits for its receipt."""
+
+    id: int
+    sealed: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """The output sum as the agent knows it, in released values.
+
+    Attributes:
+        released: committed since the beginning.
+        acknowledged, waiting, refused: where they are.
+        waiting_batches, waiting_bytes: what waits.
+    """
+
+    released: int
+    acknowledged: int
+    waiting: int
+    refused: int
+    waiting_batches: int
+    waiting_bytes: int
+
+
+class Spool:
+    """The agent's spool file."""
+
+    def __init__(self, path: Path) -> None:
+        self.is_new = not path.exists()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._prepare()
+        except sqlite3.Error as error:
+            raise SpoolFault(
+                tr("the spool cannot be opened", "无法打开缓存库"),
+                where=str(path),
+                remedy=tr(
+                    f"check disk and permissions ({type(error).__name__}); if the file is damaged, "
+                    "move it away: a new epoch then begins",
+                    f"请检查磁盘与权限（{type(error).__name__}）；若文件损坏，请移走它，将开启新纪元",
+                ),
+            ) from None
+
+    def _prepare(self) -> None:
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.execute("PRAGMA busy_timeout=5000")
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
+            self._db.executescript(
+                f"BEGIN; {_SCHEMA} PRAGMA user_version={_SCHEMA_VERSION}; COMMIT;"
+            )
+        elif version != _SCHEMA_VERSION:
+            raise sqlite3.DatabaseError
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def meta(self, key: str, default: Any = None) -> Any:
+        """Return a small setting."""
+        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return default if row is None else row[0]
+
+    def set_meta(self, values: dict[str, Any]) -> None:
+        """Set small settings."""
+        rows = list(values.items())
+        self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)
+
+    def chain(self, epoch: int, stream: int) -> tuple[int, bytes] | None:
+        """Return the next sequence and the hash before it; None at the start of the chain."""
+        row = self._db.execute(
+            "SELECT next, digest FROM chain WHERE epoch = ? AND stream = ?", (epoch, stream)
+        ).fetchone()
+        return None if row is None else (row[0], row[1])
+
+    def gaps(self, epoch: int, stream: int, limit: int) -> tuple[Gap, ...]:
+        """Return the gaps of a stream that are not declared yet."""
+        rows = self._db.execute(
+            "SELECT first, last, reason FROM gap WHERE epoch = ? AND stream = ? LIMIT ?",
+            (epoch, stream, limit),
+        )
+        return tuple(Gap(*row) for row in rows)
+
+    def sheet_sent(self, epoch: int, sheet: bytes) -> bool:
+        """Tell whether a sheet was committed in this epoch."""
+        row = self._db.execute(
+            "SELECT 1 FROM batch WHERE epoch = ? AND is_sheet = 1 AND sheet = ?", (epoch, sheet)
+        ).fetchone()
+        return row is not None
+
+    def commit(
+        self, epoch: int, number: int, policy_hash: bytes, memory: bytes, entries: Sequence[Entry]
+    ) -> None:
+        """Take one message of the gate side, all or nothing."""
+        with _transaction(self._db):
+            for entry in entries:
+                self._insert(epoch, entry)
+            self.set_meta({"number": number, "memory": memory, "memory_policy": policy_hash})
+            released = sum(entry.cells for entry in entries)
+            self.set_meta({"released": self.meta("released", 0) + released})
+
+    def _insert(self, epoch: int, entry: Entry) -> None:
+        self._db.execute(
+            "INSERT INTO batch (epoch, stream, sequence, digest, sheet, is_sheet, cells, status,"
+            " code, size, sealed) VALUES (?,?,?,?,?,?,?,?,0,?,?)",
+            (
+                epoch,
+                entry.stream,
+                entry.sequence,
+                entry.digest,
+                entry.sheet,
+                int(entry.is_sheet),
+                entry.cells,
+                WAITING,
+                len(entry.sealed),
+                entry.sealed,
+            ),
+        )
+        self._db.execute(
+            "INSERT OR REPLACE INTO chain VALUES (?,?,?,?)",
+            (epoch, entry.stream, entry.sequence + 1, entry.digest),
+        )
+        for gap in entry.gaps:
+            self._db.execute(
+                "DELETE FROM gap WHERE epoch = ? AND stream = ? AND first = ?",
+                (epoch, entry.stream, gap.first),
+            )
+
+    def waiting(self, after_id: int, limit: int) -> list[Waiting]:
+        """Return the oldest messages that wait, from behind `after_id` on."""
+        rows = self._db.execute(
+            "SELECT id, sealed FROM batch WHERE status = ? AND id > ? ORDER BY id LIMIT ?",
+            (WAITING, after_id, limit),
+        )
+        return [Waiting(*row) for row in rows]
+
+    def settle(
+        self, heads: Iterable[Head], refused: Iterable[Refused], count: int, digest: bytes
+    ) -> int:
+        """Apply a receipt that was verified; return how many messages no longer wait.
+
+        A head that is not of our chain settles nothing. A refused message is kept in the refused
+        box and declared as a gap by the next batch of its stream.
+        """
+        settled = 0
+        with _transaction(self._db):
+            for one in refused:
+                settled += self._refuse(one)
+            for head in heads:
+                if self._is_ours(head):
+                    settled += self._db.execute(
+                        "UPDATE batch SET status = ? WHERE epoch = ? AND stream = ?"
+                        " AND sequence <= ? AND status = ?",
+                        (ACKNOWLEDGED, head.epoch, head.stream, head.sequence, WAITING),
+                    ).rowcount
+            self.set_meta({"receipts": count, "receipt": digest})
+        return settled
+
+    def _is_ours(self, head: Head) -> bool:
+        row = self._db.execute(
+            "SELECT digest FROM batch WHERE epoch = ? AND stream = ? AND sequence = ?",
+            (head.epoch, head.stream, head.sequence),
+        ).fetchone()
+        return row is not None and row[0] == head.digest
+
+    def _refuse(self, one: Refused) -> int:
+        head = one.head
+        if not self._is_ours(head):
+            return 0
+        changed = self._db.execute(
+            "UPDATE batch SET status = ?, code = ? WHERE epoch = ? AND stream = ?"
+            " AND sequence = ? AND status != ?",
+            (REFUSED, one.code, head.epoch, head.stream, head.sequence, REFUSED),
+        ).rowcount
+        if changed:
+            self._db.execute(
+                "INSERT OR IGNORE INTO gap VALUES (?,?,?,?,?)",
+                (head.epoch, head.stream, head.sequence, head.sequence, REASON_REFUSED),
+            )
+        return changed
+
+    def send_again(self, sheet: bytes) -> int:
+        """Let the message that carries a sheet wait again; return how many do."""
+        return self._db.execute(
+            "UPDATE batch SET status = ? WHERE is_sheet = 1 AND sheet = ? AND status = ?",
+            (WAITING, sheet, ACKNOWLEDGED),
+        ).rowcount
+
+    def trim(self, archive_bytes: int) -> int:
+        """Delete the oldest acknowledged batches beyond the bound; sheets stay.
+
+        Returns:
+            how many were deleted.
+        """
+        rows = self._db.execute(
+            "SELECT id, size FROM batch WHERE status = ? AND is_sheet = 0 ORDER BY id DESC",
+            (ACKNOWLEDGED,),
+        )
+        kept, bound = 0, None
+        for row_id, size in rows:
+            kept += size
+            if kept > archive_bytes:
+                bound = row_id
+                break
+        if bound is None:
+            return 0
+        gone = self._db.execute(
+            "DELETE FROM batch WHERE status = ? AND is_sheet = 0 AND id <= ?", (ACKNOWLEDGED, bound)
+        )
+        return gone.rowcount
+
+    def waiting_bytes(self) -> int:
+        """Return the size of what waits."""
+        row = self._db.execute(
+            "SELECT COALESCE(SUM(size), 0) FROM batch WHERE status = ?", (WAITING,)
+        ).fetchone()
+        return int(row[0])
+
+    def tally(self) -> Tally:
+        """Return the output sum."""
+        rows = self._db.execute(
+            "SELECT status, SUM(cells), COUNT(*), SUM(size) FROM batch GROUP BY status"
+        )
+        by_status = {row[0]: row[1:] for row in rows}
+        waiting, batches, size = by_status.get(WAITING, (0, 0, 0))
+        refused = by_status.get(REFUSED, (0, 0, 0))[0]
+        released = self.meta("released", 0)
+        return Tally(released, released - waiting - refused, waiting, refused, batches, size)
+
+
+class _transaction:  # noqa: N801 - reads as a statement
+    """BEGIN IMMEDIATE ... COMMIT, or ROLLBACK when anything is raised."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def __enter__(self) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._db.execute("COMMIT" if kind is None else "ROLLBACK")

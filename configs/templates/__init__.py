@@ -1,0 +1,1 @@
+"""Texts that `init` and `policy new` fill in."""

@@ -1,0 +1,301 @@
+"""`millgate policy` and `millgate keys`: the data officer's commands."""
+
+from datetime import UTC, datetime, timedelta
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from protocols import strict_cbor
+from protocols.drivers import DeviceConfig, read_devices
+from protocols.errors import ConfigError, MillgateError
+from protocols.language import tr
+from protocols.points import Point
+from protocols.settings import Strict, check_settings, load_settings, read_toml
+from protocols.strict_cbor import Malformed
+from protocols.vocabulary.purposes import PURPOSES
+from security.cards import BrainCard, VerifyKeyText, read_brain_card
+from security.keys import OpeningKey, SigningKey, create_key_file, load_key_file
+from security.policy.bundle import read_bundle, sign_bundle, write_bundle
+from security.policy.compiled import (
+    MAX_COMPILED,
+    CompiledPolicy,
+    Rule,
+    content_hash,
+    from_bytes,
+    to_bytes,
+)
+from security.policy.compiler import compile_policy
+from security.policy.language import PolicyText
+
+policy_app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+    help=tr(
+        "Write, sign and read the publishable-data policy.", "编写、签署和查看可公开数据策略。"
+    ),
+)
+keys_app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+    help=tr("Make keys and show their public halves.", "生成密钥，显示公钥。"),
+)
+
+
+class _Trusted(Strict):
+    """The part of agent.toml that says whose signatures count."""
+
+    officers: list[VerifyKeyText]
+    threshold: int = 1
+
+
+@policy_app.command(
+    "new",
+    help=tr(
+        "Write a policy that lists every configured point, all of them withheld.\n\n"
+        "Example: millgate policy new mill/agent.toml",
+        "生成策略草稿：列出所有已配置的点，全部不放行。\n\n示例：millgate policy new mill/agent.toml",
+    ),
+)
+def new(
+    agent: Annotated[Path, typer.Argument(help=tr("path of agent.toml", "agent.toml 的路径"))],
+    out: Annotated[
+        Path | None,
+        typer.Option(help=tr("default: policy.toml beside it", "默认为同目录 policy.toml")),
+    ] = None,
+    days: Annotated[int, typer.Option(help=tr("validity", "有效天数"), min=1, max=3650)] = 365,
+) -> None:
+    """Write a policy that withholds everything."""
+    target = out or agent.with_name("policy.toml")
+    if target.exists():
+        raise MillgateError(
+            tr("there is a policy already", "策略文件已存在"),
+            where=str(target),
+            remedy=tr("edit it, or give another --out", "请编辑它，或用 --out 指定其他文件"),
+        )
+    raw = read_toml(agent)
+    devices = read_devices(raw.get("device", []), agent)
+    entries = raw.get("consumer", [])
+    cards = [read_brain_card(agent.parent / str(entry.get("card", ""))) for entry in entries]
+    now = datetime.now(UTC).replace(microsecond=0)
+    values = {
+        "consumer": _consumer_id(cards[0]) if cards else "brain",
+        "version": 1,
+        "previous": "",
+        "valid_from": now.isoformat(),
+        "valid_until": (now + timedelta(days=days)).isoformat(),
+        "consumers": "".join(_consumer_text(card) for card in cards),
+        "points": "".join(
+            _point_text(device, point) for device in devices for point in device.points
+        ),
+    }
+    template = (resources.files("configs.templates") / "policy.toml").read_text(encoding="utf-8")
+    target.write_text(Template(template).substitute(values), encoding="utf-8")
+    count = sum(len(device.points) for device in devices)
+    typer.echo(
+        tr(
+            f"{target}: {count} point(s), all withheld. Release what may leave, then\n"
+            f"  millgate policy sign {target} --key OFFICER.key",
+            f"{target}：{count} 个点，均不放行。写明可放行的点，然后\n"
+            f"  millgate policy sign {target} --key OFFICER.key",
+        )
+    )
+
+
+def _consumer_id(card: BrainCard) -> str:
+    return (
+        "".join(c if c.isascii() and c.isalnum() else "-" for c in card.name.lower()).strip("-")
+        or "brain"
+    )
+
+
+def _consumer_text(card: BrainCard) -> str:
+    purposes = ", ".join(PURPOSES)
+    return (
+        "[[consumer]]\n"
+        f'id = "{_consumer_id(card)}"\n'
+        f'encryption_key = "sha256:{content_hash(card.encryption_key.public).hex()}"\n'
+        f'receipt_key = "sha256:{content_hash(card.receipt_key.public).hex()}"\n'
+        f'purpose = "industrial-brain"      # {purposes}\n'
+        'right = ""                        # data right or contract / 数据知识产权登记或合同编号\n'
+        "retention_days = 730\n"
+        "pad = 1024\n\n"
+    )
+
+
+def _point_text(device: DeviceConfig, point: Point) -> str:
+    address = point.address.replace("\\", "\\\\").replace('"', '\\"')
+    lines = [
+        "[[point]]",
+        f'device = "{device.id}"',
+        f'point = "{point.id}"',
+        f'address = "{address}"',
+        f'type = "{point.type}"',
+        f'unit = "{point.unit}"',
+        f"scale = {format(point.scale.normalize(), 'f')}",
+        f"offset = {format(point.offset.normalize(), 'f')}",
+        f'measurand = "{point.measurand}"',
+    ]
+    if point.state_model is not None:
+        lines.append(f'state_model = "{point.state_model}"')
+    return "\n".join(lines) + "\n\n"
+
+
+@policy_app.command(
+    "sign",
+    help=tr(
+        "Compile a policy and sign it.\n\n"
+        "Example: millgate policy sign mill/policy.toml --key officer.key",
+        "编译并签署策略。\n\n示例：millgate policy sign mill/policy.toml --key officer.key",
+    ),
+)
+def sign(
+    path: Annotated[Path, typer.Argument(help=tr("path of policy.toml", "policy.toml 的路径"))],
+    key: Annotated[
+        list[Path],
+        typer.Option(help=tr("an officer's private key (repeatable)", "数据官私钥（可重复）")),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help=tr("default: policy.signed beside it", "默认为同目录 policy.signed")),
+    ] = None,
+) -> None:
+    """Compile and sign."""
+    text = load_settings(path, PolicyText)
+    keys = [SigningKey(load_key_file(one, "ed25519")) for one in key]
+    policy = compile_policy(text)
+    target = out or path.with_name("policy.signed")
+    write_bundle(target, sign_bundle(policy, keys))
+    _show(policy)
+    typer.echo(
+        tr(
+            f"{target}: version {policy.version}, hash {content_hash(to_bytes(policy)).hex()}",
+            f"{target}：版本 {policy.version}，哈希 {content_hash(to_bytes(policy)).hex()}",
+        )
+    )
+
+
+@policy_app.command(
+    "show",
+    help=tr(
+        "Show what a signed policy lets out.\n\n"
+        "Example: millgate policy show mill/policy.signed --agent mill/agent.toml",
+        "显示已签署策略放行的内容。\n\n示例：millgate policy show mill/policy.signed --agent mill/agent.toml",
+    ),
+)
+def show(
+    path: Annotated[Path, typer.Argument(help=tr("path of policy.signed", "policy.signed 的路径"))],
+    agent: Annotated[
+        Path | None,
+        typer.Option(
+            help=tr("agent.toml whose officers must have signed", "按其数据官名单验签的 agent.toml")
+        ),
+    ] = None,
+) -> None:
+    """Show a signed policy."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        raise ConfigError(
+            [MillgateError(tr("there is no such file", "文件不存在"), where=str(path))]
+        ) from None
+    if agent is None:
+        policy = _unverified(data, path)
+        typer.echo(
+            tr("signatures NOT checked (give --agent)", "未验签（请给出 --agent）"), err=True
+        )
+    else:
+        table = {
+            k: v
+            for k, v in read_toml(agent).get("policy", {}).items()
+            if k in _Trusted.model_fields
+        }
+        trusted = check_settings(table, _Trusted, agent, ("policy",))
+        policy = read_bundle(data, trusted.officers, trusted.threshold).policy
+        typer.echo(tr("signed by the trusted officers", "已由受信任的数据官签名"))
+    _show(policy)
+
+
+def _unverified(data: bytes, path: Path) -> CompiledPolicy:
+    """Read the policy out of a bundle for a look, believing nothing."""
+    try:
+        item = strict_cbor.decode(data, max_bytes=MAX_COMPILED)
+        signed = strict_cbor.decode(item[1], max_bytes=MAX_COMPILED, tags=frozenset({98}))
+        return from_bytes(signed.value[2], CompiledPolicy)
+    except (Malformed, LookupError, TypeError, AttributeError):
+        raise MillgateError(
+            tr("not a signed policy", "不是已签署的策略"), where=str(path)
+        ) from None
+
+
+def _show(policy: CompiledPolicy) -> None:
+    until = datetime.fromtimestamp(policy.valid_until, UTC).isoformat()
+    title = tr(
+        f"Policy version {policy.version}, valid until {until}: what leaves",
+        f"策略版本 {policy.version}，有效期至 {until}：外发内容",
+    )
+    table = Table(title=title)
+    for name in ("#", *_columns()):
+        table.add_column(name, overflow="fold")
+    for rule in policy.rules:
+        table.add_row(str(rule.number), *_cells(policy, rule))
+    Console().print(table)
+    typer.echo(tr("Everything else stays in the factory.", "其余一切数据均留在厂内。"))
+
+
+def _columns() -> tuple[str, ...]:
+    return (
+        tr("point", "点"),
+        tr("becomes", "公开为"),
+        tr("how", "方式"),
+        tr("step", "精度"),
+        tr("slot", "时段"),
+        tr("class", "分级"),
+        tr("to", "接收方"),
+    )
+
+
+def _cells(policy: CompiledPolicy, rule: Rule) -> tuple[Any, ...]:
+    return (
+        f"{rule.device}/{rule.point}",
+        f"{rule.equipment} {rule.measurand}",
+        rule.aggregate,
+        f"{rule.step}e{rule.exponent}" if rule.exponent else str(rule.step),
+        f"{rule.window_s} s",
+        f"{rule.class_raw} → {rule.class_released}",
+        policy.consumers[rule.consumer].id,
+    )
+
+
+@keys_app.command(
+    "officer",
+    help=tr(
+        "Make a data officer's key and print its public half.\n\nExample: millgate keys officer officer.key",
+        "生成数据官密钥并打印公钥。\n\n示例：millgate keys officer officer.key",
+    ),
+)
+def officer(path: Annotated[Path, typer.Argument(help=tr("new key file", "新密钥文件"))]) -> None:
+    """Make an officer's key."""
+    typer.echo(SigningKey(create_key_file(path, "ed25519")).public.to_text())
+
+
+@keys_app.command(
+    "audit",
+    help=tr(
+        "Make the firm's audit key; the public half goes to PATH.public.\n\n"
+        "Example: millgate keys audit audit.key",
+        "生成企业审计密钥；公钥写入 PATH.public。\n\n示例：millgate keys audit audit.key",
+    ),
+)
+def audit(path: Annotated[Path, typer.Argument(help=tr("new key file", "新密钥文件"))]) -> None:
+    """Make the firm's audit key."""
+    public = OpeningKey(create_key_file(path, "xwing")).public
+    target = path.with_name(path.name + ".public")
+    target.write_text(public.to_text() + "\n", encoding="ascii")
+    typer.echo(str(target))
