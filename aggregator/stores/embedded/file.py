@@ -1,0 +1,193 @@
+"""The SQLite file of one bucket: opening it, its tables, and what its errors mean."""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from aggregator.stores import StoreRefused, StoreUnavailable
+from aggregator.stores.embedded.codec import Damaged
+from protocols.errors import MillgateError
+from protocols.language import tr
+
+_APPLICATION: Final = 0x4D475345
+"""'MGSE': marks the file as ours."""
+_VERSION: Final = 1
+_BUSY_SECONDS: Final = 10.0
+_PAGE: Final = 8192
+_LARGEST_LEFT_WAL: Final = 64 << 20
+
+_TABLES: Final = """
+CREATE TABLE generation (number INTEGER NOT NULL);
+INSERT INTO generation VALUES (1);
+CREATE TABLE measurement (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE);
+CREATE TABLE field (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, measurement INTEGER NOT NULL, name TEXT NOT NULL,
+    kind TEXT NOT NULL, UNIQUE (measurement, name));
+CREATE TABLE series (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, measurement INTEGER NOT NULL, tags TEXT NOT NULL,
+    UNIQUE (measurement, tags));
+CREATE TABLE chunk (
+    id INTEGER PRIMARY KEY, series INTEGER NOT NULL, start INTEGER NOT NULL,
+    last INTEGER NOT NULL, rows INTEGER NOT NULL, data BLOB NOT NULL);
+CREATE INDEX chunk_at ON chunk (series, start, last, rows);
+CREATE TABLE pending (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, measurement INTEGER NOT NULL, level INTEGER NOT NULL,
+    size INTEGER NOT NULL, data BLOB NOT NULL);
+CREATE INDEX pending_of ON pending (measurement, level, id, size);
+"""
+
+
+class File:
+    """One bucket's file, opened when it is first needed and again after it was found damaged."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._db: sqlite3.Connection | None = None
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Give a snapshot: what others write meanwhile is not seen.
+
+        Raises:
+            StoreUnavailable: the file cannot be read now.
+            StoreRefused: the file is not of this version.
+        """
+        with self._transaction("BEGIN") as db:
+            yield db
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """Give the file to write; everything is durable when the block ends, or nothing is.
+
+        Raises:
+            StoreUnavailable: the file cannot be written now.
+            StoreRefused: the file is not of this version.
+        """
+        with self._transaction("BEGIN IMMEDIATE") as db:
+            yield db
+
+    def close(self) -> None:
+        """Close the file, if it is open."""
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+
+    @contextmanager
+    def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
+        try:
+            db = self._open()
+            db.execute(begin)
+            try:
+                yield db
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+        except (sqlite3.Error, Damaged, OSError) as error:
+            self.close()
+            fault = self._fault(error)
+            if fault is None:
+                raise
+            raise fault from error
+
+    def _open(self) -> sqlite3.Connection:
+        if self._db is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            fresh = not self.path.exists()
+            # Calls come one at a time, though not always from the same thread.
+            self._db = sqlite3.connect(
+                self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            self._prepare(self._db)
+            if fresh:
+                _sync_folder(self.path.parent)
+        return self._db
+
+    def _prepare(self, db: sqlite3.Connection) -> None:
+        db.execute(f"PRAGMA page_size = {_PAGE}")
+        if self._mark(db) == (0, 0):
+            db.execute("BEGIN IMMEDIATE")
+            if (
+                self._mark(db) == (0, 0)
+                and not db.execute("SELECT 1 FROM sqlite_master").fetchone()
+            ):
+                for statement in _TABLES.split(";\n"):
+                    db.execute(statement)
+                db.execute(f"PRAGMA application_id = {_APPLICATION}")
+                db.execute(f"PRAGMA user_version = {_VERSION}")
+            db.execute("COMMIT")
+        if self._mark(db) != (_APPLICATION, _VERSION):
+            raise self._foreign()
+        if db.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            db.execute("PRAGMA journal_mode = WAL")
+        # FULL syncs the log at every commit: NORMAL would lose the last ones with the power.
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute(f"PRAGMA journal_size_limit = {_LARGEST_LEFT_WAL}")
+
+    def _mark(self, db: sqlite3.Connection) -> tuple[int, int]:
+        (application,) = db.execute("PRAGMA application_id").fetchone()
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        return application, version
+
+    def _foreign(self) -> StoreRefused:
+        self.close()
+        return StoreRefused(
+            tr(
+                "is not a series file of this version of Millgate",
+                "不是此版本 Millgate 的序列文件",
+            ),
+            where=str(self.path),
+            remedy=tr(
+                "move it away; the series are built anew from the ledger",
+                "请移走该文件；序列将由账本重建",
+            ),
+        )
+
+    def _fault(self, error: Exception) -> MillgateError | None:
+        if isinstance(error, sqlite3.Error) and not hasattr(error, "sqlite_errorcode"):
+            return None
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        what, remedy = _meaning(error, code)
+        return StoreUnavailable(what, where=str(self.path), remedy=remedy) if what else None
+
+
+def _meaning(error: Exception, code: int) -> tuple[str, str]:
+    if isinstance(error, Damaged) or code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+        return (
+            tr("the file is damaged", "文件已损坏"),
+            tr(
+                "stop Millgate, move the file and its -wal and -shm away, and start again: the"
+                " series are built anew from the ledger",
+                "请停止 Millgate，移走该文件及其 -wal、-shm，再启动：序列将由账本重建",
+            ),
+        )
+    if code == sqlite3.SQLITE_FULL:
+        return tr("the disk is full", "磁盘已满"), tr("make room on it", "请腾出空间")
+    if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+        return (
+            tr("another process holds the file", "文件被其他进程占用"),
+            tr("let only one aggregator write to it", "只应有一个汇聚端写入该文件"),
+        )
+    reach = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PERM}
+    if isinstance(error, OSError) or code in reach | {sqlite3.SQLITE_READONLY}:
+        return (
+            tr("the file cannot be opened or written", "文件无法打开或写入"),
+            tr(
+                "check the disk, and that its folder belongs to the user Millgate runs as",
+                "请检查磁盘，并确认目录属于运行 Millgate 的用户",
+            ),
+        )
+    return "", ""
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new file's name durable: SQLite syncs its contents only."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
