@@ -7,7 +7,7 @@ import { steps } from "./api.js";
 import { h, say, sync } from "./dom.js";
 import { energyFigure } from "./energy.js";
 import { number, percent, span } from "./format.js";
-import { addable, periodOf, spread, STATE_FIELDS, sumOf, unitOfMedium, unitText, windowOf } from "./model.js";
+import { addable, periodOf, slotsOf, spread, STATE_FIELDS, sumOf, unitOfMedium, unitText, windowOf } from "./model.js";
 import { legendOf, stateFigure } from "./states.js";
 import { t, term } from "./texts.js";
 
@@ -93,15 +93,18 @@ function amountKind(onPoint) {
 
 async function loadAmount({ series, field, carbon }, period) {
   const nothing = new Array(period.count).fill(null);
-  const amounts = spread(await steps(series.id, [field], period), field, period);
+  const answer = await steps(series.id, [field, "window_s"], period);
+  const amounts = spread(answer, field, period);
+  const whole = amounts.map((value) => (value === null ? null : period.stepS));
+  const covered = answer.fields.window_s ? spread(answer, "window_s", period) : whole;
   const columns = [nothing];
   for (const each of carbon) {
     columns.push(spread(await steps(each.id, ["co2e_kg"], period), "co2e_kg", period));
   }
-  return { amounts, carbon: sumOf(columns), unit: unitOfMedium(series.tags.medium) || unitText(series.fields.unit ?? "") };
+  return { amounts, slots: slotsOf(covered, series, period), carbon: sumOf(columns), unit: unitOfMedium(series.tags.medium) || unitText(series.fields.unit ?? "") };
 }
 
-function showAmount({ series }, { period, amounts, carbon, unit }) {
+function showAmount({ series }, { period, amounts, slots, carbon, unit }) {
   const { medium = "", meter_role: role } = series.tags;
   const what = t("energyOf", { medium: [term("medium", medium), role && term("role", role)].filter(Boolean).join(" · ") });
   const name = t("perStep", { name: what, unit, step: span(period.stepS) });
@@ -116,8 +119,7 @@ function showAmount({ series }, { period, amounts, carbon, unit }) {
     marks.push(["line", t("cumulated")]);
     add(carbon, "kg CO₂e", 4);
   }
-  const present = amounts.filter((value) => value !== null).length;
-  const sum = t("inView", { sum: sums.join(" · ") || t("noData"), present: number(present), all: number(period.count) });
+  const sum = t("inView", { sum: sums.join(" · ") || t("noData"), slots: slotsText(slots) });
   return { name, marks, sum };
 }
 
@@ -128,15 +130,19 @@ function stateKind(onPoint) {
 async function loadStates({ series }, period) {
   const fields = STATE_FIELDS.map(([field]) => field);
   const answer = await steps(series.id, fields, period);
-  return { seconds: Object.fromEntries(fields.map((field) => [field, spread(answer, field, period)])) };
+  const seconds = Object.fromEntries(fields.map((field) => [field, spread(answer, field, period)]));
+  return { seconds, slots: slotsOf(sumOf(Object.values(seconds)), series, period) };
 }
 
-function showStates(_, { period, seconds }) {
+function showStates(_, { period, seconds, slots }) {
   const name = t("stateShare", { step: span(period.stepS) });
   const marks = legendOf(seconds).map(({ code, share }) => [
     `state-${code}`, t("share", { state: t(`state.${code}`), percent: percent(share) }),
   ]);
-  const has = (at) => STATE_FIELDS.some(([field]) => seconds[field][at] !== null);
-  const present = seconds.run_s.filter((_value, at) => has(at)).length;
-  return { name, marks, sum: t("slotsInView", { present: number(present), all: number(period.count) }) };
+  return { name, marks, sum: slotsText(slots) };
+}
+
+function slotsText({ present, expected }) {
+  const total = (counts) => number(counts.reduce((a, b) => a + b, 0));
+  return t("slotsOf", { present: total(present), all: total(expected) });
 }

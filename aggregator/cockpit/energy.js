@@ -16,7 +16,7 @@ const TOP = 10;
 /**
  * @param {(words: string) => void} onPoint is told the slot pointed at, "" for none
  * @returns {{element: HTMLElement, update: (data: object) => void}} data: `period`, `nowMs`,
- *   `name`, `unit`, `amounts` and `carbon`, the two with one number or null per slot
+ *   `name`, `unit`, `slots`, and `amounts` and `carbon` with one number or null per step
  */
 export function energyFigure(onPoint) {
   return slotFigure({ height: HEIGHT, base: BASE, draw, describe, label: (data) => data.name, onPoint });
@@ -26,10 +26,12 @@ function describe(data, at) {
   const time = clock(data.period.start + at * data.period.stepS * 1000, data.nowMs);
   const amount = data.amounts[at] === null ? t("noData") : `${number(data.amounts[at])} ${data.unit}`;
   const carbon = data.carbon[at] === null ? "" : ` · ${number(data.carbon[at], 4)} kg CO₂e`;
-  return `${time} · ${amount}${carbon}`;
+  const { present, expected } = data.slots;
+  const part = expected[at] > 1 ? ` · ${t("slotsOf", { present: present[at], all: expected[at] })}` : "";
+  return `${time} · ${amount}${carbon}${part}`;
 }
 
-function draw({ amounts, carbon }, scale) {
+function draw({ amounts, carbon, slots }, scale) {
   const line = cumulated(carbon);
   if ([...amounts, ...line].every((value) => value === null)) {
     const middle = (MARGIN.left + scale.width - MARGIN.right) / 2;
@@ -44,7 +46,7 @@ function draw({ amounts, carbon }, scale) {
     ...gaps(amounts.map((value) => value === null), scale, BASE),
     ...labels(bar, MARGIN.left - 8, "end", scale, true),
     ...labels(sum, scale.width - MARGIN.right + 8, "start", scale, false),
-    ...bars(amounts, bar, scale),
+    ...bars(amounts, slots, bar, scale),
     ...path(line, sum, scale),
   ];
 }
@@ -63,12 +65,13 @@ function labels({ ticks, y }, x, anchor, { width }, ruled) {
   ]);
 }
 
-function bars(amounts, { y }, { x, slot }) {
+function bars(amounts, { present, expected }, { y }, { x, slot }) {
   const space = Math.min(2, slot * 0.2);
   return amounts.flatMap((value, at) => {
     if (value === null) return [];
     const height = Math.max(Math.abs(BASE - y(value)), 1); // a measured 0 shows as a hairline
-    return [s("rect.bar", { x: x(at) + space / 2, y: Math.min(y(value), BASE - height), width: slot - space, height, rx: Math.min(1.5, slot / 4) })];
+    const kind = present[at] < expected[at] ? "rect.bar.part" : "rect.bar";
+    return [s(kind, { x: x(at) + space / 2, y: Math.min(y(value), BASE - height), width: slot - space, height, rx: Math.min(1.5, slot / 4) })];
   });
 }
 

@@ -9,6 +9,9 @@ import { figures, slotText } from "./figures.js";
 import { windowOf } from "./model.js";
 import { t, term } from "./texts.js";
 
+const PATIENCE_SLOTS = 5;
+const PATIENCE_MS = 60_000;
+
 /**
  * @returns {{element: HTMLElement, update: (entry: object) => void,
  *   refresh: (range: string, nowMs: number) => Promise<void>}} entry: an `equipment`, the
@@ -16,12 +19,13 @@ import { t, term } from "./texts.js";
  */
 export function equipmentCard() {
   const name = h("h3");
-  const place = h("p.id");
+  const place = h("span");
+  const late = h("span.late");
   const state = h("p.state");
   const values = h("dl.figures");
   const panel = chartPanel();
   const element = h("article.card", {},
-    h("header", {}, h("div", {}, name, place), state), values, panel.element);
+    h("header", {}, h("div", {}, name, h("p.id", {}, place, late)), state), values, panel.element);
   let shown = "";
 
   return {
@@ -32,6 +36,7 @@ export function equipmentCard() {
         ? t("noData") : slotText(equipment.newestMs, equipment.windowS, nowMs);
       say(place, [equipment.place, slot].filter(Boolean).join(" · "));
       showState(state, equipment.states[0], nowMs);
+      showLate(late, equipment, nowMs);
       const now = JSON.stringify([equipment, document.documentElement.lang]);
       if (now !== shown) values.replaceChildren(...figures(equipment, factories, nowMs));
       shown = now;
@@ -39,6 +44,14 @@ export function equipmentCard() {
     },
     refresh: panel.refresh,
   };
+}
+
+/** Says how old the newest slot is once that is more than the way here explains. */
+function showLate(element, { newestMs, windowS }, nowMs) {
+  const end = newestMs + windowS * 1000;
+  element.hidden = newestMs === null || nowMs - end < windowS * 1000 * PATIENCE_SLOTS + PATIENCE_MS;
+  element.dataset.since = String(end);
+  element.dataset.sinceText = "behind";
 }
 
 function showState(element, series, nowMs) {

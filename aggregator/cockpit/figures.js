@@ -52,7 +52,7 @@ function rowNotes(series, newestMs, nowMs) {
   const ms = series.time === null ? null : Date.parse(series.time);
   if (ms !== null && ms !== newestMs) notes.push(slotText(ms, windowOf(series), nowMs));
   const { quality } = series.fields;
-  if (quality && quality !== "GOOD") notes.push(t("quality", { quality }));
+  if (quality && quality !== "GOOD") notes.push(t("quality", { quality: term("quality", quality) }));
   return notes;
 }
 
@@ -91,11 +91,12 @@ function readingOf(series, factories) {
 }
 
 function carbonOf(series) {
-  const { scope, factor_id: id } = series.tags;
+  const { scope, factor_id: id, medium, method } = series.tags;
+  const kind = [medium && term("medium", medium), method && term("method", method)].filter(Boolean);
   return {
     series, kind: "carbon", value: series.fields.co2e_kg, unit: "kg CO₂e",
     label: scope ? t("carbonOf", { scope }) : t("carbon"),
-    notes: id ? [factorText(id, series.fields)] : [],
+    notes: [kind.join(" · "), id ? factorText(id, series.fields) : ""].filter(Boolean),
   };
 }
 

@@ -190,6 +190,24 @@ export function spread(answer, field, period) {
 }
 
 /**
+ * How many slots a step holds and could hold, told by the seconds its rows stand for; the
+ * last step may still be under way.
+ * @param {(number|null)[]} covered seconds per step, null where none
+ * @param {Series} series
+ * @param {{start: number, end: number, stepS: number}} period
+ * @returns {{present: number[], expected: number[]}} per step
+ */
+export function slotsOf(covered, series, period) {
+  const windowS = windowOf(series);
+  const untilS = Date.parse(series.time) / 1000 + windowS;
+  const expected = covered.map((_, at) => {
+    const from = period.start / 1000 + at * period.stepS;
+    return Math.round(Math.min(period.stepS, untilS - from) / windowS);
+  });
+  return { present: covered.map((seconds) => Math.round((seconds ?? 0) / windowS)), expected };
+}
+
+/**
  * @param {(number|null)[][]} columns of the same length
  * @returns {(number|null)[]} their sum by place; null where none has a value
  */

@@ -78,9 +78,10 @@ const TEXTS = {
   perStep: ["{name}, {unit} per {step}", "{name}，{unit}／{step}"],
   cumulated: ["Carbon cumulated, kg CO₂e", "累计碳排放，kg CO₂e"],
   stateShare: ["Machine state, share of each {step}", "设备状态，每 {step} 内占比"],
-  inView: ["{sum} in view · {present} of {all} slots", "合计 {sum} · {present}/{all} 个时段"],
-  slotsInView: ["{present} of {all} slots", "{present}/{all} 个时段"],
+  inView: ["{sum} in view · {slots}", "合计 {sum} · {slots}"],
+  slotsOf: ["{present} of {all} slots", "{present}/{all} 个时段"],
   asOf: ["at the end of {time}", "截至 {time} 时段末"],
+  behind: ["ended {age}", "{age}结束"],
   share: ["{state} {percent}", "{state} {percent}"],
 
   sheets: ["What arrived, under which release sheet", "数据依据哪份发布目录到达"],
@@ -110,6 +111,12 @@ const TEXTS = {
   retention: ["Kept for", "保存期限"],
   days: ["{count} days", "{count} 天"],
   showPoints: ["Show all {count} points", "显示全部 {count} 个点"],
+
+  "method.location": ["location-based", "基于位置"],
+  "method.market": ["market-based", "基于市场"],
+  "quality.ESTIMATED": ["estimated", "估算"],
+  "quality.PARTIAL": ["partial", "不完整"],
+  "quality.BAD": ["bad", "不可用"],
 
   "aggregate.last": ["last value", "末值"],
   "aggregate.delta": ["difference", "差值"],

@@ -14,6 +14,7 @@ from playwright.async_api import Browser, Page, Request, async_playwright, expec
 from aggregator.api.server import make_app, serving
 from aggregator.stores import SeriesBlock, SeriesKey
 from aggregator.stores.embedded import Config, Store
+from protocols.frame import SECOND
 from tests.servers.debian import require
 from tests.system.brain import NAME, TOKEN, Brain, energy_of, running, series
 
@@ -187,15 +188,35 @@ async def test_before_anything_arrived_it_says_no_data_and_shows_no_number(
             visit.assert_quiet(brain)
 
 
-async def test_longer_periods_are_shown_in_longer_steps(brain: Brain, browser: Browser) -> None:
-    brain.receive(_SLOTS)
+async def test_longer_periods_add_up_and_show_where_slots_are_missing(
+    brain: Brain, browser: Browser
+) -> None:
+    kept = np.array([at for at in range(_SLOTS) if at not in _MISSING], np.int64)
+    brain.receive(_SLOTS, missing=_MISSING)
     async with visiting(browser, with_token(brain)) as visit:
         card = visit.page.locator(".card", has_text="meter-1")
-        whole = energy_of(np.arange(_SLOTS, dtype=np.int64)).sum()
-        for button, slots in (("24 h", 96), ("30 d", 60)):
-            await visit.page.get_by_role("button", name=button).click()
-            await expect(card.locator(".total")).to_contain_text(f"of {slots} slots")
-            await expect(card.locator(".total")).to_contain_text(f"{whole:.2f} kWh")
+        total = card.locator(".total")
+        for button in ("1 h", "24 h", "30 d"):
+            await visit.page.get_by_role("button", name=button, exact=True).click()
+            await expect(card.locator(".legend")).not_to_contain_text("per 5 s")
+            await expect(total).to_contain_text(f"{energy_of(kept).sum():.2f} kWh")
+            await expect(total).to_contain_text(f"{len(kept)} of ")
+            await expect(card.locator("rect.bar.part")).to_have_count(1)
+        visit.assert_quiet(brain)
+
+
+async def test_values_that_are_not_of_now_say_how_old_they_are(
+    brain: Brain, browser: Browser
+) -> None:
+    brain.receive(_SLOTS)
+    async with visiting(browser, with_token(brain)) as visit:
+        late = visit.page.locator(".late")
+        await expect(visit.page.locator(".card")).to_have_count(2)
+        await expect(late.first).to_be_hidden()
+        brain.now_ns += 3 * 3600 * SECOND
+        await expect(late.first).to_have_text("ended 3 h ago")
+        await expect(visit.page.locator(".factory .age")).to_have_text("last batch 3 h ago")
+        await expect(visit.page.locator(".presence")).to_have_text("silent")
         visit.assert_quiet(brain)
 
 
