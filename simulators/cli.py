@@ -58,9 +58,9 @@ def _fail(error: MillgateError) -> NoReturn:
 
 
 def _run(work: Coroutine[None, None, None]) -> None:
-    # asyncua reports on every refused client; what matters here goes to the truth file.
-    logging.getLogger("asyncua").setLevel(logging.ERROR)
-    logging.getLogger("amqtt").setLevel(logging.ERROR)
+    # They report on every refused client, with tracebacks; faults that matter here are raised.
+    for library in ("asyncua", "amqtt"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     try:
         asyncio.run(work)
     except MillgateError as error:

@@ -183,10 +183,13 @@ async def test_a_request_that_never_ends_is_given_up() -> None:
 
 
 async def test_dripping_bytes_do_not_prolong_a_request() -> None:
-    async with server(frame_s=0.2) as modbus, connected(modbus.port) as wire:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(drip(wire, request(b"\x03" + bytes(252))))
-            assert await wire.closed() == b""
+    async with (
+        server(frame_s=0.2) as modbus,
+        connected(modbus.port) as wire,
+        asyncio.TaskGroup() as tasks,
+    ):
+        tasks.create_task(drip(wire, request(b"\x03" + bytes(252))))
+        assert await wire.closed() == b""
 
 
 async def drip(wire: Wire, data: bytes) -> None:
