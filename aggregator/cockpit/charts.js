@@ -67,7 +67,8 @@ function chartView(first) {
     if (data === null) return;
     const nowMs = chart.nowMs;
     const { name, marks, sum } = show(chart, data);
-    legend.replaceChildren(...marks.map(([kind, text]) => h("span", {}, h(`i.${kind}`, { "aria-hidden": "true" }), text)));
+    const sign = (kind) => h(`i.${kind}`, { "aria-hidden": "true" });
+    legend.replaceChildren(...marks.map(([kind, text]) => h("span", {}, sign(kind), text)));
     resting = sum;
     figure.update({ ...data, name, nowMs });
   }
@@ -101,12 +102,14 @@ async function loadAmount({ series, field, carbon }, period) {
   for (const each of carbon) {
     columns.push(spread(await steps(each.id, ["co2e_kg"], period), "co2e_kg", period));
   }
-  return { amounts, slots: slotsOf(covered, series, period), carbon: sumOf(columns), unit: unitOfMedium(series.tags.medium) || unitText(series.fields.unit ?? "") };
+  const unit = unitOfMedium(series.tags.medium) || unitText(series.fields.unit ?? "");
+  return { amounts, slots: slotsOf(covered, series, period), carbon: sumOf(columns), unit };
 }
 
 function showAmount({ series }, { period, amounts, slots, carbon, unit }) {
   const { medium = "", meter_role: role } = series.tags;
-  const what = t("energyOf", { medium: [term("medium", medium), role && term("role", role)].filter(Boolean).join(" · ") });
+  const words = [term("medium", medium), role && term("role", role)].filter(Boolean);
+  const what = t("energyOf", { medium: words.join(" · ") });
   const name = t("perStep", { name: what, unit, step: span(period.stepS) });
   const marks = [["bar", name]];
   const sums = [];

@@ -59,8 +59,9 @@ function axis(values) {
 }
 
 function labels({ ticks, y }, x, anchor, { width }, ruled) {
+  const across = { x1: MARGIN.left, x2: width - MARGIN.right };
   return ticks.flatMap((value) => [
-    ...(ruled && value ? [s("line.rule", { x1: MARGIN.left, x2: width - MARGIN.right, y1: y(value), y2: y(value) })] : []),
+    ...(ruled && value ? [s("line.rule", { ...across, y1: y(value), y2: y(value) })] : []),
     s(`text.tick${ruled ? "" : ".carbon"}`, { x, y: y(value) + 4, "text-anchor": anchor }, number(value, 4)),
   ]);
 }
@@ -71,7 +72,9 @@ function bars(amounts, { present, expected }, { y }, { x, slot }) {
     if (value === null) return [];
     const height = Math.max(Math.abs(BASE - y(value)), 1); // a measured 0 shows as a hairline
     const kind = present[at] < expected[at] ? "rect.bar.part" : "rect.bar";
-    return [s(kind, { x: x(at) + space / 2, y: Math.min(y(value), BASE - height), width: slot - space, height, rx: Math.min(1.5, slot / 4) })];
+    const top = Math.min(y(value), BASE - height);
+    const round = Math.min(1.5, slot / 4);
+    return [s(kind, { x: x(at) + space / 2, y: top, width: slot - space, height, rx: round })];
   });
 }
 

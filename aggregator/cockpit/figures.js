@@ -36,7 +36,7 @@ export function figures(equipment, factories, nowMs) {
   ];
   return list.map(({ series, label, value, unit, kind = "", notes = [] }) => {
     const absent = value === null || value === undefined;
-    const text = absent ? t("noData") : typeof value === "number" || /^-?\d+$/.test(value) ? number(value, kind === "carbon" ? 4 : 9) : value;
+    const text = absent ? t("noData") : valueText(value, kind);
     const further = [...notes, ...rowNotes(series, equipment.newestMs, nowMs)];
     return h("div", { class: `figure ${kind}` },
       h("dt", {}, label),
@@ -45,6 +45,12 @@ export function figures(equipment, factories, nowMs) {
         ...(absent || !unit ? [] : [h("span.unit", {}, ` ${unit}`)]),
         ...further.map((note) => h("small", {}, note))));
   });
+}
+
+/** Fields may be text; whole numbers too large for JavaScript come as text too. */
+function valueText(value, kind) {
+  const numeric = typeof value === "number" || /^-?\d+$/.test(value);
+  return numeric ? number(value, kind === "carbon" ? 4 : 9) : value;
 }
 
 function rowNotes(series, newestMs, nowMs) {
