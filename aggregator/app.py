@@ -1,0 +1,271 @@
+"""The aggregator's process: every task is born here, named, in one TaskGroup."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from aggregator import stores
+from aggregator.api import server
+from aggregator.config import BUCKETS, AggregatorConfig, Factory
+from aggregator.factors import Factors, shipped_sets
+from aggregator.inbox import Inbox, Opened, Opener, Outcome, sheet_pin
+from aggregator.ledger import Ledger
+from aggregator.projection import Cursor, Projection
+from aggregator.reporting import Reporter
+from aggregator.stores import Store, StoreRefused, StoreUnavailable
+from protocols import topics
+from protocols.errors import ConfigError, MillgateError
+from protocols.language import tr
+from protocols.mqtt import MAX_MESSAGE, Message, Mqtt, NotConnected, connection
+from protocols.topics import Address
+from security.keys import OpeningKey, SigningKey, load_key_file
+
+_GROUP: Final = 64
+_IDLE_S: Final = 5.0
+_STORE_WAIT_S: Final = 1.0
+_STORE_LONGEST_S: Final = 60.0
+_FACTORIES_S: Final = 3.0
+
+_log = logging.getLogger(__name__)
+
+Factories = Mapping[Address, Factory]
+
+
+class KnownFactories:
+    """The cards in the folder, looked at again every few seconds."""
+
+    def __init__(self, config: AggregatorConfig) -> None:
+        self._config = config
+        self._found: Factories = config.factories()
+        self._said = ""
+
+    def __call__(self) -> Factories:
+        """Return the factories as of the last look."""
+        return self._found
+
+    def look(self) -> bool:
+        """Read the folder; return whether anything changed. A faulty card changes nothing."""
+        try:
+            found = self._config.factories()
+        except ConfigError as fault:
+            if str(fault) != self._said:
+                self._said = str(fault)
+                _log.error("%s", fault)
+            return False
+        changed = found != self._found
+        self._found = found
+        return changed
+
+
+def make_stores(config: AggregatorConfig) -> dict[str, Store]:
+    """Open the configured store for each bucket."""
+    module = stores.load(config.store.kind)
+    return {bucket: module.Store(config.store, bucket) for bucket in BUCKETS}
+
+
+def make_projection(
+    config: AggregatorConfig,
+    factories: Callable[[], Factories],
+    opened: Opened,
+    targets: Mapping[str, Store],
+) -> Projection:
+    """Build the projection with a ledger connection of its own."""
+    ledger = Ledger(config.ledger)
+    key = OpeningKey(load_key_file(config.brain.encryption_key, "xwing"))
+    return Projection(
+        ledger,
+        Opener(ledger, key, factories, opened),
+        targets,
+        Factors(shipped_sets(), config.carbon.region, config.carbon.factor_set),
+        factories,
+        Cursor(config.ledger.with_name("projection.json")),
+        config.carbon.model_dump_json(),
+    )
+
+
+class Aggregator:
+    """One aggregator process."""
+
+    def __init__(self, config: AggregatorConfig) -> None:
+        self._config = config
+        self._factories = KnownFactories(config)
+        self._opened = Opened()
+        self._online: dict[Address, bool] = {}
+        self._executor = ThreadPoolExecutor(1, "inbox")
+        self._ledger = Ledger(config.ledger)
+        encryption = OpeningKey(load_key_file(config.brain.encryption_key, "xwing"))
+        receipt = SigningKey(load_key_file(config.brain.receipt_key, "ed25519"))
+        self._inbox = Inbox(
+            self._ledger,
+            Opener(self._ledger, encryption, self._factories, self._opened),
+            encryption.public.kid,
+            sheet_pin(encryption.public.public),
+            receipt,
+            self._factories,
+            time.time_ns,
+        )
+        self._client_id = f"mg1-brain-{encryption.public.kid.hex()[:16]}"
+        # Faults of the carbon configuration are told before anything is started.
+        Factors(shipped_sets(), config.carbon.region, config.carbon.factor_set)
+        self._more = asyncio.Event()
+        self._port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def run(self, stop: asyncio.Event, ready: Path | None) -> None:
+        """Run until `stop`; what was received is decided about before it ends."""
+        subscriptions = [topics.ALL_UP, topics.ALL_STATE]
+        try:
+            async with asyncio.TaskGroup() as group:
+                project = group.create_task(self._project(), name="projection")
+                look = group.create_task(self._look(), name="factories")
+                api = group.create_task(self._serve(stop), name="api")
+                if ready is not None:
+                    port = await self._port
+                    _write_ready(ready, port)
+                async with connection(self._config.broker, self._client_id, subscriptions) as link:
+                    receive = group.create_task(self._receive(link), name="inbox")
+                    await stop.wait()
+                    receive.cancel()
+                    await asyncio.wait([receive])
+                for task in (project, look):
+                    task.cancel()
+                await asyncio.wait([api])
+        finally:
+            self._executor.shutdown()
+            self._ledger.close()
+
+    async def _receive(self, link: Mqtt) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            group = [await link.messages.get()]
+            while len(group) < _GROUP and not link.messages.empty():
+                group.append(link.messages.get_nowait())
+            batches = [message for message in group if not self._note_state(message)]
+            if batches:
+                pairs = [(message.topic, message.payload[: MAX_MESSAGE + 1]) for message in batches]
+                outcome = await loop.run_in_executor(self._executor, self._inbox.process, pairs)
+                self._answer(link, outcome)
+            for message in group:
+                message.acknowledge()
+
+    def _note_state(self, message: Message) -> bool:
+        found = topics.parse(message.topic)
+        if found is None or found[1] != "state":
+            return False
+        if found[0] in self._factories() and message.payload in {topics.ONLINE, topics.OFFLINE}:
+            self._online[found[0]] = message.payload == topics.ONLINE
+        return True
+
+    def _answer(self, link: Mqtt, outcome: Outcome) -> None:
+        for topic, answer in outcome.answers:
+            # An answer that cannot be sent now is given again when the agent sends again.
+            with contextlib.suppress(NotConnected):
+                link.publish(topic, answer)
+        if outcome.kept:
+            self._more.set()
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(_FACTORIES_S)
+            if await asyncio.to_thread(self._factories.look):
+                self._more.set()
+
+    async def _project(self) -> None:
+        """Write series; a store that is away is tried again, with back-off."""
+        wait_s, said = _STORE_WAIT_S, ""
+        with ThreadPoolExecutor(1, "projection") as executor:
+            while True:
+                try:
+                    await self._project_on(executor)
+                except (StoreUnavailable, StoreRefused) as fault:
+                    if str(fault) != said:
+                        _log.error("%s", fault)
+                    wait_s = min(2 * wait_s, _STORE_LONGEST_S) if said else _STORE_WAIT_S
+                    said = str(fault)
+                    await asyncio.sleep(wait_s)
+
+    async def _project_on(self, executor: ThreadPoolExecutor) -> None:
+        loop = asyncio.get_running_loop()
+        targets = await loop.run_in_executor(executor, make_stores, self._config)
+        try:
+            projection = await loop.run_in_executor(
+                executor, make_projection, self._config, self._factories, self._opened, targets
+            )
+            while True:
+                self._more.clear()
+                while await loop.run_in_executor(executor, projection.step):
+                    pass
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_IDLE_S):
+                        await self._more.wait()
+        finally:
+            for store in targets.values():
+                await loop.run_in_executor(executor, store.close)
+
+    async def _serve(self, stop: asyncio.Event) -> None:
+        config = self._config.api
+        token = await asyncio.to_thread(_read_token, config.token_file)
+        targets = await asyncio.to_thread(make_stores, self._config)
+        reporter = await asyncio.to_thread(
+            Reporter, self._config.ledger, self._factories, self._online
+        )
+        try:
+            application = server.make_app(targets, reporter, token, time.time_ns)
+            async with server.serving(application, config.host, config.port) as port:
+                self._port.set_result(port)
+                _log.info("API and page: http://%s:%d/", config.host, port)
+                await stop.wait()
+        finally:
+            for store in targets.values():
+                await asyncio.to_thread(store.close)
+            reporter.close()
+
+
+def _read_token(path: Path) -> str:
+    try:
+        if path.stat().st_mode & 0o077:
+            raise MillgateError(
+                tr("the API token is open to other users", "其他用户可读取 API 令牌"),
+                where=str(path),
+                remedy=f"chmod 600 {path}",
+            )
+        return path.read_text(encoding="ascii").strip()
+    except OSError:
+        raise MillgateError(
+            tr("the API token cannot be read", "无法读取 API 令牌"),
+            where=str(path),
+            remedy=tr("make one with 'aggregator init'", "请用 'aggregator init' 生成"),
+        ) from None
+
+
+def _write_ready(path: Path, port: int) -> None:
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(json.dumps({"port": port}), encoding="ascii")
+    part.replace(path)
+
+
+@asynccontextmanager
+async def stop_on_signals() -> AsyncGenerator[asyncio.Event, None]:
+    """Give an event that SIGTERM or SIGINT sets."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        yield stop
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+async def run(config: AggregatorConfig, ready: Path | None = None) -> None:
+    """Run the aggregator until SIGTERM or SIGINT."""
+    async with stop_on_signals() as stop:
+        await Aggregator(config).run(stop, ready)

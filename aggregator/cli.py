@@ -1,0 +1,118 @@
+"""`millgate aggregator`: install and run the brain's side."""
+
+import asyncio
+import logging
+import os
+import secrets
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Annotated
+
+import typer
+
+from aggregator.config import read_config
+from protocols.errors import MillgateError
+from protocols.language import tr
+from security.cards import BrainCard, write_card
+from security.keys import OpeningKey, SigningKey, create_key_file
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+    help=tr("Verify, keep and serve what factories send.", "验签、留存并提供各工厂发送的数据。"),
+)
+
+
+@app.command(
+    "init",
+    help=tr(
+        "Make keys, aggregator.toml and the brain's card in a new folder.\n\n"
+        "Example: millgate aggregator init brain --name zj-brain",
+        "在新目录中生成密钥、aggregator.toml 和产业大脑名片。\n\n示例：millgate aggregator init brain --name zj-brain",
+    ),
+)
+def init(
+    folder: Annotated[Path, typer.Argument(help=tr("new folder", "新目录"))],
+    name: Annotated[str, typer.Option(help=tr("public name", "公开名称"))] = "brain",
+    broker_host: Annotated[str, typer.Option(help=tr("broker", "消息代理主机"))] = "127.0.0.1",
+    broker_port: Annotated[int, typer.Option(help=tr("its port", "端口"))] = 1883,
+    protocol: Annotated[str, typer.Option(help="mqtt311 | mqtt5")] = "mqtt311",
+    api_port: Annotated[
+        int, typer.Option(help=tr("port of API and page", "API 与页面端口"))
+    ] = 8750,
+) -> None:
+    """Make a new aggregator."""
+    if (folder / "aggregator.toml").exists():
+        raise MillgateError(
+            tr("an aggregator is configured here already", "此处已有聚合器配置"),
+            where=str(folder / "aggregator.toml"),
+            remedy=tr("choose another folder", "请换一个目录"),
+        )
+    opening = OpeningKey(create_key_file(folder / "keys" / "encryption.key", "xwing"))
+    receipt = SigningKey(create_key_file(folder / "keys" / "receipt.key", "ed25519"))
+    _write_private(folder / "keys" / "api.token", secrets.token_urlsafe(32))
+    (folder / "factories").mkdir(exist_ok=True)
+    template = (resources.files("configs.templates") / "aggregator.toml").read_text("utf-8")
+    values = {
+        "name": name,
+        "broker_host": broker_host,
+        "broker_port": broker_port,
+        "protocol": protocol,
+        "api_port": api_port,
+    }
+    (folder / "aggregator.toml").write_text(Template(template).substitute(values), "utf-8")
+    card = folder / "brain.card"
+    write_card(
+        card,
+        BrainCard(
+            card="millgate-brain/1",
+            name=name,
+            encryption_key=opening.public,
+            receipt_key=receipt.public,
+        ),
+    )
+    typer.echo(
+        tr(
+            f"The aggregator is configured in {folder}. Give {card} to the factories, put their "
+            f"cards into {folder / 'factories'}, then\n"
+            f"  millgate aggregator run {folder / 'aggregator.toml'}",
+            f"聚合器已在 {folder} 中配置。请将 {card} 交给各工厂，把它们的名片放入 "
+            f"{folder / 'factories'}，然后\n  millgate aggregator run {folder / 'aggregator.toml'}",
+        )
+    )
+
+
+def _write_private(path: Path, text: str) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w", encoding="ascii") as file:
+        file.write(text + "\n")
+
+
+@app.command(
+    "run",
+    help=tr(
+        "Receive, keep, project and serve until stopped.\n\n"
+        "Example: millgate aggregator run brain/aggregator.toml",
+        "接收、留存、生成序列并提供服务，直到停止。\n\n示例：millgate aggregator run brain/aggregator.toml",
+    ),
+)
+def run(
+    path: Annotated[
+        Path, typer.Argument(help=tr("path of aggregator.toml", "aggregator.toml 的路径"))
+    ],
+    ready: Annotated[
+        Path | None,
+        typer.Option(
+            help=tr("write the API's port here once it listens", "监听后将 API 端口写入此文件")
+        ),
+    ] = None,
+) -> None:
+    """Run the aggregator."""
+    from aggregator.app import run as run_aggregator  # noqa: PLC0415 - the command line starts fast without it
+
+    config = read_config(path)
+    config.factories()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    asyncio.run(run_aggregator(config, ready))

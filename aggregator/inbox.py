@@ -1,0 +1,405 @@
+"""The inbox: decides about every message that claims to come from a factory.
+
+Cheap checks first. Before a signature is verified nothing is kept and nobody is answered; after it,
+everything is answered: a receipt, or a receipt that names the refusal.
+"""
+
+import logging
+import threading
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from aggregator.config import Factory
+from aggregator.ledger import Chain, Kept, Ledger, LedgerError, Overlap, SlotTaken
+from protocols import batch, topics
+from protocols.batch import Block
+from protocols.errors import MillgateError
+from protocols.frame import SECOND, NowNs
+from protocols.strict_cbor import Malformed
+from protocols.topics import Address
+from security import answers
+from security.answers import MOST_REFUSED, Head, Receipt, Request, sign_answer
+from security.envelope import SHEET, CannotOpen, Header, Sealed, open_sealed, parse, unpad
+from security.keys import BadSignature, OpeningKey, SigningKey
+from security.policy.bundle import SignedSheet, read_sheet
+from security.policy.check import BeyondSheet, StreamTerms, stream_terms
+from security.policy.compiled import content_hash, unpack_sheet
+
+_MOST_HELD: Final = 64
+_MOST_HELD_ALL: Final = 1024
+_MOST_CACHED_CELLS: Final = 2_000_000
+
+_log = logging.getLogger(__name__)
+
+
+class Discarded(MillgateError):
+    """A message that is neither kept nor answered; `what` is the name of its counter."""
+
+
+class RefusedMessage(MillgateError):
+    """A message of a known agent that will never be taken."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__("refused")
+        self.code = code
+
+
+class NotYet(MillgateError):
+    """A message whose release sheet is not known yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSheet:
+    """A release sheet, ready for use."""
+
+    signed: SignedSheet
+    streams: Mapping[int, StreamTerms]
+
+
+Factories = Mapping[Address, Factory]
+
+
+class Opened:
+    """Batches that were opened lately, by their hash, within a bound; threads share it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._blocks: OrderedDict[bytes, list[Block]] = OrderedDict()
+        self._cells = 0
+
+    def put(self, digest: bytes, blocks: list[Block]) -> None:
+        """Remember blocks; the oldest are forgotten."""
+        with self._lock:
+            self._blocks[digest] = blocks
+            self._cells += _cells(blocks)
+            while self._cells > _MOST_CACHED_CELLS and len(self._blocks) > 1:
+                _, gone = self._blocks.popitem(last=False)
+                self._cells -= _cells(gone)
+
+    def take(self, digest: bytes) -> list[Block] | None:
+        """Return blocks and forget them; None when they are not here."""
+        with self._lock:
+            found = self._blocks.pop(digest, None)
+            self._cells -= _cells(found or [])
+            return found
+
+
+def _cells(blocks: list[Block]) -> int:
+    return sum(block.mantissa.size for block in blocks)
+
+
+class Opener:
+    """Opens batches with the brain's key.
+
+    The inbox and the projection each have one, with a ledger connection of their own; they
+    share what was opened lately.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        key: OpeningKey,
+        factories: Callable[[], Factories],
+        opened: Opened,
+    ) -> None:
+        self._ledger = ledger
+        self._key = key
+        self._factories = factories
+        self._sheets: dict[tuple[int, bytes], KnownSheet] = {}
+        self.opened = opened
+
+    def sheet(self, agent: int, sheet_hash: bytes) -> KnownSheet | None:
+        """Return a verified release sheet of an agent; None when it is not in the ledger."""
+        known = self._sheets.get((agent, sheet_hash))
+        if known is None:
+            signed = self._ledger.sheet(agent, sheet_hash)
+            factory = self._factories().get(self._ledger.address(agent))
+            if signed is None or factory is None:
+                return None
+            read = read_sheet(signed, factory.card.officers, factory.card.threshold)
+            known = KnownSheet(read, stream_terms(read.sheet))
+            self._sheets[agent, sheet_hash] = known
+        return known
+
+    def decrypt(self, sealed: Sealed, pad: int) -> bytes:
+        """Return the content of a verified message.
+
+        Raises:
+            CannotOpen, Malformed: when it is not sealed or padded as it must be.
+        """
+        padded = open_sealed(sealed, self._key)
+        if len(padded) % pad:
+            raise Malformed("not padded to the stream's size")
+        return unpad(padded)
+
+    def blocks(self, kept: Kept) -> list[tuple[int, Block]]:
+        """Return the blocks of a batch in the ledger, each with its slot length in seconds."""
+        known = self.sheet(kept.agent, kept.sheet)
+        if known is None:
+            raise CannotOpen("its release sheet is not in the ledger")
+        terms = known.streams[kept.stream]
+        found = self.opened.take(kept.digest)
+        if found is None:
+            found = batch.decode(self.decrypt(parse(kept.sealed), terms.pad))
+        return [(terms.window_s, block) for block in found]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What one call of `Inbox.process` did.
+
+    Attributes:
+        answers: (topic, signed answer) to publish, after the transaction is durable.
+        counts: what was counted, by name.
+        kept: how many batches are new in the ledger.
+    """
+
+    answers: list[tuple[str, bytes]] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    kept: int = 0
+
+
+class Inbox:
+    """Takes groups of messages; all calls come from one thread."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        opener: Opener,
+        encryption_kid: bytes,
+        encryption_pin: bytes,
+        receipt_key: SigningKey,
+        factories: Callable[[], Factories],
+        now_ns: NowNs,
+    ) -> None:
+        self._ledger = ledger
+        self._opener = opener
+        self._kid = encryption_kid
+        self._pin = encryption_pin
+        self._key = receipt_key
+        self._factories = factories
+        self._now = now_ns
+        self._held: dict[tuple[Address, bytes], list[bytes]] = {}
+
+    def process(self, messages: Sequence[tuple[str, bytes]]) -> Outcome:
+        """Decide about messages, in one durable transaction."""
+        outcome = Outcome()
+        touched: dict[int, dict[tuple[int, int], Head]] = {}
+        addresses: dict[int, Address] = {}
+        with self._ledger.transaction():
+            work = deque(messages)
+            while work:
+                topic, payload = work.popleft()
+                self._one(topic, payload, outcome, touched, addresses, work)
+            for agent, heads in touched.items():
+                self._receipt(agent, addresses[agent], list(heads.values()), outcome)
+            self._ledger.count(outcome.counts)
+        return outcome
+
+    def _one(
+        self,
+        topic: str,
+        payload: bytes,
+        outcome: Outcome,
+        touched: dict[int, dict[tuple[int, int], Head]],
+        addresses: dict[int, Address],
+        work: "deque[tuple[str, bytes]]",
+    ) -> None:
+        try:
+            sealed, factory = self._verified(topic, payload)
+            chain = self._ledger.chain(sealed.header)
+            addresses[chain.agent] = sealed.header.address
+            self._in_order(sealed, chain, topic, outcome)
+        except Discarded as discarded:
+            outcome.counts[discarded.what] += 1
+            return
+        header = sealed.header
+        try:
+            self._attempt(sealed, payload, chain, factory)
+        except NotYet:
+            self._hold(topic, header, payload, outcome)
+            return
+        except RefusedMessage as refused:
+            outcome.counts["refused"] += 1
+            now_s = self._now() // SECOND
+            self._ledger.refuse(chain.agent, header, sealed.digest, payload, refused.code, now_s)
+            _log.warning(
+                "refused a batch of agent %s, stream %d, sequence %d, with code %d",
+                header.agent.hex(),
+                header.stream,
+                header.sequence,
+                refused.code,
+            )
+        else:
+            outcome.kept += 1
+            outcome.counts["kept"] += 1
+            if sealed.content_type == SHEET:
+                held = self._held.pop((header.address, header.sheet_hash), [])
+                work.extendleft((topic, message) for message in reversed(held))
+        self._ledger.declare(chain.agent, header, header.gaps)
+        head = Head(header.epoch, header.stream, header.sequence, sealed.digest)
+        touched.setdefault(chain.agent, {})[header.epoch, header.stream] = head
+
+    def _attempt(self, sealed: Sealed, payload: bytes, chain: Chain, factory: Factory) -> None:
+        """Take a message, or leave no trace of it.
+
+        Raises:
+            NotYet, RefusedMessage: see `_take`. A message that no check foresaw is refused, so
+                that it cannot stop the others.
+        """
+        try:
+            with self._ledger.attempt():
+                self._take(sealed, payload, chain, factory)
+        except (MillgateError, LedgerError):
+            raise
+        except Exception as error:  # noqa: BLE001 - named above, logged, and the message is kept apart
+            _log.error("a batch met a fault in the inbox: %s", type(error).__name__)
+            raise RefusedMessage(answers.NOT_A_BATCH) from None
+
+    def _verified(self, topic: str, payload: bytes) -> tuple[Sealed, Factory]:
+        """Return a message whose signature is right.
+
+        Raises:
+            Discarded: named by the check that failed.
+        """
+        found = topics.parse(topic)
+        if found is None or found[1] != "up":
+            raise Discarded("wrong_topic")
+        factory = self._factories().get(found[0])
+        if factory is None:
+            raise Discarded("unknown_agent")
+        try:
+            sealed = parse(payload)
+        except Malformed:
+            raise Discarded("malformed") from None
+        if sealed.header.address != found[0]:
+            raise Discarded("wrong_topic")
+        try:
+            sealed.signed.verify(factory.card.signing_key)
+        except BadSignature:
+            raise Discarded("bad_signature") from None
+        return sealed, factory
+
+    def _in_order(self, sealed: Sealed, chain: Chain, topic: str, outcome: Outcome) -> None:
+        """Let through only the next message of its chain; a replay gets its receipt again.
+
+        Raises:
+            Discarded: for everything else.
+        """
+        header = sealed.header
+        if header.sequence < chain.next:
+            if self._ledger.digest_at(chain.agent, header) != sealed.digest:
+                raise Discarded("equivocation")
+            answer = (topic.removesuffix("up") + "down", chain.receipt)
+            if chain.receipt and answer not in outcome.answers:
+                outcome.answers.append(answer)
+            raise Discarded("replayed")
+        if header.sequence > chain.next:
+            raise Discarded("out_of_order")
+        if header.previous != chain.digest:
+            raise Discarded("broken_chain")
+
+    def _take(self, sealed: Sealed, payload: bytes, chain: Chain, factory: Factory) -> None:
+        """Keep a message that is next in its chain.
+
+        Raises:
+            NotYet: when its sheet is not known.
+            RefusedMessage: when it will never be taken.
+        """
+        if self._kid not in sealed.header.recipients:
+            raise RefusedMessage(answers.CANNOT_OPEN)
+        if sealed.content_type == SHEET:
+            self._take_sheet(sealed, payload, chain, factory)
+            return
+        known = self._opener.sheet(chain.agent, sealed.header.sheet_hash)
+        if known is None:
+            raise NotYet("sheet")
+        try:
+            blocks = self._checked(sealed, known)
+        except CannotOpen:
+            raise RefusedMessage(answers.CANNOT_OPEN) from None
+        except Malformed:
+            raise RefusedMessage(answers.NOT_A_BATCH) from None
+        except BeyondSheet:
+            raise RefusedMessage(answers.BEYOND_SHEET) from None
+        window_s = known.streams[sealed.header.stream].window_s
+        overlap = Overlap(self._ledger, self._opener.blocks)
+        try:
+            for block in blocks:
+                self._ledger.cover(chain.agent, window_s, block, overlap)
+        except SlotTaken:
+            raise RefusedMessage(answers.SLOT_TAKEN) from None
+        cells = sum(block.values for block in blocks)
+        now_s = self._now() // SECOND
+        self._ledger.keep(chain.agent, sealed.header, sealed.digest, payload, cells, now_s)
+        self._opener.opened.put(sealed.digest, blocks)
+
+    def _checked(self, sealed: Sealed, known: KnownSheet) -> list[Block]:
+        """Open a batch and check it against its sheet: no finer than released."""
+        header, sheet = sealed.header, known.signed.sheet
+        terms = known.streams.get(header.stream)
+        if terms is None or not _names(header, sheet.policy_version, sheet.policy_hash):
+            raise BeyondSheet("not what its sheet says")
+        if header.purpose != sheet.purpose:
+            raise BeyondSheet("another purpose")
+        blocks = batch.decode(self._opener.decrypt(sealed, terms.pad))
+        start = min(block.slot for block in blocks) * terms.window_s
+        end = max(block.slot + block.rows for block in blocks) * terms.window_s
+        if header.window != (start, end):
+            raise BeyondSheet("not the window that was signed")
+        terms.check(blocks)
+        return blocks
+
+    def _take_sheet(self, sealed: Sealed, payload: bytes, chain: Chain, factory: Factory) -> None:
+        header = sealed.header
+        try:
+            signed = unpack_sheet(self._opener.decrypt(sealed, 1))
+            read = read_sheet(signed, factory.card.officers, factory.card.threshold)
+        except CannotOpen:
+            raise RefusedMessage(answers.CANNOT_OPEN) from None
+        except (Malformed, BadSignature):
+            raise RefusedMessage(answers.BAD_SHEET) from None
+        sheet = read.sheet
+        right = (
+            read.hash == header.sheet_hash
+            and sheet.consumer == self._pin
+            and _names(header, sheet.policy_version, sheet.policy_hash)
+            and sheet.policy_version >= self._ledger.newest_version(chain.agent)
+        )
+        if not right:
+            raise RefusedMessage(answers.BAD_SHEET)
+        now_s = self._now() // SECOND
+        self._ledger.keep_sheet(chain.agent, read.hash, sheet.policy_version, signed, now_s)
+        self._ledger.keep(chain.agent, header, sealed.digest, payload, 0, now_s)
+
+    def _hold(self, topic: str, header: Header, payload: bytes, outcome: Outcome) -> None:
+        """Keep a message for when its sheet comes, within a bound, and ask for the sheet."""
+        held = self._held.setdefault((header.address, header.sheet_hash), [])
+        total = sum(len(messages) for messages in self._held.values())
+        if len(held) < _MOST_HELD and total < _MOST_HELD_ALL and payload not in held:
+            held.append(payload)
+        outcome.counts["held_for_sheet"] += 1
+        if len(held) == 1:
+            request = Request(header.address, self._now() // SECOND, header.sheet_hash)
+            down = topic.removesuffix("up") + "down"
+            outcome.answers.append((down, sign_answer(request, self._key)))
+
+    def _receipt(
+        self, agent: int, address: Address, heads: Sequence[Head], outcome: Outcome
+    ) -> None:
+        refused = self._ledger.undeclared(agent, MOST_REFUSED)
+        receipt = Receipt(address, self._now() // SECOND, tuple(heads), refused)
+        signed = sign_answer(receipt, self._key)
+        self._ledger.answer(agent, heads, signed)
+        outcome.answers.append((address.topic("down"), signed))
+
+
+def _names(header: Header, version: int, policy_hash: bytes) -> bool:
+    return header.policy_version == version and header.policy_hash == policy_hash
+
+
+def sheet_pin(public: bytes) -> bytes:
+    """Return the pin by which sheets name a consumer's encryption key."""
+    return content_hash(public)

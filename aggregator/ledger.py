@@ -1,0 +1,464 @@
+"""The ledger: every batch once, sealed as it came, with what was answered.
+
+SQLite in WAL mode with synchronous=FULL; one writer. A batch is unique by its place in its chain,
+and a point's slot has at most one value: covered time is kept as ranges per set of points.
+"""
+
+import hashlib
+import sqlite3
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from protocols.batch import NO_VALUE, Block
+from protocols.errors import MillgateError
+from protocols.frame import Flags, Ints
+from protocols.language import tr
+from protocols.topics import Address
+from security.answers import Head, Refused
+from security.envelope import Gap, Header, genesis
+
+_SCHEMA_VERSION: Final = 1
+_SCHEMA: Final = """
+CREATE TABLE agent (
+    id INTEGER PRIMARY KEY, factory BLOB NOT NULL, agent BLOB NOT NULL, UNIQUE (factory, agent)
+) STRICT;
+CREATE TABLE chain (
+    agent INTEGER, epoch INTEGER, stream INTEGER, next INTEGER NOT NULL, digest BLOB NOT NULL,
+    receipt BLOB NOT NULL, PRIMARY KEY (agent, epoch, stream)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE batch (
+    id INTEGER PRIMARY KEY, agent INTEGER NOT NULL, epoch INTEGER NOT NULL,
+    stream INTEGER NOT NULL, sequence INTEGER NOT NULL, digest BLOB NOT NULL, sheet BLOB NOT NULL,
+    start_s INTEGER NOT NULL, end_s INTEGER NOT NULL, received_s INTEGER NOT NULL,
+    cells INTEGER NOT NULL, sealed BLOB NOT NULL, UNIQUE (agent, epoch, stream, sequence)
+) STRICT;
+CREATE INDEX batch_window ON batch (agent, stream, end_s);
+CREATE TABLE refused (
+    agent INTEGER, epoch INTEGER, stream INTEGER, sequence INTEGER, digest BLOB, code INTEGER,
+    received_s INTEGER NOT NULL, declared INTEGER NOT NULL, sealed BLOB NOT NULL,
+    PRIMARY KEY (agent, epoch, stream, sequence, digest)
+) STRICT;
+CREATE TABLE sheet (
+    hash BLOB, agent INTEGER, version INTEGER NOT NULL, received_s INTEGER NOT NULL,
+    signed BLOB NOT NULL, PRIMARY KEY (agent, hash)
+) STRICT;
+CREATE TABLE points (
+    id INTEGER PRIMARY KEY, agent INTEGER NOT NULL, hash BLOB NOT NULL, numbers BLOB NOT NULL,
+    UNIQUE (agent, hash)
+) STRICT;
+CREATE TABLE covered (
+    points INTEGER, start_s INTEGER, end_s INTEGER NOT NULL, PRIMARY KEY (points, start_s)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX covered_end ON covered (points, end_s);
+CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+"""
+
+_MOST_REFUSED_BYTES: Final = 64 << 20
+
+
+LedgerError = sqlite3.Error
+"""What the ledger raises when the disk or the file fails; nothing of the transaction is kept."""
+
+
+class LedgerFault(MillgateError):
+    """The ledger cannot be used."""
+
+
+class SlotTaken(MillgateError):
+    """A point's slot has a value already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Where a chain stands.
+
+    Attributes:
+        agent: the agent's id in the ledger.
+        next: the sequence that comes next.
+        digest: hash of the message before it.
+        receipt: the newest signed receipt; empty before the first.
+    """
+
+    agent: int
+    next: int
+    digest: bytes
+    receipt: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A batch in the ledger."""
+
+    id: int
+    agent: int
+    stream: int
+    digest: bytes
+    sheet: bytes
+    start_s: int
+    end_s: int
+    sealed: bytes
+
+
+Open = Callable[[Kept], Sequence[tuple[int, Block]]]
+"""Opens a kept batch: its slot length in seconds with each of its blocks."""
+
+
+class Ledger:
+    """One connection to the ledger file; each thread that writes or reads has its own."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._points: dict[int, dict[bytes, tuple[int, list[int]]]] = {}
+        self._lock = threading.Lock()
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._prepare()
+        except sqlite3.Error as error:
+            raise LedgerFault(
+                tr("the ledger cannot be opened", "无法打开账本"),
+                where=str(path),
+                remedy=tr(
+                    f"check disk and permissions ({type(error).__name__}); restore it from a backup "
+                    "if it is damaged: agents can send again what they keep",
+                    f"请检查磁盘与权限（{type(error).__name__}）；若已损坏请从备份恢复，代理程序可补发其留存",
+                ),
+            ) from None
+
+    def _prepare(self) -> None:
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.execute("PRAGMA busy_timeout=10000")
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
+            self._db.executescript(
+                f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={_SCHEMA_VERSION}; COMMIT;"
+            )
+        elif version != _SCHEMA_VERSION:
+            raise sqlite3.DatabaseError
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing."""
+        with self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                # What was learnt inside is gone with it.
+                self._points.clear()
+                raise
+            self._db.execute("COMMIT")
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Undo what happens inside when it raises, and nothing else; within a transaction."""
+        self._db.execute("SAVEPOINT attempt")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK TO attempt")
+            self._points.clear()
+            raise
+        finally:
+            self._db.execute("RELEASE attempt")
+
+    # Writing.
+
+    def chain(self, header: Header) -> Chain:
+        """Return where the message's chain stands; a new one stands at its genesis."""
+        address = header.address
+        agent = self._agent(address)
+        row = self._db.execute(
+            "SELECT next, digest, receipt FROM chain WHERE agent=? AND epoch=? AND stream=?",
+            (agent, header.epoch, header.stream),
+        ).fetchone()
+        if row is None:
+            return Chain(agent, 0, genesis(address, header.epoch, header.stream), b"")
+        return Chain(agent, *row)
+
+    def _agent(self, address: Address) -> int:
+        row = self._db.execute(
+            "SELECT id FROM agent WHERE factory=? AND agent=?", (address.factory, address.agent)
+        ).fetchone()
+        if row is not None:
+            return int(row[0])
+        return int(
+            self._db.execute(
+                "INSERT INTO agent (factory, agent) VALUES (?,?)", (address.factory, address.agent)
+            ).lastrowid
+            or 0
+        )
+
+    def digest_at(self, agent: int, header: Header) -> bytes:
+        """Return the hash of the message known at a place of a chain; empty when there is none."""
+        place = (agent, header.epoch, header.stream, header.sequence)
+        for table in ("batch", "refused"):
+            row = self._db.execute(
+                f"SELECT digest FROM {table} WHERE agent=? AND epoch=? AND stream=? AND sequence=?",  # noqa: S608 - one of two constants
+                place,
+            ).fetchone()
+            if row is not None:
+                return bytes(row[0])
+        return b""
+
+    def keep(
+        self, agent: int, header: Header, digest: bytes, sealed: bytes, cells: int, now_s: int
+    ) -> int:
+        """Keep a batch, or a sheet's message with 0 cells; return its id."""
+        cursor = self._db.execute(
+            "INSERT INTO batch (agent, epoch, stream, sequence, digest, sheet, start_s, end_s,"
+            " received_s, cells, sealed) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+            (
+                agent,
+                header.epoch,
+                header.stream,
+                header.sequence,
+                digest,
+                header.sheet_hash,
+                *header.window,
+                now_s,
+                cells,
+                sealed,
+            ),
+        )
+        self._advance(agent, header, digest)
+        return int(cursor.lastrowid or 0)
+
+    def refuse(
+        self, agent: int, header: Header, digest: bytes, sealed: bytes, code: int, now_s: int
+    ) -> None:
+        """Keep a refused message apart, its bytes within a bound, and let the chain go on."""
+        kept = self._db.execute("SELECT COALESCE(SUM(LENGTH(sealed)),0) FROM refused").fetchone()[0]
+        room = kept + len(sealed) <= _MOST_REFUSED_BYTES
+        self._db.execute(
+            "INSERT OR IGNORE INTO refused VALUES (?,?,?,?,?,?,?,0,?)",
+            (
+                agent,
+                header.epoch,
+                header.stream,
+                header.sequence,
+                digest,
+                code,
+                now_s,
+                sealed if room else b"",
+            ),
+        )
+        self._advance(agent, header, digest)
+
+    def _advance(self, agent: int, header: Header, digest: bytes) -> None:
+        self._db.execute(
+            "INSERT INTO chain VALUES (?,?,?,?,?,x'') ON CONFLICT (agent, epoch, stream)"
+            " DO UPDATE SET next=excluded.next, digest=excluded.digest",
+            (agent, header.epoch, header.stream, header.sequence + 1, digest),
+        )
+
+    def declare(self, agent: int, header: Header, gaps: Sequence[Gap]) -> None:
+        """Note which refused messages the agent has declared as gaps."""
+        self._db.executemany(
+            "UPDATE refused SET declared=1 WHERE agent=? AND epoch=? AND stream=?"
+            " AND sequence BETWEEN ? AND ?",
+            [(agent, header.epoch, header.stream, gap.first, gap.last) for gap in gaps],
+        )
+
+    def keep_sheet(self, agent: int, sheet: bytes, version: int, signed: bytes, now_s: int) -> None:
+        """Keep a verified release sheet."""
+        self._db.execute(
+            "INSERT OR IGNORE INTO sheet VALUES (?,?,?,?,?)", (sheet, agent, version, now_s, signed)
+        )
+
+    def cover(self, agent: int, window_s: int, block: Block, opened: "Overlap") -> None:
+        """Mark the time that a block covers for its points.
+
+        Raises:
+            SlotTaken: when one of its values is for a slot that has a value already.
+        """
+        start, end = block.slot * window_s, (block.slot + block.rows) * window_s
+        own, related = self._point_set(agent, block.numbers)
+        if any(self._overlaps(points, start, end) for points in related):
+            opened.check(agent, window_s, block)
+        self._extend(own, start, end)
+
+    def _point_set(self, agent: int, numbers: Ints) -> tuple[int, list[int]]:
+        """Return the id of a set of points, and the ids of all sets that share a point with it."""
+        raw = numbers.astype(np.int64).tobytes()
+        known = self._points.setdefault(agent, {})
+        if raw not in known:
+            self._db.execute(
+                "INSERT OR IGNORE INTO points (agent, hash, numbers) VALUES (?,?,?)",
+                (agent, hashlib.sha256(raw).digest(), raw),
+            )
+            rows = self._db.execute(
+                "SELECT id, numbers FROM points WHERE agent=?", (agent,)
+            ).fetchall()
+            known.clear()
+            for row_id, row_raw in rows:
+                mine = np.frombuffer(row_raw, np.int64)
+                related = [r[0] for r in rows if np.isin(mine, np.frombuffer(r[1], np.int64)).any()]
+                known[row_raw] = (row_id, related)
+        return known[raw]
+
+    def _overlaps(self, points: int, start: int, end: int) -> bool:
+        row = self._db.execute(
+            "SELECT 1 FROM covered WHERE points=? AND end_s>? AND start_s<? LIMIT 1",
+            (points, start, end),
+        ).fetchone()
+        return row is not None
+
+    def _extend(self, points: int, start: int, end: int) -> None:
+        """Add a range, joined with all that it touches, so that the table stays small."""
+        touching = self._db.execute(
+            "SELECT start_s, end_s FROM covered WHERE points=? AND end_s>=? AND start_s<=?",
+            (points, start, end),
+        ).fetchall()
+        low = min([start, *(row[0] for row in touching)])
+        high = max([end, *(row[1] for row in touching)])
+        self._db.executemany(
+            "DELETE FROM covered WHERE points=? AND start_s=?",
+            [(points, row[0]) for row in touching],
+        )
+        self._db.execute("INSERT INTO covered VALUES (?,?,?)", (points, low, high))
+
+    def answer(self, agent: int, heads: Sequence[Head], receipt: bytes) -> None:
+        """Note the receipt that was signed for these heads; replays get the same."""
+        self._db.executemany(
+            "UPDATE chain SET receipt=? WHERE agent=? AND epoch=? AND stream=?",
+            [(receipt, agent, head.epoch, head.stream) for head in heads],
+        )
+
+    def undeclared(self, agent: int, limit: int) -> tuple[Refused, ...]:
+        """Return refused messages that the agent has not declared yet."""
+        rows = self._db.execute(
+            "SELECT epoch, stream, sequence, digest, code FROM refused"
+            " WHERE agent=? AND declared=0 ORDER BY epoch, stream, sequence LIMIT ?",
+            (agent, limit),
+        )
+        return tuple(Refused(Head(*row[:4]), row[4]) for row in rows)
+
+    def count(self, counts: Counter[str]) -> None:
+        """Add to durable counters."""
+        self._db.executemany(
+            "INSERT INTO counter VALUES (?,?) ON CONFLICT (name)"
+            " DO UPDATE SET value=value+excluded.value",
+            list(counts.items()),
+        )
+
+    # Reading.
+
+    def sheet(self, agent: int, sheet_hash: bytes) -> bytes | None:
+        """Return a signed sheet."""
+        row = self._db.execute(
+            "SELECT signed FROM sheet WHERE agent=? AND hash=?", (agent, sheet_hash)
+        ).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def newest_version(self, agent: int) -> int:
+        """Return the newest policy version that a sheet of this agent was for; 0 for none."""
+        row = self._db.execute("SELECT MAX(version) FROM sheet WHERE agent=?", (agent,)).fetchone()
+        return int(row[0] or 0)
+
+    def batches(self, after_id: int, limit: int) -> list[Kept]:
+        """Return batches with values in the order they were kept."""
+        rows = self._db.execute(
+            "SELECT id, agent, stream, digest, sheet, start_s, end_s, sealed FROM batch"
+            " WHERE id>? AND cells>0 ORDER BY id LIMIT ?",
+            (after_id, limit),
+        )
+        return [Kept(*row) for row in rows]
+
+    def has_batches(self, agent: int, up_to: int) -> bool:
+        """Tell whether an agent has a batch with values whose id is at most `up_to`."""
+        row = self._db.execute(
+            "SELECT 1 FROM batch WHERE agent=? AND id<=? AND cells>0 LIMIT 1", (agent, up_to)
+        ).fetchone()
+        return row is not None
+
+    def overlapping(self, agent: int, start_s: int, end_s: int) -> list[Kept]:
+        """Return an agent's batches that touch a window."""
+        rows = self._db.execute(
+            "SELECT id, agent, stream, digest, sheet, start_s, end_s, sealed FROM batch"
+            " WHERE agent=? AND end_s>? AND start_s<? AND cells>0 ORDER BY id",
+            (agent, start_s, end_s),
+        )
+        return [Kept(*row) for row in rows]
+
+    def address(self, agent: int) -> Address:
+        """Return an agent's address."""
+        row = self._db.execute("SELECT factory, agent FROM agent WHERE id=?", (agent,)).fetchone()
+        return Address(*row)
+
+    def agents(self) -> dict[Address, int]:
+        """Return all agents that ever sent something valid."""
+        rows = self._db.execute("SELECT factory, agent, id FROM agent")
+        return {Address(row[0], row[1]): row[2] for row in rows}
+
+    def totals(self, agent: int) -> tuple[int, int, int, int | None, int | None]:
+        """Return batches, values, refused batches, newest receive time and newest slot end (s)."""
+        kept = self._db.execute(
+            "SELECT COUNT(*), COALESCE(SUM(cells),0), MAX(received_s), MAX(end_s) FROM batch"
+            " WHERE agent=? AND cells>0",
+            (agent,),
+        ).fetchone()
+        refused = self._db.execute(
+            "SELECT COUNT(*) FROM refused WHERE agent=?", (agent,)
+        ).fetchone()[0]
+        return kept[0], kept[1], refused, kept[2], kept[3]
+
+    def sheets(self, agent: int) -> list[tuple[bytes, int, bytes]]:
+        """Return (hash, received_s, signed) of an agent's sheets, newest version first."""
+        return self._db.execute(
+            "SELECT hash, received_s, signed FROM sheet WHERE agent=? ORDER BY version DESC,"
+            " received_s DESC LIMIT 16",
+            (agent,),
+        ).fetchall()
+
+    def counters(self) -> dict[str, int]:
+        """Return the durable counters."""
+        return dict(self._db.execute("SELECT name, value FROM counter ORDER BY name").fetchall())
+
+
+class Overlap:
+    """Looks whether a block that overlaps covered time only fills what was missing."""
+
+    def __init__(self, ledger: Ledger, open_blocks: Open) -> None:
+        self._ledger = ledger
+        self._open = open_blocks
+
+    def check(self, agent: int, window_s: int, block: Block) -> None:
+        """Raise SlotTaken when a cell has a value here and there."""
+        taken = np.zeros(block.mantissa.shape, np.bool_)
+        start, end = block.slot * window_s, (block.slot + block.rows) * window_s
+        for kept in self._ledger.overlapping(agent, start, end):
+            for old_window_s, old in self._open(kept):
+                taken |= _filled(block, window_s, old, old_window_s)
+        if (taken & (block.quality != NO_VALUE)).any():
+            raise SlotTaken("a slot has a value already")
+
+
+def _filled(block: Block, window_s: int, old: Block, old_window_s: int) -> Flags:
+    """Return which cells of `block` overlap in time with a value of the same point in `old`."""
+    found = np.zeros(block.mantissa.shape, np.bool_)
+    _, mine, theirs = np.intersect1d(
+        block.numbers, old.numbers, assume_unique=True, return_indices=True
+    )
+    if not len(mine):
+        return found
+    starts = (block.slot + np.arange(block.rows)) * window_s
+    old_starts = (old.slot + np.arange(old.rows)) * old_window_s
+    touches = (starts[:, None] < old_starts + old_window_s) & (
+        starts[:, None] + window_s > old_starts
+    )
+    values = old.quality[:, theirs] != NO_VALUE
+    found[:, mine] = (touches.astype(np.int64) @ values.astype(np.int64)) > 0
+    return found

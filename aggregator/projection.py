@@ -1,0 +1,189 @@
+"""The projection: from the ledger to the stores, with a cursor of its own.
+
+Series are a pure function of the ledger, the factor sets and this code, so everything can be
+written again at any time: rows have the same keys and replace themselves. A slow or lost store
+delays series, never receipts.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Final
+
+from aggregator.config import Factory
+from aggregator.factors import Factors
+from aggregator.inbox import Opener
+from aggregator.ledger import Kept, Ledger
+from aggregator.series import carbon, future_factory
+from aggregator.series.slots import ReleasedSlots, merge
+from aggregator.stores import SeriesBlock, Store
+from protocols.errors import MillgateError
+from protocols.topics import Address
+
+_BATCHES: Final = 64
+_VERSION: Final = 1
+
+_log = logging.getLogger(__name__)
+
+
+Names = dict[str, list[str]]
+"""By an agent's number in the ledger: its enterprise and site when its rows were written."""
+
+
+@dataclass(slots=True)
+class Position:
+    """How far the ledger has been projected.
+
+    Attributes:
+        batch: the last projected batch.
+        rules: fingerprint of what else decides about rows.
+        names: under which names rows were written.
+    """
+
+    batch: int = 0
+    rules: str = ""
+    names: Names = field(default_factory=dict)
+
+
+class Cursor:
+    """Keeps the position in a small file, written atomically."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self) -> Position:
+        """Return the position; the very beginning when there is none."""
+        try:
+            found = json.loads(self._path.read_text(encoding="utf-8"))
+            return Position(int(found["batch"]), str(found["rules"]), dict(found["names"]))
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return Position()
+
+    def write(self, position: Position) -> None:
+        """Note the position."""
+        part = self._path.with_name(f".{self._path.name}.part")
+        with part.open("w", encoding="utf-8") as file:
+            json.dump(asdict(position), file, ensure_ascii=False)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(self._path)
+
+
+class Projection:
+    """Writes series; all calls come from one thread at a time."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        opener: Opener,
+        stores: Mapping[str, Store],
+        factors: Factors,
+        factories: Callable[[], Mapping[Address, Factory]],
+        cursor: Cursor,
+        rules: str,
+    ) -> None:
+        self._ledger = ledger
+        self._opener = opener
+        self._stores = stores
+        self._factors = factors
+        self._factories = factories
+        self._cursor = cursor
+        self._rules = hashlib.sha256(f"{_VERSION}/{rules}".encode()).hexdigest()
+        self._names: dict[int, Factory] = {}
+
+    def step(self) -> int:
+        """Project the next batches; return how many there were.
+
+        Raises:
+            StoreUnavailable: nothing is lost; call again later.
+        """
+        position = self._refreshed()
+        batches = self._ledger.batches(position.batch, _BATCHES)
+        if not batches:
+            return 0
+        for bucket, blocks in self.blocks(batches).items():
+            self._stores[bucket].write(blocks)
+        position.batch = batches[-1].id
+        self._cursor.write(position)
+        return len(batches)
+
+    def _refreshed(self) -> Position:
+        """Return where to go on; the very beginning when rows must be written anew.
+
+        That is when the rules or a name have changed, or a factory is known (again) of which
+        batches were passed over.
+        """
+        position = self._cursor.read()
+        factories = self._factories()
+        self._names = {
+            number: factories[address]
+            for address, number in self._ledger.agents().items()
+            if address in factories
+        }
+        names: Names = {str(n): [one.enterprise, one.site] for n, one in self._names.items()}
+        new = [number for number in names if number not in position.names]
+        stale = (
+            position.rules != self._rules
+            or any(names.get(number, old) != old for number, old in position.names.items())
+            or any(self._ledger.has_batches(int(number), position.batch) for number in new)
+        )
+        if stale:
+            if position.batch:
+                _log.info("series are written anew from the ledger: rules or names have changed")
+            self.clear()
+            position = Position(rules=self._rules)
+        position.names |= names
+        if stale or new:
+            self._cursor.write(position)
+        return position
+
+    def clear(self) -> None:
+        """Remove all series."""
+        for module in (future_factory, carbon):
+            for measurement in module.MEASUREMENTS:
+                self._stores[module.BUCKET].delete(measurement)
+
+    def step(self) -> int:
+        """Project the next batches; return how many there were.
+
+        Raises:
+            StoreUnavailable: nothing is lost; call again later.
+        """
+        after, _ = self._cursor.read()
+        batches = self._ledger.batches(after, _BATCHES)
+        if not batches:
+            return 0
+        for bucket, blocks in self.blocks(batches).items():
+            self._stores[bucket].write(blocks)
+        self._cursor.write(batches[-1].id, self._rules)
+        return len(batches)
+
+    def blocks(self, batches: Sequence[Kept]) -> dict[str, list[SeriesBlock]]:
+        """Return what batches mean, by bucket."""
+        factory: list[SeriesBlock] = []
+        emission: list[SeriesBlock] = []
+        for kept in batches:
+            for slots in self._released(kept):
+                factory += future_factory.project(slots)
+                emission += carbon.project(slots, self._factors)
+        return {future_factory.BUCKET: merge(factory), carbon.BUCKET: merge(emission)}
+
+    def _released(self, kept: Kept) -> Iterator[ReleasedSlots]:
+        known = self._opener.sheet(kept.agent, kept.sheet)
+        name = self._names.get(kept.agent)
+        if known is None or name is None:
+            return
+        terms = known.streams[kept.stream]
+        try:
+            opened = self._opener.blocks(kept)
+        except MillgateError as fault:
+            # It was opened before it was kept, so this is a damaged ledger or a changed key.
+            _log.error("batch %d of the ledger cannot be opened: %s", kept.id, fault.what)
+            return
+        for window_s, block in opened:
+            points = tuple(terms.points[at] for at in terms.places(block.numbers).tolist())
+            yield ReleasedSlots(name.enterprise, name.site, window_s, points, block)

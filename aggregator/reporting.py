@@ -1,0 +1,98 @@
+"""What the API tells of factories: read from the ledger, in public words."""
+
+import threading
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from pathlib import Path
+
+from aggregator.api.knowledge import Arrival, ReleasedPoint, Sheet
+from aggregator.config import Factory
+from aggregator.ledger import Ledger
+from protocols.frame import SECOND
+from protocols.topics import Address
+from protocols.vocabulary.purposes import PURPOSES
+from security.policy.bundle import read_sheet
+from security.policy.compiled import ReleaseSheet, SheetPoint
+
+_PURPOSE_NAMES = {code: name for name, code in PURPOSES.items()}
+
+
+class Reporter:
+    """Answers `Knowledge` from the ledger file, with a connection of its own."""
+
+    def __init__(
+        self,
+        path: Path,
+        factories: Callable[[], Mapping[Address, Factory]],
+        online: Mapping[Address, bool],
+    ) -> None:
+        self._ledger = Ledger(path)
+        self._factories = factories
+        self._online = online
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._ledger.close()
+
+    def arrivals(self) -> list[Arrival]:
+        """Return all agents known, by name."""
+        with self._lock:
+            ids = self._ledger.agents()
+            found = [
+                self._arrival(address, factory, ids.get(address))
+                for address, factory in self._factories().items()
+            ]
+        return sorted(found, key=lambda arrival: arrival.name)
+
+    def _arrival(self, address: Address, factory: Factory, agent: int | None) -> Arrival:
+        batches, values, refused, received_s, end_s = (
+            self._ledger.totals(agent) if agent is not None else (0, 0, 0, None, None)
+        )
+        return Arrival(
+            factory=address.factory.hex(),
+            agent=address.agent.hex(),
+            name=factory.enterprise,
+            online=self._online.get(address),
+            last_received_ns=None if received_s is None else received_s * SECOND,
+            last_slot_end_ns=None if end_s is None else end_s * SECOND,
+            batches=batches,
+            values=values,
+            refused=refused,
+            sheets=self._sheets(agent, factory) if agent is not None else (),
+        )
+
+    def _sheets(self, agent: int, factory: Factory) -> tuple[Sheet, ...]:
+        card = factory.card
+        found = []
+        for sheet_hash, received_s, signed in self._ledger.sheets(agent):
+            sheet = read_sheet(signed, card.officers, card.threshold).sheet
+            found.append(_sheet(sheet_hash, received_s, sheet))
+        return tuple(found)
+
+
+def _sheet(sheet_hash: bytes, received_s: int, sheet: ReleaseSheet) -> Sheet:
+    windows = {stream.id: stream.window_s for stream in sheet.streams}
+    return Sheet(
+        hash=sheet_hash.hex(),
+        policy_version=sheet.policy_version,
+        purpose=_PURPOSE_NAMES.get(sheet.purpose, str(sheet.purpose)),
+        right=sheet.right,
+        valid_until_ns=sheet.valid_until * SECOND,
+        received_ns=received_s * SECOND,
+        points=tuple(_point(p, windows[p.stream], sheet.retention_days) for p in sheet.points),
+    )
+
+
+def _point(point: SheetPoint, window_s: int, retention_days: int) -> ReleasedPoint:
+    resolution = format(Decimal(point.step).scaleb(point.exponent), "f")
+    return ReleasedPoint(
+        number=point.number,
+        equipment=point.equipment,
+        measurand=point.measurand + (f":{point.part}" if point.part else ""),
+        unit=point.unit,
+        aggregate=point.aggregate,
+        window_s=float(window_s),
+        resolution=resolution,
+        retention_days=retention_days,
+    )

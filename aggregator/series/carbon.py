@@ -1,0 +1,103 @@
+"""Carbon series: `ce_activity` and `ce_emission`.
+
+Emission = activity x factor (GHG Protocol; GB/T 32150): computed in whole numbers and rounded once,
+to the nearest float64, never before summing. What has no factor has no emission, not 0.
+"""
+
+from collections.abc import Iterator
+from decimal import Decimal
+
+import numpy as np
+
+from aggregator.factors import Chosen, Factors
+from aggregator.series.future_factory import value_fields
+from aggregator.series.slots import ReleasedSlots
+from aggregator.stores import SeriesBlock
+from protocols.frame import Flags, Floats, Ints
+from protocols.vocabulary.measurands import MEASURANDS
+
+BUCKET = "carbon_emission"
+MEASUREMENTS = ("ce_activity", "ce_emission")
+
+_PURCHASED = {"energy.active_import": "2"}
+_COUNTED_ROLES = ("", "main")
+
+
+def project(slots: ReleasedSlots, factors: Factors) -> Iterator[SeriesBlock]:
+    """Yield the series blocks of released slots.
+
+    Purchased electricity is scope 2. Sub-meters, self-use and export count nowhere here, since
+    the main meter already has them.
+    """
+    for column, point in enumerate(slots.points):
+        scope = _PURCHASED.get(point.measurand)
+        if scope is None or point.role not in _COUNTED_ROLES:
+            continue
+        rows = slots.has_value(column)
+        if rows.any():
+            medium = MEASURANDS[point.measurand].medium
+            yield _activity(slots, column, rows, medium, scope)
+            yield from _emissions(slots, column, rows, medium, factors)
+
+
+def _activity(
+    slots: ReleasedSlots, column: int, rows: Flags, medium: str, scope: str
+) -> SeriesBlock:
+    point = slots.points[column]
+    fields = value_fields(slots, column, "activity")
+    fields["unit"] = [point.unit] * len(slots.starts[rows])
+    key = slots.key(
+        "ce_activity", point.equipment, medium=medium, scope=scope, source_id=point.equipment
+    )
+    return SeriesBlock(key, slots.starts[rows], fields)
+
+
+def _emissions(
+    slots: ReleasedSlots, column: int, rows: Flags, medium: str, factors: Factors
+) -> Iterator[SeriesBlock]:
+    starts = slots.starts[rows]
+    years = starts.astype("datetime64[ns]").astype("datetime64[Y]").astype(np.int64) + 1970
+    for year in np.unique(years).tolist():
+        chosen = factors.choose(medium, year)
+        if chosen is not None:
+            yield _emission(slots, column, rows, years == year, chosen)
+
+
+def _emission(
+    slots: ReleasedSlots, column: int, rows: Flags, of_year: Flags, chosen: Chosen
+) -> SeriesBlock:
+    point = slots.points[column]
+    mantissa = slots.block.mantissa[rows, column][of_year]
+    fields = value_fields(slots, column, "co2e_kg")
+    kept = {
+        name: [item for item, take in zip(values, of_year, strict=True) if take]
+        if isinstance(values, list)
+        else values[of_year]
+        for name, values in fields.items()
+    }
+    kept["co2e_kg"] = exact_product(mantissa, point.exponent, chosen.factor.value)
+    kept["factor_value"] = np.full(len(mantissa), float(chosen.factor.value))
+    kept["factor_unit"] = [chosen.set.unit] * len(mantissa)
+    kept["factor_grade"] = [chosen.factor.grade] * len(mantissa)
+    key = slots.key(
+        "ce_emission",
+        point.equipment,
+        scope=str(chosen.set.scope),
+        method=chosen.set.method,
+        medium=chosen.set.medium,
+        gas=chosen.set.gas,
+        factor_id=chosen.id,
+    )
+    return SeriesBlock(key, slots.starts[rows][of_year], kept)
+
+
+def exact_product(mantissa: Ints, exponent: int, factor: Decimal) -> Floats:
+    """Return mantissa x 10**exponent x factor, each the nearest float64 to the exact product."""
+    sign, digits, factor_exponent = factor.as_tuple()
+    whole = int("".join(map(str, digits))) * (-1 if sign else 1)
+    power = exponent + int(factor_exponent)
+    largest = int(np.abs(mantissa).max(initial=0)) * abs(whole)
+    if largest < 1 << 53 and -22 <= power <= 22:
+        product = (mantissa * whole).astype(np.float64)
+        return product / 10.0**-power if power < 0 else product * 10.0**power
+    return np.array([float(Decimal(m * whole).scaleb(power)) for m in mantissa.tolist()])

@@ -1,0 +1,1 @@
+"""Emission factors, one TOML file per publication and data year."""
