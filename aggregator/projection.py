@@ -147,21 +147,6 @@ class Projection:
             for measurement in module.MEASUREMENTS:
                 self._stores[module.BUCKET].delete(measurement)
 
-    def step(self) -> int:
-        """Project the next batches; return how many there were.
-
-        Raises:
-            StoreUnavailable: nothing is lost; call again later.
-        """
-        after, _ = self._cursor.read()
-        batches = self._ledger.batches(after, _BATCHES)
-        if not batches:
-            return 0
-        for bucket, blocks in self.blocks(batches).items():
-            self._stores[bucket].write(blocks)
-        self._cursor.write(batches[-1].id, self._rules)
-        return len(batches)
-
     def blocks(self, batches: Sequence[Kept]) -> dict[str, list[SeriesBlock]]:
         """Return what batches mean, by bucket."""
         factory: list[SeriesBlock] = []
