@@ -17,7 +17,7 @@ from protocols.language import tr
 from simulators.mbap import ModbusServer
 from simulators.minute import MINUTE
 from simulators.modbus_server import PlantMeter
-from simulators.plant import Plant
+from simulators.plant import ROLLOVER, Plant
 from simulators.recording import Recording
 from simulators.replay import ReplayMeter, readings
 from simulators.truth import TruthFile, known_plant
@@ -56,7 +56,7 @@ def choose_plant(
         raise MillgateError(
             tr("does not fit the energy register", "超出电量寄存器范围"),
             where="--energy-start",
-            remedy="0 … 4294967295",
+            remedy=f"0 … {ROLLOVER - 1}",
         ) from None
 
 

@@ -36,6 +36,7 @@ class EmbeddedBroker:
         self._broker: Broker | None = None
         self._server: asyncio.Server | None = None
         self._clients: set[asyncio.StreamWriter] = set()
+        self._alone = asyncio.Event()
 
     @property
     def url(self) -> str:
@@ -82,6 +83,8 @@ class EmbeddedBroker:
                 for client in self._clients:
                     client.transport.abort()
                 await self._server.wait_closed()
+                if self._clients:
+                    await self._alone.wait()
         except TimeoutError as late:
             raise MillgateError(
                 tr("the broker did not stop in time", "代理未能按时停止"), where=self.url
@@ -91,10 +94,13 @@ class EmbeddedBroker:
         if self._broker is None:
             return
         self._clients.add(writer)
+        self._alone.clear()
         try:
             await self._broker.stream_connected(reader, writer, _LISTENER)
         finally:
             self._clients.discard(writer)
+            if not self._clients:
+                self._alone.set()
 
 
 def _config() -> BrokerConfig:

@@ -57,8 +57,14 @@ def readings(recording: Recording, energy_start: int = 0) -> list[Reading]:
     """Return one reading more than the recording has rows.
 
     Raises:
-        MillgateError: when a power or a time does not fit its register.
+        MillgateError: when a counter, a power or a time does not fit its register.
     """
+    if not 0 <= energy_start < ROLLOVER:
+        raise MillgateError(
+            tr("does not fit the energy register", "超出电量寄存器范围"),
+            where="--energy-start",
+            remedy=f"0 … {ROLLOVER - 1}",
+        )
     seconds, begin = recording.interval_ns // SECOND, recording.first_ns // SECOND
     rows = len(recording.counts)
     if begin < 0 or begin + rows * seconds >= ROLLOVER:
