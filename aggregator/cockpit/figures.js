@@ -107,9 +107,11 @@ function carbonOf(series) {
 }
 
 function factorText(id, fields) {
-  const factor = t("factor", { id, value: number(fields.factor_value, 6), unit: fields.factor_unit ?? "" });
+  const words = [t("factor", { id, value: number(fields.factor_value, 6), unit: fields.factor_unit ?? "" })];
   const year = fields.factor_year ?? /(?:19|20)\d\d/.exec(id)?.[0];
-  return year ? t("factorYear", { factor, year: String(year) }) : factor;
+  if (year) words.push(t("factorYear", { year: String(year) }));
+  if (fields.factor_grade) words.push(t("factorGrade", { grade: fields.factor_grade }));
+  return words.join(" · ");
 }
 
 function otherOf(series) {

@@ -36,7 +36,7 @@ const MOST_BARS = 100;
  * @property {string} place factory and site
  * @property {Series[]} energy
  * @property {Series[]} states
- * @property {Series[]} readings
+ * @property {Series[]} readings those that no energy series shows already
  * @property {Series[]} activities those without an energy series of their medium
  * @property {Series[]} emissions
  * @property {Series[]} others
@@ -71,12 +71,17 @@ function assemble({ key, name, place, series }) {
   return {
     key, name, place, energy,
     states: of("ff_equipment_state"),
-    readings: of("ff_reading"),
+    readings: of("ff_reading").filter((each) => !(energy.length && isEnergy(each))),
     activities: of("ce_activity").filter((each) => !media.has(each.tags.medium)),
     emissions: of("ce_emission"),
     others: series.filter((each) => !KNOWN.has(each.measurement)).sort(byTags),
     ...newestOf(series),
   };
+}
+
+/** Such a reading shows again what the energy series shows. */
+function isEnergy(reading) {
+  return /^(?:energy\.active_|gas\.)/.test(reading.tags.measurand ?? "");
 }
 
 function newestOf(series) {

@@ -81,7 +81,7 @@ function factsOf(sheet, until, nowMs) {
   const fact = (key, value, title = "") =>
     h("div", {}, h("dt", {}, t(key)), h("dd", title ? { title } : {}, value));
   return [
-    fact("purpose", sheet.purpose || t("noData")),
+    fact("purpose", term("purpose", sheet.purpose) || t("noData")),
     fact("right", sheet.right || t("noData")),
     fact("policyVersion", String(sheet.policy_version)),
     fact("validUntil", date(until)),
@@ -100,7 +100,8 @@ function tableOf(sheet, most) {
 
 function measurandText(point) {
   const [name, state] = point.measurand.split(":");
-  const which = state === undefined ? [] : [Object.hasOwn(STATES, state) ? t(`state.${STATES[state]}`) : state];
+  const part = Object.hasOwn(STATES, state) ? t(`state.${STATES[state]}`) : term("part", state ?? "");
+  const which = state === undefined ? [] : [part];
   const words = h("span", {}, [term("measurand", name), ...which].join(" · "));
   return h("span.measurand", {}, words, h("code", {}, point.measurand));
 }

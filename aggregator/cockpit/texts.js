@@ -74,7 +74,8 @@ const TEXTS = {
   carbonOf: ["Carbon · scope {scope}", "碳排放 · 范围{scope}"],
   activityOf: ["Activity · {medium}", "活动数据 · {medium}"],
   factor: ["factor {id} · {value} {unit}", "因子 {id} · {value} {unit}"],
-  factorYear: ["{factor} · data of {year}", "{factor} · {year} 年数据"],
+  factorYear: ["data of {year}", "{year} 年数据"],
+  factorGrade: ["grade {grade}", "等级 {grade}"],
   perStep: ["{name}, {unit} per {step}", "{name}，{unit}／{step}"],
   cumulated: ["Carbon cumulated, kg CO₂e", "累计碳排放，kg CO₂e"],
   stateShare: ["Machine state, share of each {step}", "设备状态，每 {step} 内占比"],
@@ -117,6 +118,12 @@ const TEXTS = {
   "quality.ESTIMATED": ["estimated", "估算"],
   "quality.PARTIAL": ["partial", "不完整"],
   "quality.BAD": ["bad", "不可用"],
+
+  "purpose.industrial-brain": ["industrial brain", "产业大脑"],
+  "purpose.future-factory": ["future factory", "未来工厂"],
+  "purpose.carbon-emission": ["carbon emission", "碳排放"],
+  "purpose.energy-statistics": ["energy statistics", "能源统计"],
+  "part.end": ["state at the slot's end", "时段末状态"],
 
   "aggregate.last": ["last value", "末值"],
   "aggregate.delta": ["difference", "差值"],

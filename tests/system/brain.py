@@ -20,12 +20,12 @@ AGENT = "1f0a77c3e5b24d90"
 NAME = "秀洲一号厂"
 START_NS = 1_767_600_000 * SECOND  # 2026-01-05T08:00:00Z
 WINDOW_S = 5
-FACTOR = "grid-zj-2022"
+FACTOR = "cn-electricity-2022/CN-ZJ"
 FACTOR_VALUE = 0.5153
 ENERGY = SeriesKey.of(
     "ff_energy",
     {
-        "enterprise_id": FACTORY,
+        "enterprise_id": NAME,
         "site_id": "jx",
         "equipment_id": "meter-1",
         "medium": "Electricity",
@@ -35,10 +35,10 @@ ENERGY = SeriesKey.of(
 STATE = SeriesKey.of(
     "ff_equipment_state",
     {
-        "enterprise_id": FACTORY,
+        "enterprise_id": NAME,
         "site_id": "jx",
         "equipment_id": "press-3",
-        "state_model": "machinery_item",
+        "state_model": "operating",
     },
 )
 _STATES = ("unknown", "run", "setup", "idle", "starved", "held", "fault", "planned_down", "off")
@@ -60,13 +60,14 @@ def point(number: int, equipment: str, measurand: str, unit: str, aggregate: str
 SHEET = Sheet(
     hash="9f2c4d1ab07e63588f1d5e0c9ab3427d6e10f5b8c7a4923d1e0f6b5a4c3d2e1f",
     policy_version=3,
-    purpose="能耗与碳排放核算 / energy and carbon accounting",
+    purpose="energy-statistics",
     right="DR-2026-0017",
     valid_until_ns=START_NS + 360 * 86400 * SECOND,
     received_ns=START_NS - 3600 * SECOND,
     points=(
         point(1, "meter-1", "energy.active_import", "kWh", "delta"),
         point(2, "meter-1", "power.active", "kW", "last"),
+        point(7, "press-3", "machine.state:end", "1", "state"),
         point(3, "press-3", "machine.state:run", "s", "state"),
         point(4, "press-3", "machine.state:idle", "s", "state"),
         point(5, "press-3", "machine.state:fault", "s", "state"),
@@ -143,10 +144,10 @@ def states_of(index: Ints) -> Ints:
 def series(index: Ints) -> list[SeriesBlock]:
     """Return what the projection would write for these slots."""
     time = START_NS + index * WINDOW_S * SECOND
-    here = {"enterprise_id": FACTORY, "site_id": "jx"}
+    here = {"enterprise_id": NAME, "site_id": "jx"}
     meter, press = here | {"equipment_id": "meter-1"}, here | {"equipment_id": "press-3"}
     energy, codes = energy_of(index), states_of(index)
-    window = np.full(len(index), float(WINDOW_S))
+    window = np.full(len(index), WINDOW_S, np.int64)
     common = {"window_s": window, "span_s": window}
     good = ["GOOD"] * len(index)
     seconds = {f"{name}_s": np.zeros(len(index)) for name in _STATES}
@@ -160,6 +161,11 @@ def series(index: Ints) -> list[SeriesBlock]:
     emission = {"method": "location", "gas": "CO2", "factor_id": FACTOR}
     return [
         SeriesBlock(ENERGY, time, {"energy": energy, "quality": good, **common}),
+        SeriesBlock(
+            SeriesKey.of("ff_reading", meter | {"measurand": "energy.active_import"}),
+            time,
+            {"value": energy, "quality": good, **common},
+        ),
         SeriesBlock(
             SeriesKey.of("ff_reading", meter | {"measurand": "power.active"}),
             time,
@@ -183,6 +189,7 @@ def series(index: Ints) -> list[SeriesBlock]:
                 "co2e_kg": energy * FACTOR_VALUE,
                 "factor_value": np.full(len(index), FACTOR_VALUE),
                 "factor_unit": ["kgCO2/kWh"] * len(index),
+                "factor_grade": ["S2"] * len(index),
                 "window_s": window,
             },
         ),

@@ -113,7 +113,9 @@ async def test_it_shows_what_the_brain_received_in_both_languages(
     english = (
         "What the brain received",
         "last batch 2 s ago",
-        "factor grid-zj-2022 · 0.5153 kgCO2/kWh · data of 2022",
+        "factor cn-electricity-2022/CN-ZJ · 0.5153 kgCO2/kWh · data of 2022 · grade S2",
+        "energy statistics",
+        "state at the slot's end",
         "What they withheld never came here: it is known only inside the factory.",
         "Active energy imported",
         "0.01 kWh",
@@ -123,7 +125,9 @@ async def test_it_shows_what_the_brain_received_in_both_languages(
     chinese = (
         "大脑收到了什么",
         "最近一批 2 秒前",
-        "因子 grid-zj-2022 · 0.5153 kgCO2/kWh · 2022 年数据",
+        "因子 cn-electricity-2022/CN-ZJ · 0.5153 kgCO2/kWh · 2022 年数据 · 等级 S2",
+        "能源统计",
+        "时段末状态",
         "未放行的数据从未到达此处，只有工厂内部知道。",
         "正向有功电能",
         "1,095 天",
