@@ -21,7 +21,7 @@ const COLUMNS = [
   ["equipmentColumn", (point) => point.equipment || t("noEquipment"), ""],
   ["measurand", measurandText, ""],
   ["unit", (point) => unitText(point.unit) || "–", ""],
-  ["sentAs", (point) => term("aggregate", point.aggregate), ""],
+  ["sentAs", (point) => term("aggregate", sentAs(point)), ""],
   ["slot", (point) => span(point.window_s), "num"],
   ["rounding", (point) => `${point.resolution} ${unitText(point.unit)}`.trim(), "num"],
   ["retention", (point) => t("days", { count: number(point.retention_days) }), "num"],
@@ -96,6 +96,11 @@ function tableOf(sheet, most) {
   const rows = sheet.points.slice(0, most).map((point) =>
     h("tr", {}, ...COLUMNS.map(([, text, kind]) => h("td", { class: kind }, text(point)))));
   return h("table", {}, h("thead", {}, head), h("tbody", {}, ...rows));
+}
+
+/** Of a state's parts all are durations but one: the state at the slot's end. */
+function sentAs(point) {
+  return point.measurand.endsWith(":end") ? "last" : point.aggregate;
 }
 
 function measurandText(point) {
