@@ -1,5 +1,6 @@
 """What is special about the store in InfluxDB: a network between, and servers that refuse."""
 
+import socket
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,6 +100,44 @@ def test_a_wrong_token_is_named_and_a_new_one_is_taken_up(
     store.close()
 
 
+def test_a_bucket_that_nobody_can_make_is_asked_for(influx: InfluxServer, store: Store) -> None:
+    influx.door.faults.unsupported = "CREATE"
+    with pytest.raises(StoreUnavailable, match="dbrp"):
+        store.write([block(key_of("a"))])
+    assert store.series() == []
+    influx.door.faults.unsupported = None
+    store.write([block(key_of("a"))])
+    assert store.series() == [key_of("a")]
+
+
+def test_a_database_that_is_written_but_cannot_be_read_is_not_called_empty(
+    influx: InfluxServer, store: Store
+) -> None:
+    store.write([block(key_of("a"))])
+    influx.door.faults.query = (404, "database not found")
+    with pytest.raises(StoreUnavailable, match="dbrp"):
+        store.count("ff_energy")
+
+
+def test_a_server_that_understands_no_query_is_told_so(influx: InfluxServer, store: Store) -> None:
+    store.write([block(key_of("a"))])
+    influx.door.faults.unsupported = "S"
+    for call in (lambda: store.newest(key_of("a")), lambda: store.count("ff_energy"), store.series):
+        with pytest.raises(StoreUnavailable, match="InfluxQL"):
+            call()
+
+
+def test_a_server_that_never_answers_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        store = Store(Config(url=url, timeout=SECOND // 5), "b")
+        with pytest.raises(StoreUnavailable, match="answer"):
+            store.write([block(key_of("a"))])
+        with pytest.raises(StoreUnavailable, match="answer"):
+            store.series()
+        store.close()
+
+
 def test_what_is_not_influxdb_is_told_so(influx: InfluxServer) -> None:
     store = Store(Config(url=f"{influx.url}/ping?x="), "b")
     with pytest.raises(StoreUnavailable, match=r"store\.url"):
@@ -185,6 +224,8 @@ def test_a_servers_own_limit_of_rows_hides_nothing(tmp_path: Path) -> None:
         store.write([block(key_of("a"), 1000)])
         assert len(store.query(key_of("a"), ["x"], 0, 2**62)) == 1000
         assert len(store.query_steps(key_of("a"), "x", T0, T0 + 1000, 2, "sum")) == 500
+        store.write([block(key_of(f"e{number:03d}", "many")) for number in range(200)])
+        assert store.series("many") == [key_of(f"e{number:03d}", "many") for number in range(200)]
         store.close()
 
 

@@ -144,6 +144,7 @@ class Store:
         Rows that have none of the fields are left out, as are fields without any value.
         """
         parts: list[Rows] = []
+        limit = max(limit, 0)
         with self._reading() as db:
             asked = self._fields(db, key, fields)
             for rows in self._pieces(db, key, asked, start_ns, end_ns):
@@ -208,32 +209,41 @@ class Store:
     def close(self) -> None:
         """Close the file; the next call would open it again."""
         self._file.close()
+        self._forget()
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         try:
             with self._file.writing() as db:
-                self._catalog.refresh(db)
+                self._refresh(db)
                 yield db
         except BaseException:
             # What was remembered may be of rows that are not there.
-            self._catalog.forget()
-            self._pending.forget()
+            self._forget()
             raise
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
         with self._file.reading() as db:
-            self._catalog.refresh(db)
+            self._refresh(db)
             yield db
+
+    def _refresh(self, db: sqlite3.Connection) -> None:
+        if self._catalog.refresh(db):
+            self._pending.forget()
+
+    def _forget(self) -> None:
+        self._catalog.forget()
+        self._pending.forget()
 
     def _put(self, db: sqlite3.Connection, table: Table) -> list[str]:
         """Write a table, or name the fields for which it is refused."""
         measurement = self._catalog.add_measurement(db, table.measurement)
-        fields = self._catalog.add_fields(db, measurement, table.types)
-        wrong = [name for name, kind in table.types.items() if fields[name].kind is not kind]
+        known = self._catalog.fields(db, measurement, table.types)
+        wrong = [name for name, field in known.items() if field.kind is not table.types[name]]
         if wrong:
             return [f"{table.measurement}.{name}" for name in wrong]
+        fields = self._catalog.add_fields(db, measurement, table.types)
         columns = {
             fields[name].number: Column(
                 kind, table.columns[name], present(kind, table.columns[name])

@@ -39,12 +39,17 @@ class Catalog:
         self._fields.clear()
         self._series.clear()
 
-    def refresh(self, db: sqlite3.Connection) -> None:
-        """Call first in every transaction."""
+    def refresh(self, db: sqlite3.Connection) -> bool:
+        """Call first in every transaction; True says that what was remembered has been dropped.
+
+        A file's first generation is random, so another file in its place has another one.
+        """
         (generation,) = db.execute("SELECT number FROM generation").fetchone()
-        if generation != self._generation or len(self._series) > _MOST_REMEMBERED:
+        stale = generation != self._generation or len(self._series) > _MOST_REMEMBERED
+        if stale:
             self.forget()
         self._generation = generation
+        return stale
 
     def measurement(self, db: sqlite3.Connection, name: str) -> int | None:
         """Return a measurement's number; None where there is none."""
@@ -82,7 +87,7 @@ class Catalog:
     def add_fields(
         self, db: sqlite3.Connection, measurement: int, types: Mapping[str, FieldType]
     ) -> dict[str, Field]:
-        """Return the fields, giving numbers to new ones; their types may differ from `types`."""
+        """Return the fields, giving numbers to new ones."""
         known = self.fields(db, measurement, types)
         for name, kind in types.items():
             if name not in known:

@@ -17,6 +17,8 @@ from aggregator.stores.embedded.rows import EMPTY, Rows, concat, newest_wins
 
 FULL: Final = 1024
 """Most rows of a piece: what one late row costs to put in, against what a long read costs."""
+_LARGEST: Final = 8 << 20
+"""Most bytes of a piece, unpacked: rows of long texts make shorter ones."""
 _AT_ONCE: Final = 512
 
 
@@ -165,4 +167,8 @@ class Chunks:
 
 def _cut(rows: Rows, length: int) -> Iterator[Rows]:
     for first in range(0, len(rows), length):
-        yield rows.take(slice(first, first + length))
+        part = rows.take(slice(first, first + length))
+        if part.size > _LARGEST and len(part) > 1:
+            yield from _cut(part, -(-len(part) // 2))
+        else:
+            yield part

@@ -21,7 +21,7 @@ _LARGEST_LEFT_WAL: Final = 64 << 20
 
 _TABLES: Final = """
 CREATE TABLE generation (number INTEGER NOT NULL);
-INSERT INTO generation VALUES (1);
+INSERT INTO generation VALUES (abs(random() / 2));
 CREATE TABLE measurement (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE);
 CREATE TABLE field (
     id INTEGER PRIMARY KEY AUTOINCREMENT, measurement INTEGER NOT NULL, name TEXT NOT NULL,
@@ -105,6 +105,7 @@ class File:
             self._prepare(self._db)
             if fresh:
                 _sync_folder(self.path.parent)
+                _sync_folder(self.path.parent.parent)
         return self._db
 
     def _prepare(self, db: sqlite3.Connection) -> None:

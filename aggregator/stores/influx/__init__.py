@@ -19,6 +19,8 @@ A row written again replaces the old one field by field. InfluxDB 3 cannot delet
 """
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Final, Literal
 
@@ -33,6 +35,7 @@ from aggregator.stores import (
     SeriesKey,
     StoreConfig,
     StoreRefused,
+    StoreUnavailable,
 )
 from aggregator.stores.influx import influxql
 from aggregator.stores.influx.link import Link, NotTaken, TooLarge
@@ -105,9 +108,15 @@ class Store:
             ValueError: a block cannot be stored at all; nothing was written.
         """
         refused: dict[str, str] = {}
-        for turn in rounds(blocks):
-            for request in requests(turn):
-                self._send(request, refused)
+        # One request is on its way while the next is made: InfluxDB is what takes the time.
+        with ThreadPoolExecutor(1, "influx-write") as sender:
+            on_its_way: Future[None] | None = None
+            for request in chain.from_iterable(requests(turn) for turn in rounds(blocks)):
+                if on_its_way is not None:
+                    on_its_way.result()
+                on_its_way = sender.submit(self._send, request, refused)
+            if on_its_way is not None:
+                on_its_way.result()
         if refused:
             raise StoreRefused(
                 "; ".join(f"{measurement}: {why}" for measurement, why in sorted(refused.items())),
@@ -142,10 +151,8 @@ class Store:
 
     def series(self, measurement: str | None = None) -> list[SeriesKey]:
         """Return the series there are, sorted, optionally of one measurement."""
-        wanted = f" FROM {influxql.name(measurement)}" if measurement is not None else ""
         try:
-            found = influxql.first_column(self._ask(f"SHOW SERIES{wanted}"))
-            keys = [influxql.series_key(line) for line in found]
+            keys = self._series_listed(measurement)
         except NotTaken:
             keys = self._series_by_rows(measurement)
         return sorted(keys, key=lambda key: (key.measurement, key.tags))
@@ -245,7 +252,20 @@ class Store:
             self._send(part, refused)
 
     def _ask(self, statement: str) -> list[influxql.Answer]:
-        return self._link.ask(statement)[0]
+        return self._page(statement)[0]
+
+    def _page(self, statement: str) -> tuple[list[influxql.Answer], bool]:
+        try:
+            return self._link.ask(statement)
+        except NotTaken:
+            raise StoreUnavailable(
+                tr("InfluxDB does not understand a query", "InfluxDB 不理解查询"),
+                where=self._link.where,
+                remedy=tr(
+                    "check that it is InfluxDB 1.8, 2 or 3 and answers InfluxQL at /query",
+                    "请确认其为 InfluxDB 1.8、2 或 3，且 /query 支持 InfluxQL",
+                ),
+            ) from None
 
     def _types(self, measurement: str) -> dict[str, FieldType]:
         answers = self._ask(f"SHOW FIELD KEYS FROM {influxql.name(measurement)}")
@@ -297,7 +317,7 @@ class Store:
             statement = influxql.select(
                 key, columns, where, group=group, tail=f"{fill}LIMIT {size:d}"
             )
-            answers, cut = self._link.ask(statement)
+            answers, cut = self._page(statement)
             page = next((one.rows for one in answers if influxql.is_of(one, key)), [])
             yield page
             limit -= len(page)
@@ -314,6 +334,18 @@ class Store:
             for column, count in zip(answer.columns[1:], row[1:], strict=True)
             if count
         }
+
+    def _series_listed(self, measurement: str | None) -> list[SeriesKey]:
+        wanted = f" FROM {influxql.name(measurement)}" if measurement is not None else ""
+        keys: list[SeriesKey] = []
+        more = True
+        while more:
+            statement = f"SHOW SERIES{wanted} LIMIT {_PAGE:d} OFFSET {len(keys):d}"
+            answers, cut = self._link.ask(statement)
+            found = influxql.first_column(answers)
+            keys += [influxql.series_key(line) for line in found]
+            more = bool(found) and (cut or len(found) == _PAGE)
+        return keys
 
     def _series_by_rows(self, measurement: str | None) -> list[SeriesKey]:
         """Find the series by one row of each, where InfluxDB does not list them."""

@@ -1,6 +1,7 @@
 """The connection to InfluxDB, and what its refusals mean; the only place its client is used."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -72,7 +73,8 @@ class Link:
             TooLarge: not in one piece.
         """
         if not self._post(body):
-            self.ask(f'CREATE DATABASE "{self._bucket}"', change=True)
+            with suppress(NotTaken):
+                self.ask(f'CREATE DATABASE "{self._bucket}"', change=True)
             if not self._post(body):
                 raise self._no_bucket()
 
