@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from decimal import ROUND_HALF_EVEN, Decimal
 from itertools import pairwise
 
 import numpy as np
@@ -221,6 +222,16 @@ def test_a_reading_that_is_not_the_last_of_its_slot_is_noticed() -> None:
     assert verdict(changed(changed(kept, 20, by), 21, -by)).wrong >= 1
 
 
+def test_energy_counted_twice_between_two_served_readings_is_noticed() -> None:
+    kept = energy(PLANT)
+    again = PLANT.energy_total(last_served(ENDS[20]))
+    again -= PLANT.energy_total(last_served(ENDS[20]) - SECOND)
+    assert again > 0
+    wide = judge(TRUTH, [changed(kept, 21, again)], tolerance_ns=3 * SECOND)[0]
+    assert wide.wrong == 1
+    assert judge(TRUTH, [kept], tolerance_ns=3 * SECOND)[0].clean
+
+
 def test_a_reading_nobody_was_served_is_noticed() -> None:
     gone = (TRUTH.time > ENDS[20] - WINDOW) & (TRUTH.time <= ENDS[20] + SECOND)
     left = Truth(PLANT, *(column[~gone] for column in columns(TRUTH)))
@@ -325,6 +336,22 @@ def test_time_moved_between_states_is_noticed() -> None:
     assert together(verdicts(kept)).wrong >= 1
 
 
+def test_more_time_is_noticed_in_a_state_looked_at_alone() -> None:
+    run = states(PLANT)[STATES.index("run")]
+    at = int(np.flatnonzero(run.mantissa == 0)[0])
+    assert verdict(changed(run, at, 1)).wrong == 1
+
+
+def test_states_that_add_up_to_more_than_the_slot_are_noticed() -> None:
+    kept = states(PLANT, 100 * MILLI)
+    run = STATES.index("run")
+    at = int(np.flatnonzero((kept[run].mantissa > 5) & (kept[run].mantissa < 45))[0])
+    kept[run] = changed(kept[run], at, 1)
+    found = verdicts(kept)[run]
+    assert found.wrong == 1
+    assert "add up" in found.first_wrong
+
+
 def test_less_time_than_there_was_is_partial_not_wrong() -> None:
     kept = states(PLANT)
     run = STATES.index("run")
@@ -372,7 +399,7 @@ def test_another_end_state_is_noticed(at: int, by: int) -> None:
 def test_a_value_of_another_slot_is_noticed(make: Callable[[Plant], Kept]) -> None:
     kept = make(PLANT)
     late = replace(kept, mantissa=np.roll(kept.mantissa, 3))
-    assert verdict(late).wrong >= 1
+    assert verdict(late).wrong > SLOTS // 2
     assert verdict(changed(kept, 11, 1000)).wrong == 1
 
 
@@ -391,8 +418,9 @@ def test_what_is_not_on_the_grid_of_slots_is_wrong() -> None:
 
 
 def test_a_value_over_no_slot_is_wrong() -> None:
-    kept = energy(PLANT)
-    assert verdict(replace(kept, span=np.zeros(SLOTS, np.int64))).wrong == SLOTS
+    nothing = np.zeros(SLOTS, np.int64)
+    for kept in (energy(PLANT), produced(PLANT, "total")):
+        assert verdict(replace(kept, span=nothing, mantissa=nothing)).wrong == SLOTS
 
 
 @pytest.mark.parametrize(
@@ -413,6 +441,20 @@ def test_a_series_without_truth_is_not_judged(odd: Kept) -> None:
 def test_a_truth_file_that_contradicts_its_plant_is_refused() -> None:
     with pytest.raises(MillgateError, match="contradicts"):
         verdict(energy(PLANT), replace(TRUTH, energy=TRUTH.energy + 1))
+
+
+@calm
+@given(st.integers(-(10**12), 10**12), st.integers(-4, 2), st.integers(-4, 4))
+def test_rounding_is_half_to_even(value: int, exponent: int, wanted: int) -> None:
+    exact = Decimal(value).scaleb(exponent).quantize(Decimal(1).scaleb(wanted), ROUND_HALF_EVEN)
+    assert on_grid(value, exponent, wanted) == int(exact.scaleb(-wanted))
+
+
+def test_rounding_to_steps_takes_ties_to_the_even_multiple() -> None:
+    assert [on_grid(value, 0, 0, 5) for value in (2, 3, 7, 8)] == [0, 5, 5, 10]
+    assert [on_grid(value, -1, 0, 5) for value in (25, 75, 125)] == [0, 10, 10]
+    assert on_grid(46.45, 0, -1) == 465
+    assert on_grid(46.5, 0, 0) == 46
 
 
 def test_verdicts_add_up() -> None:
