@@ -1,15 +1,23 @@
-"""The front door: one `millgate` command. Each room brings its own commands and loads when asked."""
+"""The front door: one `millgate` command. Each room brings its own commands and loads when asked.
+
+`reconcile` stands here because it is the only command that looks into more than one room.
+"""
 
 import importlib
-import logging
+import json
 import sys
 from collections.abc import Sequence
-from typing import Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from protocols.errors import MillgateError
 from protocols.language import tr
+
+if TYPE_CHECKING:
+    from aggregator.account import BrainAccount, PointCells
+    from protocols.topics import Address
 
 __version__ = "0.1.0"
 
@@ -36,7 +44,7 @@ _ROOMS: Final = {
         tr("the whole way on this machine, from machine to page", "本机演示：从设备到页面的全过程"),
     ),
     "reconcile": (
-        "reconcile:app",
+        "millgate:app",
         tr("do the sums hold? compare both ends and the truth", "对账：两端与真值是否相符"),
     ),
 }
@@ -45,10 +53,9 @@ _ROOMS: Final = {
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command; faults are one line each and a non-zero exit."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    logging.getLogger("asyncio").setLevel(logging.WARNING)
     try:
         sys.exit(_run(arguments))
-    except BaseException as error:
+    except Exception as error:
         code = _exit_code(error)
         if code is None:
             raise
@@ -57,28 +64,19 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _run(arguments: list[str]) -> int:
     if arguments and arguments[0] in _ROOMS:
-        target, _ = _ROOMS[arguments[0]]
-        module, name = target.split(":")
+        module, name = _ROOMS[arguments[0]][0].split(":")
         room: typer.Typer = getattr(importlib.import_module(module), name)
-        result = room(
-            args=arguments[1:], prog_name=f"millgate {arguments[0]}", standalone_mode=True
-        )
-        return int(result or 0)
+        room(args=arguments[1:], prog_name=f"millgate {arguments[0]}", standalone_mode=True)
+        return 0
     if arguments and arguments[0] in {"--version", "-V"}:
         typer.echo(__version__)
         return 0
-    if arguments and arguments[0] not in {"--help", "-h"}:
-        typer.echo(
-            tr(
-                f"millgate: there is no command '{arguments[0]}'",
-                f"millgate：没有命令 '{arguments[0]}'",
-            ),
-            err=True,
-        )
-        typer.echo(_help(), err=True)
-        return 2
-    typer.echo(_help())
-    return 0
+    wanted = not arguments or arguments[0] in {"--help", "-h"}
+    if not wanted:
+        unknown = tr(f"there is no command '{arguments[0]}'", f"没有命令 '{arguments[0]}'")
+        typer.echo(f"millgate: {unknown}", err=True)
+    typer.echo(_help(), err=not wanted)
+    return 0 if wanted else 2
 
 
 def _help() -> str:
@@ -96,13 +94,198 @@ def _exit_code(error: BaseException) -> int | None:
     """Print a fault as people should meet it; None when it is not ours to explain."""
     if isinstance(error, BaseExceptionGroup):
         codes = [_exit_code(inner) for inner in error.exceptions]
-        return None if None in codes else max(code or 1 for code in codes)
+        known = [code for code in codes if code is not None]
+        return max(known) if len(known) == len(codes) else None
     if isinstance(error, MillgateError):
         typer.echo(str(error), err=True)
         return error.exit_code
-    if isinstance(error, KeyboardInterrupt):
-        return 130
     return None
+
+
+app = typer.Typer(
+    rich_markup_mode=None,
+    add_completion=False,
+    help=tr(
+        "Print the sums that always hold, and say whether they do.\n\n"
+        "Inputs, known only inside the factory: produced = consumed + withheld + open + dropped.\n"
+        "Outputs: released = stored + waiting + refused + lost.\n\n"
+        "Example: millgate reconcile --agent mill/agent.toml --aggregator brain/aggregator.toml",
+        "打印恒等的两个总账，并说明是否相符。\n\n"
+        "输入（仅厂内可知）：读取 = 已用 + 未放行 + 未结 + 丢弃。\n输出：放行 = 入库 + 等待 + 被拒 + 丢失。\n\n"
+        "示例：millgate reconcile --agent mill/agent.toml --aggregator brain/aggregator.toml",
+    ),
+)
+
+
+@app.command()
+def reconcile(
+    agent: Annotated[Path | None, typer.Option(help="agent.toml")] = None,
+    aggregator: Annotated[Path | None, typer.Option(help="aggregator.toml")] = None,
+    truth: Annotated[
+        Path | None, typer.Option(help=tr("truth file of 'sim plant'", "sim plant 的真值文件"))
+    ] = None,
+    tolerance: Annotated[
+        str,
+        typer.Option(
+            help=tr(
+                "how old the last meter reading of a slot may be (polling interval and a little)",
+                "时段末最后一次抄表允许的时差（轮询间隔略加）",
+            )
+        ),
+    ] = "2s",
+    as_json: Annotated[bool, typer.Option("--json", help=tr("as JSON", "输出 JSON"))] = False,  # noqa: FBT002 - a flag
+) -> None:
+    """Compare what was read, released, stored and true."""
+    if agent is None and aggregator is None:
+        raise MillgateError(
+            tr("nothing to look at", "没有可对账的对象"),
+            remedy=tr("give --agent, --aggregator or both", "请给出 --agent、--aggregator 或两者"),
+        )
+    report = account(agent, aggregator, truth, tolerance)
+    typer.echo(json.dumps(report, ensure_ascii=False, indent=2) if as_json else _in_words(report))
+    if not report["balanced"] or report["lost"] or report["wrong"]:
+        raise typer.Exit(1)
+
+
+def account(
+    agent: Path | None, aggregator: Path | None, truth: Path | None, tolerance: str
+) -> dict[str, Any]:
+    """Return the account of one agent, one brain, or both, as plain data.
+
+    Raises:
+        MillgateError: when one of them cannot be read.
+    """
+    report: dict[str, Any] = {"balanced": True, "lost": 0, "wrong": 0, "first_wrong": ""}
+    stored, address = None, None
+    brain = _brain_account(aggregator) if aggregator is not None else None
+    if agent is not None:
+        from agent.account import read_account  # noqa: PLC0415 - only the rooms asked for are loaded
+        from agent.config import read_config  # noqa: PLC0415 - same
+
+        config = read_config(agent)
+        address = config.identity.address
+        stored = brain.stored.get(address, 0) if brain is not None else None
+        _add_agent(report, read_account(config), stored)
+    if brain is not None:
+        cells = [
+            cell
+            for owner, found in brain.cells.items()
+            if address in {None, owner}
+            for cell in found
+        ]
+        _add_brain(report, brain, cells, address)
+        if truth is not None:
+            _add_truth(report, cells, truth, tolerance)
+    return report
+
+
+def _brain_account(path: Path) -> "BrainAccount":
+    from aggregator.account import read_account  # noqa: PLC0415 - only the rooms asked for are loaded
+    from aggregator.config import read_config  # noqa: PLC0415 - same
+
+    return read_account(read_config(path))
+
+
+def _add_agent(report: dict[str, Any], found: dict[str, Any], stored: int | None) -> None:
+    devices = found["devices"].values()
+    for name in ("produced", "consumed", "withheld", "open"):
+        report[name] = sum(device[name] for device in devices)
+    report["dropped"] = sum(sum(device["dropped"].values()) for device in devices)
+    report["devices"] = found["devices"]
+    out = found["outputs"]
+    kept = out["acknowledged"] if stored is None else stored
+    # What the brain keeps already while its receipt is on the way does not wait any more.
+    waiting = max(min(out["waiting"], out["released"] - kept - out["refused"]), 0)
+    report |= {
+        "released": out["released"],
+        "stored": kept,
+        "waiting": waiting,
+        "refused": out["refused"],
+    }
+    report["lost"] = out["released"] - kept - waiting - out["refused"]
+    inputs = all(device["balanced"] for device in devices)
+    report["balanced"] = inputs and report["lost"] >= 0
+
+
+def _add_brain(
+    report: dict[str, Any],
+    brain: "BrainAccount",
+    cells: Sequence["PointCells"],
+    address: "Address | None",
+) -> None:
+    if address is None:
+        report["stored"] = sum(brain.stored.values())
+        report["refused_batches"] = sum(brain.refused.values())
+    report["series"] = brain.series
+    doubled = sum(cell.doubled for cell in cells)
+    report["doubled"] = doubled
+    report["wrong"] += doubled + brain.differing
+    if brain.differing:
+        report["first_wrong"] = brain.first_differing
+
+
+def _add_truth(
+    report: dict[str, Any], cells: Sequence["PointCells"], truth: Path, tolerance: str
+) -> None:
+    from protocols.settings import parse_duration  # noqa: PLC0415 - only when it is asked for
+    from simulators.judge import Kept, judge, together  # noqa: PLC0415 - same
+    from simulators.truth import read_truth  # noqa: PLC0415 - same
+
+    kept = [
+        Kept(
+            equipment=cell.point.equipment,
+            measurand=cell.point.measurand,
+            part=cell.point.part,
+            aggregate=cell.point.aggregate,
+            window_ns=cell.window_ns,
+            start_ns=cell.start_ns,
+            mantissa=cell.mantissa,
+            exponent=cell.point.exponent,
+            span=cell.span,
+            step=cell.point.step,
+        )
+        for cell in cells
+    ]
+    verdict = together(judge(read_truth(truth), kept, tolerance_ns=parse_duration(tolerance)))
+    report["judged"] = verdict.slots
+    report["partial"] = verdict.partial
+    report["lost"] += verdict.gaps
+    report["wrong"] += verdict.wrong + verdict.doubled
+    report["first_wrong"] = report["first_wrong"] or verdict.first_wrong
+
+
+def _in_words(report: dict[str, Any]) -> str:
+    lines = []
+    if "produced" in report:
+        lines += [
+            tr(
+                "inputs:  produced {produced} = consumed {consumed} + withheld {withheld} "
+                "+ open {open} + dropped {dropped}",
+                "输入：读取 {produced} = 已用 {consumed} + 未放行 {withheld} + 未结 {open} + 丢弃 {dropped}",
+            ),
+            tr(
+                "outputs: released {released} = stored {stored} + waiting {waiting} "
+                "+ refused {refused} + lost {lost}",
+                "输出：放行 {released} = 入库 {stored} + 等待 {waiting} + 被拒 {refused} + 丢失 {lost}",
+            ),
+        ]
+    if "series" in report:
+        rows = ", ".join(f"{name} {count}" for name, count in report["series"].items())
+        lines.append(tr(f"series:  {rows}", f"序列：{rows}"))
+    if "judged" in report:
+        lines.append(
+            tr(
+                "truth:   {judged} values judged, {wrong} wrong, {lost} lost",
+                "真值：核对 {judged} 个值，错误 {wrong}，丢失 {lost}",
+            )
+        )
+    if report["first_wrong"]:
+        lines.append(tr("first wrong: {first_wrong}", "首个错误：{first_wrong}"))
+    good = report["balanced"] and not report["lost"] and not report["wrong"]
+    lines.append(
+        tr("the account holds", "账目相符") if good else tr("THE ACCOUNT DOES NOT HOLD", "账目不符")
+    )
+    return "\n".join(lines).format(**report)
 
 
 if __name__ == "__main__":

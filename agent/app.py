@@ -15,7 +15,6 @@ from typing import Any, Final
 from agent.collect import Collector
 from agent.config import AgentConfig, pin_of
 from agent.gateside import GateSide
-from agent.health import serving
 from agent.registry import Registry
 from agent.released import Link
 from agent.sealedside import SealedSide, Sealer
@@ -23,6 +22,7 @@ from agent.spool import Spool
 from agent.uplink import Uplink
 from protocols.frame import SECOND
 from protocols.language import tr
+from protocols.status import serving
 from security.keys import SigningKey, load_key_file
 from security.policy.bundle import NoPolicy, TrustedPolicy, load_policy
 from security.policy.gate import Gate

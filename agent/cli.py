@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from agent.config import no_devices, read_config
-from agent.health import ask
 from protocols.errors import ConfigError, MillgateError
 from protocols.language import tr
+from protocols.status import ask
 from protocols.topics import ID_BYTES
 from security.cards import AgentCard, read_brain_card, write_card
 from security.keys import (

@@ -1,8 +1,6 @@
 """`agent.toml`: who the agent is, whom it trusts, where it sends, what it reads."""
 
 import hashlib
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +11,11 @@ from protocols.errors import ConfigError, MillgateError
 from protocols.language import tr
 from protocols.mqtt import BrokerConfig
 from protocols.settings import Strict, check_settings, read_toml
+from protocols.status import socket_path
 from protocols.topics import Address
 from security.cards import BrainCard, OpaqueId, SealingKeyText, VerifyKeyText, read_brain_card
 
 _MEGABYTE = 1 << 20
-_LONGEST_SOCKET = 100
 
 
 class Identity(Strict):
@@ -114,12 +112,8 @@ class AgentConfig:
 
     @property
     def socket(self) -> Path:
-        """Where `agent status` asks: in the data folder, where such a path is not too long."""
-        path = self.spool.folder / "status.sock"
-        if len(str(path).encode()) <= _LONGEST_SOCKET:
-            return path
-        name = hashlib.sha256(str(path).encode()).hexdigest()[:24]
-        return Path(tempfile.gettempdir()) / f"millgate-{os.getuid()}" / f"{name}.sock"
+        """Where `agent status` asks."""
+        return socket_path(self.spool.folder)
 
 
 def read_config(path: Path) -> AgentConfig:

@@ -194,6 +194,7 @@ class Aggregator:
     async def _project_on(self, executor: ThreadPoolExecutor) -> None:
         loop = asyncio.get_running_loop()
         targets = await loop.run_in_executor(executor, make_stores, self._config)
+        projection: Projection | None = None
         try:
             projection = await loop.run_in_executor(
                 executor, make_projection, self._config, self._factories, self._opened, targets
@@ -206,6 +207,8 @@ class Aggregator:
                     async with asyncio.timeout(_IDLE_S):
                         await self._more.wait()
         finally:
+            if projection is not None:
+                await loop.run_in_executor(executor, projection.close)
             for store in targets.values():
                 await loop.run_in_executor(executor, store.close)
 
@@ -237,7 +240,7 @@ def _read_token(path: Path) -> str:
                 remedy=f"chmod 600 {path}",
             )
         return path.read_text(encoding="ascii").strip()
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         raise MillgateError(
             tr("the API token cannot be read", "无法读取 API 令牌"),
             where=str(path),

@@ -118,12 +118,7 @@ class Projection:
         batches were passed over.
         """
         position = self._cursor.read()
-        factories = self._factories()
-        self._names = {
-            number: factories[address]
-            for address, number in self._ledger.agents().items()
-            if address in factories
-        }
+        self.name_agents()
         names: Names = {str(n): [one.enterprise, one.site] for n, one in self._names.items()}
         new = [number for number in names if number not in position.names]
         stale = (
@@ -140,6 +135,19 @@ class Projection:
         if stale or new:
             self._cursor.write(position)
         return position
+
+    def name_agents(self) -> None:
+        """Look up what the brain calls the agents that it knows."""
+        factories = self._factories()
+        self._names = {
+            number: factories[address]
+            for address, number in self._ledger.agents().items()
+            if address in factories
+        }
+
+    def close(self) -> None:
+        """Close the projection's own ledger connection."""
+        self._ledger.close()
 
     def clear(self) -> None:
         """Remove all series."""

@@ -30,6 +30,7 @@ class Reporter:
         self._factories = factories
         self._online = online
         self._lock = threading.Lock()
+        self._known: dict[bytes, Sheet] = {}
 
     def close(self) -> None:
         """Close the connection."""
@@ -64,11 +65,11 @@ class Reporter:
 
     def _sheets(self, agent: int, factory: Factory) -> tuple[Sheet, ...]:
         card = factory.card
-        found = []
-        for sheet_hash, received_s, signed in self._ledger.sheets(agent):
-            sheet = read_sheet(signed, card.officers, card.threshold).sheet
-            found.append(_sheet(sheet_hash, received_s, sheet))
-        return tuple(found)
+        for sheet_hash, received_s, signed in (rows := self._ledger.sheets(agent)):
+            if sheet_hash not in self._known:
+                sheet = read_sheet(signed, card.officers, card.threshold).sheet
+                self._known[sheet_hash] = _sheet(sheet_hash, received_s, sheet)
+        return tuple(self._known[row[0]] for row in rows)
 
 
 def _sheet(sheet_hash: bytes, received_s: int, sheet: ReleaseSheet) -> Sheet:

@@ -31,7 +31,7 @@ class Measurand:
         name: its name in configuration, policy and release sheet.
         unit: the unit its released values carry.
         kind: how it behaves in time.
-        medium: OPC 40001-4 resource name where it is energy, else empty.
+        medium: OPC 40001-4 resource name where it counts as energy, else empty.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Measurand:
 _ALL: Final = (
     Measurand("energy.active_import", "kWh", Kind.COUNTER, "Electricity"),
     Measurand("energy.active_export", "kWh", Kind.COUNTER, "Electricity"),
-    Measurand("energy.reactive_import", "kvarh", Kind.COUNTER, "Electricity"),
+    Measurand("energy.reactive_import", "kvarh", Kind.COUNTER),
     Measurand("gas.volume", "m3", Kind.COUNTER, "NaturalGas"),
     Measurand("power.active", "kW", Kind.GAUGE, "Electricity"),
     Measurand("power.factor", "1", Kind.GAUGE, "Electricity"),

@@ -1,11 +1,15 @@
-"""Health: what `agent status` shows, over a socket that only this user can open.
+"""Status: a running process tells how it does, over a socket that only this user can open.
 
-Names of withheld points are shown here, inside the factory, and nowhere else.
+What an agent tells here stays inside the factory: names of withheld points are shown here and
+nowhere else.
 """
 
 import asyncio
+import hashlib
 import json
+import os
 import socket
+import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,7 +19,26 @@ from protocols.errors import MillgateError
 from protocols.language import tr
 
 _WAIT_S: Final = 5.0
+_LONGEST_PATH: Final = 100
 _MOST_BYTES: Final = 64 << 20
+
+
+def socket_path(folder: Path) -> Path:
+    """Return where a process that keeps its data in `folder` answers.
+
+    That is in the folder, or, where such a path is longer than sockets may have, in a private
+    folder for temporary files.
+    """
+    path = folder.absolute() / "status.sock"
+    if len(str(path).encode()) <= _LONGEST_PATH:
+        return path
+    name = hashlib.sha256(str(path).encode()).hexdigest()[:24]
+    return Path(tempfile.gettempdir()) / f"millgate-{os.getuid()}" / f"{name}.sock"
+
+
+class NotRunning(MillgateError):
+    """No process answers here."""
+
 
 Report = Callable[[], Awaitable[dict[str, Any]]]
 
@@ -58,10 +81,10 @@ def _remove(path: Path) -> None:
 
 
 def ask(path: Path) -> dict[str, Any]:
-    """Return the running agent's report.
+    """Return the running process's report.
 
     Raises:
-        MillgateError: when no agent runs here.
+        NotRunning: when no process runs here.
     """
     try:
         with socket.socket(socket.AF_UNIX) as client:
@@ -71,10 +94,10 @@ def ask(path: Path) -> dict[str, Any]:
             while part := client.recv(1 << 16):
                 parts.append(part)
     except (OSError, TimeoutError):
-        raise MillgateError(
-            tr("no agent is running with this configuration", "没有代理程序在使用此配置运行"),
+        raise NotRunning(
+            tr("nothing is running with this configuration", "没有程序在使用此配置运行"),
             where=str(path),
-            remedy=tr("start it with 'millgate agent run'", "请用 'millgate agent run' 启动"),
+            remedy=tr("start it with 'run'", "请用 run 启动"),
         ) from None
     report: dict[str, Any] = json.loads(b"".join(parts))
     return report

@@ -1,0 +1,184 @@
+"""The brain's side of the account: what the ledger holds, and whether the stores hold the same."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from aggregator.app import make_projection, make_stores
+from aggregator.config import AggregatorConfig, read_factories
+from aggregator.inbox import Opened, Opener
+from aggregator.ledger import Kept, Ledger
+from aggregator.series import carbon, future_factory
+from aggregator.stores import SeriesBlock, Store
+from protocols.batch import NO_VALUE, Block
+from protocols.frame import SECOND, Ints
+from protocols.topics import Address
+from security.keys import OpeningKey, load_key_file
+from security.policy.compiled import SheetPoint
+
+_GROUP: Final = 64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PointCells:
+    """Everything kept of one point, by slot.
+
+    Attributes:
+        point: its line in the release sheet.
+        window_ns: slot length.
+        start_ns: shape (n,), slot starts, strictly ascending.
+        mantissa: shape (n,), in units of 10**point.exponent.
+        span: shape (n,), over how many slots a value counts.
+        doubled: slots that were kept more than once.
+    """
+
+    point: SheetPoint
+    window_ns: int
+    start_ns: Ints
+    mantissa: Ints
+    span: Ints
+    doubled: int
+
+
+@dataclass(slots=True)
+class BrainAccount:
+    """What the brain holds.
+
+    Attributes:
+        stored: values in the ledger, by agent.
+        refused: refused batches, by agent.
+        cells: kept values of each point, by agent.
+        series: rows in the stores, by measurement.
+        differing: rows that the stores lack or hold otherwise than the ledger says.
+        first_differing: the first of them, in words.
+    """
+
+    stored: dict[Address, int] = field(default_factory=dict)
+    refused: dict[Address, int] = field(default_factory=dict)
+    cells: dict[Address, list[PointCells]] = field(default_factory=dict)
+    series: dict[str, int] = field(default_factory=dict)
+    differing: int = 0
+    first_differing: str = ""
+
+
+def read_account(config: AggregatorConfig) -> BrainAccount:
+    """Read ledger and stores, and compare them row by row.
+
+    Raises:
+        MillgateError: when one of them cannot be read.
+    """
+    account = BrainAccount()
+    ledger = Ledger(config.ledger)
+    stores = make_stores(config)
+    try:
+        for address, agent in ledger.agents().items():
+            _, values, refused, _, _ = ledger.totals(agent)
+            account.stored[address], account.refused[address] = values, refused
+        account.cells = _cells(config, ledger)
+        _compare(config, ledger, stores, account)
+        for module in (future_factory, carbon):
+            for measurement in module.MEASUREMENTS:
+                account.series[measurement] = stores[module.BUCKET].count(measurement)
+    finally:
+        for store in stores.values():
+            store.close()
+        ledger.close()
+    return account
+
+
+def _cells(config: AggregatorConfig, ledger: Ledger) -> dict[Address, list[PointCells]]:
+    key = OpeningKey(load_key_file(config.brain.encryption_key, "xwing"))
+    factories = read_factories(config.brain.factories)
+    opener = Opener(ledger, key, lambda: factories, Opened())
+    parts: dict[tuple[int, int], list[tuple[Ints, Ints, Ints]]] = {}
+    points: dict[tuple[int, int], tuple[SheetPoint, int]] = {}
+    after = 0
+    while batches := ledger.batches(after, _GROUP):
+        after = batches[-1].id
+        for kept in batches:
+            _take(opener, kept, parts, points)
+    cells: dict[Address, list[PointCells]] = {}
+    for place, (point, window_s) in sorted(points.items()):
+        address = ledger.address(place[0])
+        cells.setdefault(address, []).append(_joined(point, window_s, parts[place]))
+    return cells
+
+
+def _take(
+    opener: Opener,
+    kept: Kept,
+    parts: dict[tuple[int, int], list[tuple[Ints, Ints, Ints]]],
+    points: dict[tuple[int, int], tuple[SheetPoint, int]],
+) -> None:
+    known = opener.sheet(kept.agent, kept.sheet)
+    if known is None:
+        return
+    terms = known.streams[kept.stream]
+    for window_s, block in opener.blocks(kept):
+        places = terms.places(block.numbers)
+        for column, (place, number) in enumerate(zip(places, block.numbers.tolist(), strict=True)):
+            points[kept.agent, number] = (terms.points[int(place)], window_s)
+            parts.setdefault((kept.agent, number), []).append(_column(block, column))
+
+
+def _column(block: Block, column: int) -> tuple[Ints, Ints, Ints]:
+    rows = np.flatnonzero(block.quality[:, column] != NO_VALUE)
+    spans = block.span_matrix()[rows, column]
+    return block.slot + rows, block.mantissa[rows, column], spans
+
+
+def _joined(
+    point: SheetPoint, window_s: int, parts: Sequence[tuple[Ints, Ints, Ints]]
+) -> PointCells:
+    slots = np.concatenate([part[0] for part in parts])
+    unique, first = np.unique(slots, return_index=True)
+    return PointCells(
+        point=point,
+        window_ns=window_s * SECOND,
+        start_ns=unique * (window_s * SECOND),
+        mantissa=np.concatenate([part[1] for part in parts])[first],
+        span=np.concatenate([part[2] for part in parts])[first],
+        doubled=len(slots) - len(unique),
+    )
+
+
+def _compare(
+    config: AggregatorConfig, ledger: Ledger, stores: dict[str, Store], account: BrainAccount
+) -> None:
+    """Project the ledger again and look for every row in the stores."""
+    factories = read_factories(config.brain.factories)
+    projection = make_projection(config, lambda: factories, Opened(), stores)
+    try:
+        projection.name_agents()
+        after = 0
+        while batches := ledger.batches(after, _GROUP):
+            after = batches[-1].id
+            for bucket, blocks in projection.blocks(batches).items():
+                for block in blocks:
+                    _compare_block(stores[bucket], block, account)
+    finally:
+        projection.close()
+
+
+def _compare_block(store: Store, block: SeriesBlock, account: BrainAccount) -> None:
+    found = store.query(
+        block.key, list(block.fields), int(block.time[0]), int(block.time[-1]) + 1, limit=1 << 20
+    )
+    expected, present = _rows(block), _rows(found)
+    missing = expected - present
+    account.differing += missing.total()
+    if missing and not account.first_differing:
+        tags = ", ".join(value for _, value in block.key.tags)
+        first = min(missing, key=lambda row: int(str(row[0])))
+        account.first_differing = f"{block.key.measurement} ({tags}) at {first[0]} ns"
+
+
+def _rows(block: SeriesBlock) -> Counter[tuple[object, ...]]:
+    columns = [
+        column if isinstance(column, list) else column.tolist()
+        for _, column in sorted(block.fields.items())
+    ]
+    return Counter(zip(block.time.tolist(), *columns, strict=True))
