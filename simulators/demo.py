@@ -1,0 +1,349 @@
+"""The demo: a whole mill on this machine, with nothing else installed.
+
+Plant, broker, aggregator and agent run as processes of their own, set up by the same commands
+that a person would use. At the end the account is judged against the plant's truth.
+"""
+
+import asyncio
+import json
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from protocols.errors import MillgateError
+from protocols.language import tr
+from protocols.status import NotRunning, ask, socket_path
+
+SLOT: Final = "5s"
+_READY_S: Final = 30.0
+_COMMAND_S: Final = 60.0
+_STOP_S: Final = 20.0
+_SETTLE_S: Final = 30.0
+_ASK_S: Final = 5.0
+_TAIL: Final = 12
+
+_METER: Final = """
+[[device]]
+id = "meter-1"
+kind = "modbus"
+host = "{modbus_host}"
+port = {modbus_port}
+unit = {modbus_unit}
+interval = "500ms"
+"""
+_METER_POINTS: Final = (
+    (
+        "energy",
+        "holding:0",
+        "uint32",
+        'scale = 0.01\nunit = "kWh"\nmeasurand = "energy.active_import"',
+    ),
+    ("power", "holding:2", "int32", 'unit = "W"\nmeasurand = "power.active"'),
+    ("secret_furnace_setpoint", "holding:4", "float32", 'unit = "degC"\nmeasurand = "temperature"'),
+    ("secret_phase_current_1", "holding:6", "uint16", "scale = 0.1"),
+    ("secret_phase_current_2", "holding:7", "uint16", "scale = 0.1"),
+    ("secret_phase_current_3", "holding:8", "uint16", "scale = 0.1"),
+    ("power_factor", "holding:9", "uint16", 'scale = 0.001\nmeasurand = "power.factor"'),
+    ("secret_recipe_number", "holding:10", "uint32", ""),
+)
+_MACHINE: Final = """
+[[device]]
+id = "machine-1"
+kind = "opcua"
+url = "{opcua_url}"
+security = "none"
+"""
+_MACHINE_POINTS: Final = (
+    (
+        "state",
+        "s=machine-1.Monitoring.MachineryItemState",
+        "Int32",
+        'measurand = "machine.state"\nstate_model = "machinery_item"',
+    ),
+    ("total", "i=2001", "UInt32", 'unit = "pcs"\nmeasurand = "production.total"'),
+    ("good", "i=2002", "UInt32", 'unit = "pcs"\nmeasurand = "production.good"'),
+    ("scrap", "i=2003", "UInt32", 'unit = "pcs"\nmeasurand = "production.scrap"'),
+    (
+        "secret_spindle_temperature",
+        "s=machine-1.Monitoring.secret_spindle_temperature",
+        "Double",
+        "",
+    ),
+    ("secret_recipe_temperature", "s=machine-1.Monitoring.secret_recipe_temperature", "Double", ""),
+    ("secret_ideal_cycle_time", "s=machine-1.Production.secret_ideal_cycle_time", "Double", ""),
+    ("secret_program_number", "s=machine-1.Production.secret_program_number", "UInt32", ""),
+)
+_RELEASES: Final = {
+    ("meter-1", "energy"): (1, "delta", "0.01", 'role = "main"\n'),
+    ("meter-1", "power"): (2, "last", "0.1", ""),
+    ("machine-1", "total"): (3, "delta", "1", ""),
+    ("machine-1", "good"): (4, "delta", "1", ""),
+    ("machine-1", "state"): (10, "state", "0.1", ""),
+}
+
+
+class DemoFault(MillgateError):
+    """A part of the demo failed."""
+
+
+@dataclass(slots=True)
+class Mill:
+    """A running demo.
+
+    Attributes:
+        folder: where everything is.
+        port, token: of the API.
+    """
+
+    folder: Path
+    port: int = 0
+    token: str = ""
+    processes: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
+
+    @property
+    def page(self) -> str:
+        """The page's address, with the token where only the browser sees it."""
+        return f"http://127.0.0.1:{self.port}/#token={self.token}"
+
+    @property
+    def agent_toml(self) -> Path:
+        """The agent's configuration."""
+        return self.folder / "mill" / "agent.toml"
+
+    @property
+    def aggregator_toml(self) -> Path:
+        """The aggregator's configuration."""
+        return self.folder / "brain" / "aggregator.toml"
+
+    @property
+    def truth(self) -> Path:
+        """The plant's truth file."""
+        return self.folder / "truth.jsonl"
+
+    async def inside(self) -> dict[str, Any] | None:
+        """Return what the agent tells inside the factory; None while it does not answer."""
+        try:
+            return await asyncio.to_thread(ask, socket_path(self.folder / "mill" / "data"))
+        except NotRunning:
+            return None
+
+    async def arrived(self) -> list[dict[str, Any]]:
+        """Return the newest row of every series, as the brain's API gives it."""
+        return await asyncio.to_thread(self._arrived)
+
+    def _arrived(self) -> list[dict[str, Any]]:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/api/v1/newest",
+            headers={"Authorization": f"Bearer {self.token}"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=_ASK_S) as answer:  # noqa: S310 - same
+                found: list[dict[str, Any]] = json.load(answer)["series"]
+        except (urllib.error.URLError, TimeoutError, json.JSONDecodeError):
+            return []
+        return found
+
+    async def account(self) -> dict[str, Any]:
+        """Return the account of both ends against the truth."""
+        report = await command(
+            "reconcile",
+            "--agent",
+            str(self.agent_toml),
+            "--aggregator",
+            str(self.aggregator_toml),
+            "--truth",
+            str(self.truth),
+            "--json",
+            may_fail=True,
+        )
+        try:
+            found: dict[str, Any] = json.loads(report)
+        except json.JSONDecodeError:
+            raise DemoFault(
+                tr("the account could not be made", "无法完成对账"), where=report.strip()[-400:]
+            ) from None
+        return found
+
+    async def settled_account(self) -> dict[str, Any]:
+        """Return the account once the brain has caught up, or as it is after half a minute."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _SETTLE_S
+        while True:
+            report = await self.account()
+            caught_up = not (report["waiting"] or report["wrong"] or report["lost"])
+            if caught_up or loop.time() > until:
+                return report
+            await asyncio.sleep(1.0)
+
+    def check_alive(self) -> None:
+        """Raise DemoFault when a process has ended."""
+        for name, process in self.processes.items():
+            if process.returncode is not None:
+                raise DemoFault(
+                    tr(f"{name} ended unexpectedly", f"{name} 意外退出"),
+                    where=str(self.folder / f"{name}.log"),
+                    remedy=_tail(self.folder / f"{name}.log"),
+                )
+
+    async def stop(self, name: str) -> None:
+        """Stop one process and wait for it."""
+        process = self.processes.pop(name, None)
+        if process is None or process.returncode is not None:
+            return
+        process.terminate()
+        try:
+            async with asyncio.timeout(_STOP_S):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+
+async def command(*arguments: str, may_fail: bool = False) -> str:
+    """Run one millgate command to its end and return what it printed.
+
+    Raises:
+        DemoFault: when it fails, unless `may_fail`.
+    """
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "millgate",
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        async with asyncio.timeout(_COMMAND_S):
+            output, _ = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise DemoFault(tr("took too long", "超时"), where=" ".join(arguments)) from None
+    text = output.decode(errors="replace")
+    if process.returncode and not may_fail:
+        raise DemoFault(
+            tr("a command failed", "命令失败"),
+            where=" ".join(arguments),
+            remedy=text.strip()[-800:],
+        )
+    return text
+
+
+@asynccontextmanager
+async def running(folder: Path, seed: int) -> AsyncIterator[Mill]:
+    """Set a mill up in a folder and run it for the length of the context.
+
+    Raises:
+        DemoFault: when a part does not start.
+    """
+    mill = Mill(folder)
+    async with AsyncExitStack() as stack:
+        plant = await _start(
+            stack, mill, "plant", "sim", "plant", "--seed", str(seed), "--truth", str(mill.truth)
+        )
+        broker = await _start(stack, mill, "broker", "sim", "broker")
+        await _configure(mill, plant, broker["mqtt_port"])
+        ready = await _start(
+            stack, mill, "aggregator", "aggregator", "run", str(mill.aggregator_toml)
+        )
+        mill.port = ready["port"]
+        token = mill.folder / "brain" / "keys" / "api.token"
+        mill.token = (await asyncio.to_thread(token.read_text, "ascii")).strip()
+        await _start(stack, mill, "agent", "agent", "run", str(mill.agent_toml), ready=False)
+        yield mill
+
+
+async def _start(
+    stack: AsyncExitStack, mill: Mill, name: str, *arguments: str, ready: bool = True
+) -> dict[str, Any]:
+    """Start a process; return what its ready file says."""
+    path = mill.folder / f"{name}.ready.json"
+    extra = ("--ready", str(path)) if ready else ()
+    log = await asyncio.to_thread((mill.folder / f"{name}.log").open, "ab")
+    with log:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "millgate", *arguments, *extra, stdout=log, stderr=log
+        )
+    mill.processes[name] = process
+    stack.push_async_callback(mill.stop, name)
+    if not ready:
+        return {}
+    loop = asyncio.get_running_loop()
+    until = loop.time() + _READY_S
+    while loop.time() < until:
+        mill.check_alive()
+        found = await asyncio.to_thread(_read_json, path)
+        if found is not None:
+            return found
+        await asyncio.sleep(0.05)
+    raise DemoFault(
+        tr(f"{name} did not start in time", f"{name} 未能按时启动"),
+        where=str(mill.folder / f"{name}.log"),
+        remedy=await asyncio.to_thread(_tail, mill.folder / f"{name}.log"),
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return found
+
+
+def _tail(path: Path) -> str:
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "\n".join(lines[-_TAIL:])
+
+
+async def _configure(mill: Mill, plant: dict[str, Any], broker_port: int) -> None:
+    """Do what a person does: init both ends, describe the devices, write and sign the policy."""
+    brain, agent = mill.folder / "brain", mill.folder / "mill"
+    port = ("--broker-port", str(broker_port))
+    await command("aggregator", "init", str(brain), "--name", "brain", "--api-port", "0", *port)
+    await command("agent", "init", str(agent), "--brain", str(brain / "brain.card"), *port)
+    await asyncio.to_thread(_describe_devices, mill, plant)
+    await command("policy", "new", str(mill.agent_toml))
+    await asyncio.to_thread(_release, agent / "policy.toml")
+    key = str(agent / "keys" / "officer.key")
+    await command("policy", "sign", str(agent / "policy.toml"), "--key", key)
+    await command("agent", "check", str(mill.agent_toml))
+
+
+def _describe_devices(mill: Mill, plant: dict[str, Any]) -> None:
+    namespace = plant["opcua_namespace"]
+    text = _METER.format(**plant) + "".join(_point(*point) for point in _METER_POINTS)
+    text += _MACHINE.format(**plant)
+    text += "".join(
+        _point(name, f"nsu={namespace};{node}", kind, rest)
+        for name, node, kind, rest in _MACHINE_POINTS
+    )
+    with mill.agent_toml.open("a", encoding="utf-8") as file:
+        file.write(text)
+    card = mill.folder / "mill" / "agent.card"
+    (mill.folder / "brain" / "factories" / "mill.card").write_bytes(card.read_bytes())
+
+
+def _point(name: str, address: str, kind: str, rest: str) -> str:
+    return f'\n[[device.points]]\nid = "{name}"\naddress = "{address}"\ntype = "{kind}"\n' + (
+        rest + "\n" if rest else ""
+    )
+
+
+def _release(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for (device, point), (number, aggregate, step, extra) in _RELEASES.items():
+        start = f'[[point]]\ndevice = "{device}"\npoint = "{point}"\n'
+        release = (
+            f'consumer = "brain"\nnumber = {number}\nequipment = "{device}"\n{extra}'
+            f'release = {{ aggregate = "{aggregate}", slot = "{SLOT}", round = {step} }}\n'
+            'classes = { raw = "general-2", released = "general-1" }\n'
+        )
+        text = text.replace(start, start + release)
+    path.write_text(text, encoding="utf-8")
