@@ -126,6 +126,13 @@ def test_values_come_back_bit_by_bit(store: Store) -> None:
     assert found.fields["word"] == TEXTS
 
 
+def test_values_that_repeat_keep_every_bit(store: Store) -> None:
+    values = [0.0, -0.0, 0.1, -0.0, 0.1 + 0.2] * 50
+    store.write([block(KEY, list(range(250)), x=values)])
+    found = numbers(store.query(KEY, ["x"], 0, 2**62), "x")
+    assert found.view(np.int64).tolist() == np.array(values).view(np.int64).tolist()
+
+
 def test_a_row_written_again_replaces_the_old_one(store: Store) -> None:
     store.write([block(KEY, [0, 10, 20], x=[1.0, 2.0, 3.0], q=["GOOD", "GOOD", "GOOD"])])
     store.write([block(KEY, [10, 30], x=[9.0, 4.0], q=["BAD", "GOOD"])])

@@ -3,7 +3,6 @@
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Final
 
 from aggregator.storable import Table
@@ -65,28 +64,43 @@ def requests(tables: Sequence[Table]) -> Iterator[Request]:
     measurements: list[str] = []
     made: list[str] = []
     owners: list[int] = []
+    size = 0
     for table in tables:
-        beginnings = heads(table.keys)
-        for first in range(0, len(table), _MOST_LINES):
-            last = min(first + _MOST_LINES, len(table))
-            made += lines(table, beginnings, first, last)
-            owners += (table.owner[first:last] + len(measurements)).tolist()
-            names = [*measurements, *[table.measurement] * len(table.keys)]
-            *full, rest = _portions(made, owners, names)
-            yield from full
-            made, owners = list(rest.lines), list(rest.owners)
+        number = len(measurements)
         measurements += [table.measurement] * len(table.keys)
+        for part in _portions(table, number):
+            too_many = len(made) + len(part.lines) > _MOST_LINES
+            if made and (too_many or size + part.size > _MOST_CHARACTERS):
+                yield Request(made, owners, measurements)
+                made, owners, size = [], [], 0
+            made += part.lines
+            owners += part.owners
+            size += part.size
     if made:
         yield Request(made, owners, measurements)
 
 
-def _portions(made: list[str], owners: list[int], measurements: Sequence[str]) -> list[Request]:
-    ends = list(accumulate(len(line) + 1 for line in made))
-    portions: list[Request] = []
-    first, gone = 0, 0
-    while first < len(made):
-        last = bisect_right(ends, gone + _MOST_CHARACTERS, first)
-        last = max(first + 1, min(last, first + _MOST_LINES))
-        portions.append(Request(made[first:last], owners[first:last], measurements))
-        first, gone = last, ends[last - 1]
-    return portions
+@dataclass(frozen=True, slots=True)
+class _Portion:
+    lines: list[str]
+    owners: list[int]
+    size: int
+
+
+def _portions(table: Table, number: int) -> Iterator[_Portion]:
+    """Yield a table's lines in portions that fit a request, its series counted from `number`."""
+    beginnings = heads(table.keys)
+    for first in range(0, len(table), _MOST_LINES):
+        last = min(first + _MOST_LINES, len(table))
+        owners = (table.owner[first:last] + number).tolist()
+        yield from _fitting(lines(table, beginnings, first, last), owners)
+
+
+def _fitting(made: list[str], owners: list[int]) -> Iterator[_Portion]:
+    size = sum(map(len, made)) + len(made)
+    if size <= _MOST_CHARACTERS or len(made) == 1:
+        yield _Portion(made, owners, size)
+        return
+    half = len(made) // 2
+    yield from _fitting(made[:half], owners[:half])
+    yield from _fitting(made[half:], owners[half:])
