@@ -246,10 +246,16 @@ def _add_truth(
         )
         for cell in cells
     ]
-    verdict = together(judge(read_truth(truth), kept, tolerance_ns=parse_duration(tolerance)))
+    verdicts = judge(read_truth(truth), kept, tolerance_ns=parse_duration(tolerance))
+    verdict = together(verdicts)
+    counters = sum(
+        one.gaps for one, series in zip(verdicts, kept, strict=True) if series.aggregate == "delta"
+    )
     report["judged"] = verdict.slots
     report["partial"] = verdict.partial
-    report["lost"] += verdict.gaps
+    # A counter counts over what could not be read; a quantity or state of that time is absent.
+    report["lost"] += counters
+    report["absent"] = verdict.gaps - counters
     report["wrong"] += verdict.wrong + verdict.doubled
     report["first_wrong"] = report["first_wrong"] or verdict.first_wrong
 

@@ -87,7 +87,7 @@ def make_projection(
         Factors(shipped_sets(), config.carbon.region, config.carbon.factor_set),
         factories,
         Cursor(config.ledger.with_name("projection.json")),
-        config.carbon.model_dump_json(),
+        config.carbon.model_dump_json() + config.store.model_dump_json(),
     )
 
 

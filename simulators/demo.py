@@ -10,7 +10,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +26,7 @@ _STOP_S: Final = 20.0
 _SETTLE_S: Final = 30.0
 _ASK_S: Final = 5.0
 _TAIL: Final = 12
+_ROOMS: Final = {"sim", "agent", "aggregator"}
 
 _METER: Final = """
 [[device]]
@@ -104,6 +105,7 @@ class Mill:
     port: int = 0
     token: str = ""
     processes: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
+    commands: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def page(self) -> str:
@@ -148,8 +150,8 @@ class Mill:
             return []
         return found
 
-    async def account(self) -> dict[str, Any]:
-        """Return the account of both ends against the truth."""
+    async def account(self, tolerance: str = "2s") -> dict[str, Any]:
+        """Return the account of both ends against the truth; see `millgate reconcile`."""
         report = await command(
             "reconcile",
             "--agent",
@@ -158,6 +160,8 @@ class Mill:
             str(self.aggregator_toml),
             "--truth",
             str(self.truth),
+            "--tolerance",
+            tolerance,
             "--json",
             may_fail=True,
         )
@@ -169,12 +173,12 @@ class Mill:
             ) from None
         return found
 
-    async def settled_account(self) -> dict[str, Any]:
+    async def settled_account(self, tolerance: str = "2s") -> dict[str, Any]:
         """Return the account once the brain has caught up, or as it is after half a minute."""
         loop = asyncio.get_running_loop()
         until = loop.time() + _SETTLE_S
         while True:
-            report = await self.account()
+            report = await self.account(tolerance)
             caught_up = not (report["waiting"] or report["wrong"] or report["lost"])
             if caught_up or loop.time() > until:
                 return report
@@ -189,6 +193,44 @@ class Mill:
                     where=str(self.folder / f"{name}.log"),
                     remedy=_tail(self.folder / f"{name}.log"),
                 )
+
+    async def start(self, name: str, *, ready: bool = True) -> dict[str, Any]:
+        """Start one of the processes (again); return what its ready file says.
+
+        Raises:
+            DemoFault: when it does not start.
+        """
+        path = self.folder / f"{name}.ready.json"
+        arguments = self.commands[name] + (("--ready", str(path)) if ready else ())
+        await asyncio.to_thread(path.unlink, missing_ok=True)
+        log = await asyncio.to_thread((self.folder / f"{name}.log").open, "ab")
+        with log:
+            program = (sys.executable, "-m", "millgate") if arguments[0] in _ROOMS else ()
+            self.processes[name] = await asyncio.create_subprocess_exec(
+                *program, *arguments, stdout=log, stderr=log
+            )
+        return await self._wait_ready(name, path) if ready else {}
+
+    async def _wait_ready(self, name: str, path: Path) -> dict[str, Any]:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _READY_S
+        while loop.time() < until:
+            self.check_alive()
+            found = await asyncio.to_thread(_read_json, path)
+            if found is not None:
+                return found
+            await asyncio.sleep(0.05)
+        raise DemoFault(
+            tr(f"{name} did not start in time", f"{name} 未能按时启动"),
+            where=str(self.folder / f"{name}.log"),
+            remedy=await asyncio.to_thread(_tail, self.folder / f"{name}.log"),
+        )
+
+    async def kill(self, name: str) -> None:
+        """Kill one process as a power cut would, and wait until it is gone."""
+        process = self.processes.pop(name)
+        process.kill()
+        await process.wait()
 
     async def stop(self, name: str) -> None:
         """Stop one process and wait for it."""
@@ -243,50 +285,31 @@ async def running(folder: Path, seed: int) -> AsyncIterator[Mill]:
         DemoFault: when a part does not start.
     """
     mill = Mill(folder)
-    async with AsyncExitStack() as stack:
-        plant = await _start(
-            stack, mill, "plant", "sim", "plant", "--seed", str(seed), "--truth", str(mill.truth)
-        )
-        broker = await _start(stack, mill, "broker", "sim", "broker")
-        await _configure(mill, plant, broker["mqtt_port"])
-        ready = await _start(
-            stack, mill, "aggregator", "aggregator", "run", str(mill.aggregator_toml)
-        )
-        mill.port = ready["port"]
+    mill.commands |= {
+        "plant": ("sim", "plant", "--seed", str(seed), "--truth", str(mill.truth)),
+        "broker": ("sim", "broker"),
+        "aggregator": ("aggregator", "run", str(mill.aggregator_toml)),
+        "agent": ("agent", "run", str(mill.agent_toml)),
+    }
+    async with stopping_all(mill):
+        plant = await mill.start("plant")
+        broker = await mill.start("broker")
+        await configure(mill, plant, broker["mqtt_port"])
+        mill.port = (await mill.start("aggregator"))["port"]
         token = mill.folder / "brain" / "keys" / "api.token"
         mill.token = (await asyncio.to_thread(token.read_text, "ascii")).strip()
-        await _start(stack, mill, "agent", "agent", "run", str(mill.agent_toml), ready=False)
+        await mill.start("agent", ready=False)
         yield mill
 
 
-async def _start(
-    stack: AsyncExitStack, mill: Mill, name: str, *arguments: str, ready: bool = True
-) -> dict[str, Any]:
-    """Start a process; return what its ready file says."""
-    path = mill.folder / f"{name}.ready.json"
-    extra = ("--ready", str(path)) if ready else ()
-    log = await asyncio.to_thread((mill.folder / f"{name}.log").open, "ab")
-    with log:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "millgate", *arguments, *extra, stdout=log, stderr=log
-        )
-    mill.processes[name] = process
-    stack.push_async_callback(mill.stop, name)
-    if not ready:
-        return {}
-    loop = asyncio.get_running_loop()
-    until = loop.time() + _READY_S
-    while loop.time() < until:
-        mill.check_alive()
-        found = await asyncio.to_thread(_read_json, path)
-        if found is not None:
-            return found
-        await asyncio.sleep(0.05)
-    raise DemoFault(
-        tr(f"{name} did not start in time", f"{name} 未能按时启动"),
-        where=str(mill.folder / f"{name}.log"),
-        remedy=await asyncio.to_thread(_tail, mill.folder / f"{name}.log"),
-    )
+@asynccontextmanager
+async def stopping_all(mill: Mill) -> AsyncIterator[None]:
+    """Stop every process of a mill at the end, the newest first."""
+    try:
+        yield
+    finally:
+        for name in reversed(list(mill.processes)):
+            await mill.stop(name)
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
@@ -302,10 +325,12 @@ def _tail(path: Path) -> str:
     return "\n".join(lines[-_TAIL:])
 
 
-async def _configure(mill: Mill, plant: dict[str, Any], broker_port: int) -> None:
+async def configure(
+    mill: Mill, plant: dict[str, Any], broker_port: int, protocol: str = "mqtt311"
+) -> None:
     """Do what a person does: init both ends, describe the devices, write and sign the policy."""
     brain, agent = mill.folder / "brain", mill.folder / "mill"
-    port = ("--broker-port", str(broker_port))
+    port = ("--broker-port", str(broker_port), "--protocol", protocol)
     await command("aggregator", "init", str(brain), "--name", "brain", "--api-port", "0", *port)
     await command("agent", "init", str(agent), "--brain", str(brain / "brain.card"), *port)
     await asyncio.to_thread(_describe_devices, mill, plant)

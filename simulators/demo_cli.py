@@ -82,8 +82,9 @@ def demo(
 
 
 def _clean(found: dict[str, Any]) -> bool:
-    faults = found["lost"] or found["refused"] or found["wrong"] or not found["stored"]
-    return bool(found["balanced"]) and not faults
+    faults = found["lost"] or found["refused"] or found["wrong"]
+    told = found["stored"] and found["partial"] <= found["judged"] // 2
+    return bool(found["balanced"] and told) and not faults
 
 
 async def _run(folder: Path, seconds: float, seed: int) -> dict[str, Any]:
