@@ -115,7 +115,7 @@ async def _watch(console: Console, mill: Mill, seconds: float, stop: asyncio.Eve
         while not stop.is_set():
             left = until - asyncio.get_running_loop().time()
             if left <= 0:
-                return
+                break
             mill.check_alive()
             view = _view(await mill.inside(), await mill.arrived(), left)
             if console.is_terminal:

@@ -1,3 +1,15 @@
-"""Servers that any test may ask for."""
+"""Servers that any test may ask for, and the language that tests read."""
 
-pytest_plugins = ["tests.servers.influx"]
+import os
+
+import pytest
+
+pytest_plugins = ["tests.servers.influx", "tests.servers.mosquitto"]
+
+# Tests read messages; processes that they start inherit the language.
+os.environ["MILLGATE_LANG"] = "en"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=3, help="how often a kill test kills")
+    parser.addoption("--seed", type=int, default=1, help="what random choices of kill tests follow")
