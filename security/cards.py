@@ -1,5 +1,6 @@
 """Cards: the public halves that a factory and a brain exchange as files, until enrolment."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,10 +14,10 @@ from security.keys import SealingKey, VerifyKey
 
 def _id_from_text(value: Any) -> bytes:
     try:
-        found = bytes.fromhex(value) if isinstance(value, str) else bytes(value)
+        found = bytes.fromhex(value) if isinstance(value, str) else value
     except ValueError:
         found = b""
-    if len(found) != ID_BYTES:
+    if not isinstance(found, bytes) or len(found) != ID_BYTES:
         raise ValueError(tr("an id is 32 hex digits", "标识为 32 位十六进制"))
     return found
 
@@ -98,8 +99,13 @@ def write_card(path: Path, card: BrainCard | AgentCard) -> None:
     lines = []
     for name, value in card.model_dump(mode="json").items():
         if isinstance(value, list):
-            rows = "".join(f'    "{item}",\n' for item in value)
+            rows = "".join(f"    {_written(item)},\n" for item in value)
             lines.append(f"{name} = [\n{rows}]")
         else:
-            lines.append(f"{name} = {value}" if isinstance(value, int) else f'{name} = "{value}"')
+            lines.append(f"{name} = {_written(value)}")
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _written(value: str | int) -> str:
+    """Return a TOML value: its texts are JSON's, but for one character that TOML wants escaped."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
