@@ -28,17 +28,26 @@ from security.keys import (
     load_key_file,
 )
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, add_completion=False)
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+    help=tr(
+        "Read devices, let through what the policy releases, seal it and deliver it.",
+        "读取设备，只放行策略允许的数据，封装并投递。",
+    ),
+)
 
 ConfigPath = Annotated[Path, typer.Argument(help=tr("path of agent.toml", "agent.toml 的路径"))]
 
 
-@app.callback()
-def _about() -> None:
-    """Read devices, let through what the policy releases, seal it and deliver it."""
-
-
-@app.command()
+@app.command(
+    "init",
+    help=tr(
+        "Make keys, agent.toml and the agent's card in a new folder.\n\nExample: millgate agent init mill --brain brain/brain.card",
+        "在新目录中生成密钥、agent.toml 和代理程序名片。\n\n示例： millgate agent init mill --brain brain/brain.card",
+    ),
+)
 def init(
     folder: Annotated[Path, typer.Argument(help=tr("new folder", "新目录"))],
     brain: Annotated[
@@ -56,10 +65,7 @@ def init(
     broker_port: Annotated[int, typer.Option(help=tr("its port", "端口"))] = 1883,
     protocol: Annotated[str, typer.Option(help="mqtt311 | mqtt5")] = "mqtt311",
 ) -> None:
-    """Make keys, agent.toml and the agent's card in a new folder.
-
-    Example: millgate agent init mill --brain brain/brain.card
-    """
+    """Make keys, agent.toml and the agent's card in a new folder."""
     if (folder / "agent.toml").exists():
         raise MillgateError(
             tr("an agent is configured here already", "此处已有代理程序配置"),
@@ -165,12 +171,15 @@ def _say_next(folder: Path, notes: list[str], brain: str) -> None:
     typer.echo("\n".join(lines))
 
 
-@app.command()
+@app.command(
+    "check",
+    help=tr(
+        "Check configuration, keys and policy without touching a device.\n\nExample: millgate agent check mill/agent.toml",
+        "检查配置、密钥与策略，不接触任何设备。\n\n示例： millgate agent check mill/agent.toml",
+    ),
+)
 def check(path: ConfigPath) -> None:
-    """Check configuration, keys and policy without touching a device.
-
-    Example: millgate agent check mill/agent.toml
-    """
+    """Check configuration, keys and policy without touching a device."""
     from agent.app import usable_policy  # noqa: PLC0415 - the command line starts fast without it
     from agent.registry import Registry  # noqa: PLC0415 - same
     from security.policy.gate import Gate  # noqa: PLC0415 - same
@@ -207,12 +216,15 @@ def check(path: ConfigPath) -> None:
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(
+    "run",
+    help=tr(
+        "Collect and deliver until stopped.\n\nExample: millgate agent run mill/agent.toml",
+        "采集并投递，直到停止。\n\n示例： millgate agent run mill/agent.toml",
+    ),
+)
 def run(path: ConfigPath) -> None:
-    """Collect and deliver until stopped.
-
-    Example: millgate agent run mill/agent.toml
-    """
+    """Collect and deliver until stopped."""
     from agent.app import run as run_agent  # noqa: PLC0415 - the command line starts fast without it
 
     config = read_config(path)
@@ -223,15 +235,18 @@ def run(path: ConfigPath) -> None:
     asyncio.run(run_agent(config))
 
 
-@app.command()
+@app.command(
+    "status",
+    help=tr(
+        "Show what is collected, what is released and what stays in the factory.\n\nExample: millgate agent status mill/agent.toml",
+        "显示采集了什么、放行了什么、什么留在厂内。\n\n示例： millgate agent status mill/agent.toml",
+    ),
+)
 def status(
     path: ConfigPath,
     as_json: Annotated[bool, typer.Option("--json", help=tr("as JSON", "输出 JSON"))] = False,  # noqa: FBT002 - a flag
 ) -> None:
-    """Show what is collected, what is released and what stays in the factory.
-
-    Example: millgate agent status mill/agent.toml
-    """
+    """Show what is collected, what is released and what stays in the factory."""
     report = ask(read_config(path).socket)
     if as_json:
         typer.echo(json.dumps(report, ensure_ascii=False, indent=2))

@@ -1,0 +1,90 @@
+"""Fail closed: without a policy that may be enforced nothing leaves, and one plain line says why."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from simulators.demo import Mill, command
+from tests.servers.mosquitto import running
+from tests.system.mills import MOSQUITTO, edit, replay_mill, rows, sign, until
+from tests.system.test_canary import Spy
+
+QUIET_S = 4.0
+
+pytestmark = pytest.mark.timeout(240)
+
+
+def said(mill: Mill) -> list[str]:
+    lines = (mill.folder / "agent.log").read_text("utf-8").splitlines()
+    return [line for line in lines if "nothing leaves" in line]
+
+
+async def test_nothing_leaves_without_a_right_policy_and_everything_once_there_is_one(
+    tmp_path: Path,
+) -> None:
+    with running(tmp_path / "mosquitto", MOSQUITTO) as broker:
+        spy = await asyncio.to_thread(Spy, broker.port)
+        async with replay_mill(tmp_path, broker, "mqtt311", "--generate", "96", "--seed", "1") as (
+            mill,
+            _,
+        ):
+            folder = mill.folder / "mill"
+            good = (folder / "policy.signed").read_bytes()
+            text = (folder / "policy.toml").read_text("utf-8")
+            await mill.start("aggregator")
+
+            (folder / "policy.signed").unlink()
+            await mill.start("agent", ready=False)
+            await asyncio.sleep(QUIET_S)
+            assert len(said(mill)) == 1
+            assert "there is no signed policy" in said(mill)[0]
+
+            # Signed by somebody whom the agent does not trust.
+            await command("keys", "officer", str(tmp_path / "stranger.key"))
+            stranger = ("--key", str(tmp_path / "stranger.key"))
+            await command("policy", "sign", str(folder / "policy.toml"), *stranger)
+            await asyncio.sleep(QUIET_S)
+            assert len(said(mill)) == 2
+            assert "not signed by enough of the trusted officers" in said(mill)[1]
+
+            # Signed rightly, but for a brain whose keys nobody here has.
+            key = text.split('encryption_key = "sha256:')[1][:64]
+            edit(folder / "policy.toml", f"sha256:{key}", "sha256:" + "0" * 64)
+            await sign(mill)
+            await asyncio.sleep(QUIET_S)
+            assert len(said(mill)) == 3
+            assert "pins" in said(mill)[2]
+
+            # Damaged on the disk.
+            (folder / "policy.signed").write_bytes(good[:-1])
+            await asyncio.sleep(QUIET_S)
+            assert len(said(mill)) == 4
+
+            assert spy.messages == 0
+            assert not (folder / "data" / "spool.db").exists()
+
+            (folder / "policy.signed").write_bytes(good)
+
+            def complete() -> bool:
+                """all slots arrived"""
+                found = rows(mill, "future_factory", "ff_energy")
+                return bool(found) and len(found[0][1]) == 96
+
+            await until(complete, 60, mill)
+        await asyncio.to_thread(spy.stop)
+
+
+async def test_a_changed_address_suspends_the_point_and_says_so(tmp_path: Path) -> None:
+    with running(tmp_path / "mosquitto", MOSQUITTO) as broker:
+        async with replay_mill(tmp_path, broker, "mqtt311", "--generate", "96", "--seed", "1") as (
+            mill,
+            _,
+        ):
+            edit(mill.agent_toml, '\naddress = "holding:0"', '\naddress = "holding:6"')
+            await mill.start("aggregator")
+            await mill.start("agent", ready=False)
+            await asyncio.sleep(QUIET_S * 2)
+            assert "steel-meter/energy" in (mill.folder / "agent.log").read_text("utf-8")
+            assert rows(mill, "future_factory", "ff_energy") == []
+            assert rows(mill, "future_factory", "ff_reading") == []
