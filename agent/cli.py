@@ -44,8 +44,10 @@ ConfigPath = Annotated[Path, typer.Argument(help=tr("path of agent.toml", "agent
 @app.command(
     "init",
     help=tr(
-        "Make keys, agent.toml and the agent's card in a new folder.\n\nExample: millgate agent init mill --brain brain/brain.card",
-        "在新目录中生成密钥、agent.toml 和代理程序名片。\n\n示例： millgate agent init mill --brain brain/brain.card",
+        "Make keys, agent.toml and the agent's card in a new folder.\n\n"
+        "Example: millgate agent init mill --brain brain/brain.card",
+        "在新目录中生成密钥、agent.toml 和代理程序名片。\n\n"
+        "示例：millgate agent init mill --brain brain/brain.card",
     ),
 )
 def init(
@@ -174,8 +176,9 @@ def _say_next(folder: Path, notes: list[str], brain: str) -> None:
 @app.command(
     "check",
     help=tr(
-        "Check configuration, keys and policy without touching a device.\n\nExample: millgate agent check mill/agent.toml",
-        "检查配置、密钥与策略，不接触任何设备。\n\n示例： millgate agent check mill/agent.toml",
+        "Check configuration, keys and policy without touching a device.\n\n"
+        "Example: millgate agent check mill/agent.toml",
+        "检查配置、密钥与策略，不接触任何设备。\n\n示例：millgate agent check mill/agent.toml",
     ),
 )
 def check(path: ConfigPath) -> None:
@@ -220,7 +223,7 @@ def check(path: ConfigPath) -> None:
     "run",
     help=tr(
         "Collect and deliver until stopped.\n\nExample: millgate agent run mill/agent.toml",
-        "采集并投递，直到停止。\n\n示例： millgate agent run mill/agent.toml",
+        "采集并投递，直到停止。\n\n示例：millgate agent run mill/agent.toml",
     ),
 )
 def run(path: ConfigPath) -> None:
@@ -238,8 +241,9 @@ def run(path: ConfigPath) -> None:
 @app.command(
     "status",
     help=tr(
-        "Show what is collected, what is released and what stays in the factory.\n\nExample: millgate agent status mill/agent.toml",
-        "显示采集了什么、放行了什么、什么留在厂内。\n\n示例： millgate agent status mill/agent.toml",
+        "Show what is collected, what is released and what stays in the factory.\n\n"
+        "Example: millgate agent status mill/agent.toml",
+        "显示采集了什么、放行了什么、什么留在厂内。\n\n示例：millgate agent status mill/agent.toml",
     ),
 )
 def status(
