@@ -6,6 +6,7 @@
 import importlib
 import json
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from protocols.topics import Address
 
 __version__ = "0.1.0"
+
+_UNFORESEEN: Final = 70
 
 _ROOMS: Final = {
     "agent": (
@@ -55,11 +58,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         sys.exit(_run(arguments))
-    except Exception as error:
-        code = _exit_code(error)
-        if code is None:
-            raise
-        sys.exit(code)
+    except Exception as error:  # noqa: BLE001 - the last place to say what went wrong
+        sys.exit(_exit_code(error))
 
 
 def _run(arguments: list[str]) -> int:
@@ -90,16 +90,24 @@ def _help() -> str:
     )
 
 
-def _exit_code(error: BaseException) -> int | None:
-    """Print a fault as people should meet it; None when it is not ours to explain."""
+def _exit_code(error: BaseException) -> int:
+    """Print a fault as people should meet it, and return the exit code."""
     if isinstance(error, BaseExceptionGroup):
-        codes = [_exit_code(inner) for inner in error.exceptions]
-        known = [code for code in codes if code is not None]
-        return max(known) if len(known) == len(codes) else None
+        return max(_exit_code(inner) for inner in error.exceptions)
     if isinstance(error, MillgateError):
         typer.echo(str(error), err=True)
         return error.exit_code
-    return None
+    # The exception's own text is left out: it could hold a raw value.
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    places = " < ".join(f"{Path(f.filename).name}:{f.lineno}" for f in reversed(frames))
+    typer.echo(
+        tr(
+            f"millgate: an unforeseen fault, {type(error).__name__} at {places} — please report it",
+            f"millgate：未预见的错误 {type(error).__name__}，位于 {places}，请反馈给我们",
+        ),
+        err=True,
+    )
+    return _UNFORESEEN
 
 
 app = typer.Typer(

@@ -16,7 +16,7 @@ from rich.table import Table
 from agent.config import no_devices, read_config
 from protocols.errors import ConfigError, MillgateError
 from protocols.language import tr
-from protocols.status import ask
+from protocols.status import ask, only_one
 from protocols.topics import ID_BYTES
 from security.cards import AgentCard, read_brain_card, write_card
 from security.keys import (
@@ -235,7 +235,8 @@ def run(path: ConfigPath) -> None:
     if problem is not None:
         raise ConfigError([problem])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    asyncio.run(run_agent(config))
+    with only_one(config.spool.folder):
+        asyncio.run(run_agent(config))
 
 
 @app.command(

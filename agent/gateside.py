@@ -14,6 +14,7 @@ from security.secret import Secret
 
 _FRAMES: Final = 64
 _TICK_S: Final = 0.1
+_LONG_TICK_S: Final = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -104,7 +105,16 @@ class GateSide:
             number,
         )
         await self._link.to_sealed.put(Released(number, self._policy_hash, streams, memory))
-        answer = await self._link.to_gate.get()
+        answer = await self._answer()
         if not isinstance(answer, Committed) or answer.number != number:
             raise TypeError("the sealed side must answer Released with its Committed")
         self._number = number
+
+    async def _answer(self) -> Restore | Committed:
+        """Wait for the sealed side; slots go on closing meanwhile, until the gate is full."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LONG_TICK_S):
+                    return await self._link.to_gate.get()
+            if not self.gate.full:
+                self.gate.advance()

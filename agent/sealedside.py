@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Final
 
+import numpy as np
+
 from agent.config import SpoolConfig
 from agent.released import Committed, Hello, Link, Released, Restore
 from agent.spool import Entry, Spool
@@ -37,6 +39,7 @@ from security.policy.compiler import stream_id
 
 _MOST_GAPS: Final = 64
 _MOST_CELLS: Final = 100_000
+_MOST_COLUMNS: Final = 8_192
 _MOST_PADDED: Final = 248 * 1024
 _FULL_POLL_S: Final = 0.5
 
@@ -198,7 +201,7 @@ def _portions(blocks: Sequence[Block]) -> list[list[Block]]:
     """Group blocks so that no group has more than about 100,000 cells."""
     groups: list[list[Block]] = [[]]
     room = _MOST_CELLS
-    for block in blocks:
+    for block in (part for whole in blocks for part in _narrow(whole)):
         rows = max(_MOST_CELLS // len(block.numbers), 1)
         for start in range(0, block.rows, rows):
             part = block.row_slice(start, min(start + rows, block.rows))
@@ -208,6 +211,33 @@ def _portions(blocks: Sequence[Block]) -> list[list[Block]]:
             groups[-1].append(part)
             room -= part.mantissa.size
     return [group for group in groups if group]
+
+
+def _narrow(block: Block) -> list[Block]:
+    """Part a block by columns so that a single slot of each always fits a sealed message.
+
+    Always at the same columns, so that the brain meets the same few sets of points.
+    """
+    width = len(block.numbers)
+    if width <= _MOST_COLUMNS:
+        return [block]
+    return [
+        _column_slice(block, start, min(start + _MOST_COLUMNS, width))
+        for start in range(0, width, _MOST_COLUMNS)
+    ]
+
+
+def _column_slice(block: Block, start: int, stop: int) -> Block:
+    rows, columns = np.divmod(block.span_cells, len(block.numbers))
+    kept = (columns >= start) & (columns < stop)
+    return Block(
+        slot=block.slot,
+        numbers=block.numbers[start:stop],
+        mantissa=block.mantissa[:, start:stop],
+        quality=block.quality[:, start:stop],
+        span_cells=rows[kept] * (stop - start) + columns[kept] - start,
+        spans=block.spans[kept],
+    )
 
 
 def _fitting(blocks: list[Block], unit: int) -> list[tuple[bytes, list[Block]]]:
@@ -223,11 +253,8 @@ def _fitting(blocks: list[Block], unit: int) -> list[tuple[bytes, list[Block]]]:
 def _halves(blocks: list[Block]) -> tuple[list[Block], list[Block]]:
     if len(blocks) > 1:
         return blocks[: len(blocks) // 2], blocks[len(blocks) // 2 :]
-    block = blocks[0]
-    if block.rows > 1:
-        middle = block.rows // 2
-        return [block.row_slice(0, middle)], [block.row_slice(middle, block.rows)]
-    raise ValueError("one slot of one device does not fit a batch; release it in two streams")
+    middle = blocks[0].rows // 2
+    return [blocks[0].row_slice(0, middle)], [blocks[0].row_slice(middle, blocks[0].rows)]
 
 
 class SealedSide:

@@ -14,6 +14,7 @@ import typer
 from aggregator.config import read_config
 from protocols.errors import MillgateError
 from protocols.language import tr
+from protocols.status import only_one
 from security.cards import BrainCard, write_card
 from security.keys import OpeningKey, SigningKey, create_key_file
 
@@ -115,4 +116,5 @@ def run(
     config = read_config(path)
     config.factories()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    asyncio.run(run_aggregator(config, ready))
+    with only_one(config.ledger.parent):
+        asyncio.run(run_aggregator(config, ready))

@@ -92,6 +92,7 @@ class Mqtt:
         self._subscriptions = list(subscriptions)
         self._loop = asyncio.get_running_loop()
         self._closing = False
+        self._said = ""
         self._client = self._make_client(client_id)
         if will is not None:
             self._client.will_set(will[0], will[1], qos=1, retain=True)
@@ -137,6 +138,7 @@ class Mqtt:
         )
         client.max_inflight_messages_set(_IN_FLIGHT)
         client.on_connect = self._on_connect
+        client.on_connect_fail = self._on_connect_fail
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
         return client
@@ -154,17 +156,30 @@ class Mqtt:
         self, client: paho.Client, _data: object, _flags: object, reason: ReasonCode, _p: object
     ) -> None:
         if reason.is_failure:
-            _log.warning("broker refused the connection: %s", reason)
+            self._say(
+                tr(f"the broker refuses the connection: {reason}", f"消息代理拒绝连接：{reason}")
+            )
             return
+        self._said = ""
         if self._subscriptions:
             client.subscribe([(topic, 1) for topic in self._subscriptions])
         self._tell(self.connected.set)
 
+    def _on_connect_fail(self, _client: paho.Client, _data: object) -> None:
+        self._say(tr("the broker cannot be reached", "无法连接消息代理"))
+
     def _on_disconnect(
         self, _c: paho.Client, _data: object, _flags: object, reason: ReasonCode, _p: object
     ) -> None:
-        if not self._closing:
-            _log.warning("connection to the broker lost: %s; trying again", reason)
+        if not self._closing and not reason.is_failure:
+            self._say(tr("the broker ended the connection", "消息代理断开了连接"))
+        elif not self._closing:
+            self._say(
+                tr(
+                    f"the connection to the broker is lost: {reason}",
+                    f"与消息代理的连接中断：{reason}",
+                )
+            )
         self._tell(self.connected.clear)
 
     def _on_message(self, client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
@@ -176,6 +191,18 @@ class Mqtt:
         while not waiting.done() and not self._closing:
             concurrent.futures.wait([waiting], timeout=0.5)
         waiting.cancel()
+
+    def _say(self, what: str) -> None:
+        """Say once what is wrong, until something else is."""
+        if what == self._said:
+            return
+        self._said = what
+        fault = NotConnected(
+            what,
+            where=f"{self._config.host}:{self._config.port}",
+            remedy=tr("trying again; nothing is lost meanwhile", "正在重试；期间数据不会丢失"),
+        )
+        _log.warning("%s", fault)
 
     def _tell(self, action: Callable[[], None]) -> None:
         if not self._loop.is_closed():

@@ -25,8 +25,8 @@ _UNITS: Final = {
     "h": 3600 * 10**9,
     "d": 86400 * 10**9,
 }
-_DURATION: Final = re.compile(r"(\d+)(ms|s|m|h|d)")
-_TABLE: Final = re.compile(r"\s*(\[\[?)\s*([^\]]+?)\s*\]")
+_DURATION: Final = re.compile(r"([0-9]{1,12})(ms|s|m|h|d)")
+_TABLE: Final = re.compile(r"\s*(\[\[?)\s*([A-Za-z0-9_\-\"'. ]+?)\s*\]\]?\s*(#.*)?")
 _KEY: Final = re.compile(r"\s*([A-Za-z0-9_\-\"'.]+)\s*=")
 
 
@@ -42,8 +42,6 @@ def parse_duration(value: object) -> int:
     Raises:
         ValueError: for anything else.
     """
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise ValueError(
@@ -75,15 +73,16 @@ def read_toml(path: Path) -> dict[str, Any]:
             where=str(path),
             remedy=tr("give the right path, or make one with 'init'", "请检查路径，或用 init 生成"),
         )
-    except (OSError, UnicodeDecodeError) as error:
+    except tomllib.TOMLDecodeError as error:
+        fault = MillgateError(
+            tr("is not valid TOML", "不是有效的 TOML"), where=str(path), remedy=str(error)
+        )
+    except (OSError, ValueError) as error:
+        # ValueError: not UTF-8, a path that no file can have, or a number of thousands of digits.
         fault = MillgateError(
             tr("cannot be read as UTF-8 text", "无法按 UTF-8 文本读取"),
             where=str(path),
             remedy=str(error.__class__.__name__),
-        )
-    except tomllib.TOMLDecodeError as error:
-        fault = MillgateError(
-            tr("is not valid TOML", "不是有效的 TOML"), where=str(path), remedy=str(error)
         )
     raise ConfigError([fault])
 
@@ -137,19 +136,62 @@ def _fault(
 
 def _explain(detail: ErrorDetails, model: type[BaseModel]) -> tuple[str, str]:
     kind, last = detail["type"], str(detail["loc"][-1]) if detail["loc"] else ""
+    context = cast("Mapping[str, Any]", detail.get("ctx", {}))
+    correct = tr("correct the value", "请更正取值")
     if kind == "extra_forbidden":
-        near = difflib.get_close_matches(last, sorted(_field_names(model)), n=1)
-        remedy = (
-            tr(f"did you mean '{near[0]}'?", f"是否应为 '{near[0]}'？")
-            if near
-            else tr("remove it", "请删除")
-        )
-        return tr("unknown key", "未知的键"), remedy
+        return tr("unknown key", "未知的键"), _nearest(last, sorted(_field_names(model)))
     if kind == "missing":
         return tr("is missing", "缺少此项"), tr("add it", "请补上")
     if kind == "value_error":
-        return str(cast("Mapping[str, Any]", detail["ctx"])["error"]), ""
-    return detail["msg"], tr("correct the value", "请更正取值")
+        return str(context["error"]), ""
+    if kind == "literal_error":
+        choices = re.findall(r"'([^']*)'", str(context["expected"]))
+        known = ", ".join(choices)
+        what = tr(f"is not one of {known}", f"应为以下之一：{known}")
+        return what, _nearest(str(detail["input"]), choices) if len(choices) > 1 else correct
+    template = _WORDS.get(kind)
+    return (tr(*template).format(**context) if template else detail["msg"]), correct
+
+
+_WORDS: Final = {
+    "int_type": ("must be a whole number", "须为整数"),
+    "int_parsing": ("must be a whole number", "须为整数"),
+    "int_from_float": ("must be a whole number", "须为整数"),
+    "float_type": ("must be a number", "须为数字"),
+    "float_parsing": ("must be a number", "须为数字"),
+    "decimal_type": ("must be a number", "须为数字"),
+    "decimal_parsing": ("must be a number", "须为数字"),
+    "finite_number": ("must be finite", "须为有限数"),
+    "bool_type": ("must be true or false", "须为 true 或 false"),
+    "bool_parsing": ("must be true or false", "须为 true 或 false"),
+    "string_type": ("must be text in quotes", "须为带引号的文本"),
+    "path_type": ("must be a path in quotes", "须为带引号的路径"),
+    "list_type": ("must be a list", "须为列表"),
+    "model_type": ("must be a table", "须为表"),
+    "dict_type": ("must be a table", "须为表"),
+    "datetime_type": ("must be a date and time", "须为日期时间"),
+    "datetime_from_date_parsing": ("must be a date and time", "须为日期时间"),
+    "string_too_short": (
+        "must not be so short (at least {min_length})",
+        "太短（至少 {min_length} 个字符）",
+    ),
+    "string_too_long": ("is too long (at most {max_length})", "太长（至多 {max_length} 个字符）"),
+    "string_pattern_mismatch": ("is not written as it must be: {pattern}", "格式不符：{pattern}"),
+    "too_short": ("needs at least {min_length}", "至少需要 {min_length} 项"),
+    "too_long": ("may have at most {max_length}", "至多 {max_length} 项"),
+    "greater_than": ("must be greater than {gt}", "须大于 {gt}"),
+    "greater_than_equal": ("must be at least {ge}", "不得小于 {ge}"),
+    "less_than": ("must be less than {lt}", "须小于 {lt}"),
+    "less_than_equal": ("must be at most {le}", "不得大于 {le}"),
+}
+"""What pydantic finds, in both languages; its own words are used for anything else."""
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1)
+    if near:
+        return tr(f"did you mean '{near[0]}'?", f"是否应为 '{near[0]}'？")
+    return tr("remove it or correct it", "请删除或更正")
 
 
 def _field_names(model: type[BaseModel], seen: frozenset[type] = frozenset()) -> set[str]:
@@ -182,8 +224,8 @@ def key_lines(text: str) -> dict[KeyPath, int]:
     counts: dict[KeyPath, int] = {}
     table: KeyPath = ()
     for number, line in enumerate(text.splitlines(), 1):
-        header, key = _TABLE.match(line), _KEY.match(line)
-        if header is not None and "=" not in line.split("]")[0]:
+        header, key = _TABLE.fullmatch(line), _KEY.match(line)
+        if header is not None:
             table = _resolve(tuple(_parts(header[2])), counts, repeated=header[1] == "[[")
             lines.setdefault(table, number)
         elif key is not None:

@@ -5,13 +5,14 @@ nowhere else.
 """
 
 import asyncio
+import fcntl
 import hashlib
 import json
 import os
 import socket
 import tempfile
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +35,30 @@ def socket_path(folder: Path) -> Path:
         return path
     name = hashlib.sha256(str(path).encode()).hexdigest()[:24]
     return Path(tempfile.gettempdir()) / f"millgate-{os.getuid()}" / f"{name}.sock"
+
+
+class AlreadyRunning(MillgateError):
+    """Another process uses the same data."""
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Keep a folder's data for this process alone for the length of the context.
+
+    Raises:
+        AlreadyRunning: when another process has it; two would fork the chain of batches.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (folder / "lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AlreadyRunning(
+                tr("another process is running on this data", "已有程序在使用这些数据运行"),
+                where=str(folder),
+                remedy=tr("stop it first", "请先停止它"),
+            ) from None
+        yield
 
 
 class NotRunning(MillgateError):

@@ -95,9 +95,11 @@ def read_devices(tables: object, path: Path) -> list[DeviceConfig]:
     Raises:
         ConfigError: with every fault of every device.
     """
+    if not isinstance(tables, list):
+        raise ConfigError([_not_a_list(path)])
     faults: list[MillgateError] = []
     devices: list[DeviceConfig] = []
-    for at, table in enumerate(tables if isinstance(tables, list) else []):
+    for at, table in enumerate(tables):
         kind = table.get("kind") if isinstance(table, dict) else None
         model = load(kind).Config if kind in kinds() else _UnknownKind
         try:
@@ -116,6 +118,14 @@ def read_devices(tables: object, path: Path) -> list[DeviceConfig]:
     if faults:
         raise ConfigError(faults)
     return devices
+
+
+def _not_a_list(path: Path) -> MillgateError:
+    return MillgateError(
+        tr("device: must be a list of tables", "device：须为表的列表"),
+        where=str(path),
+        remedy=tr("write [[device]] with two brackets", "请用双方括号写作 [[device]]"),
+    )
 
 
 class _UnknownKind(DeviceConfig):
