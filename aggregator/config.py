@@ -1,9 +1,8 @@
 """`aggregator.toml`: who the brain is, whom it knows, where it listens and keeps."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pydantic import Field
 
@@ -142,9 +141,9 @@ def read_config(path: Path) -> AggregatorConfig:
     )
 
 
-def _read_store(table: Mapping[str, Any], path: Path) -> StoreConfig:
-    kind = table.get("kind")
-    if kind not in stores.kinds():
+def _read_store(table: object, path: Path) -> StoreConfig:
+    kind = table.get("kind") if isinstance(table, dict) else None
+    if not isinstance(table, dict) or kind not in stores.kinds():
         known = ", ".join(stores.kinds())
         fault = MillgateError(
             tr("store.kind: there is no such store", "store.kind：没有此存储"),
@@ -173,7 +172,7 @@ def read_factories(folder: Path) -> dict[Address, Factory]:
     """
     found: dict[Address, Factory] = {}
     faults: list[MillgateError] = []
-    for path in sorted(folder.glob("*.card")):
+    for path in _cards(folder):
         name, _, site = path.name.removesuffix(".card").partition(".")
         try:
             card = read_agent_card(path)
@@ -192,3 +191,18 @@ def read_factories(folder: Path) -> dict[Address, Factory]:
     if faults:
         raise ConfigError(faults)
     return found
+
+
+def _cards(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.name.endswith(".card"))
+    except (OSError, ValueError) as error:
+        fault = MillgateError(
+            tr("the folder of agents' cards cannot be read", "无法读取名片目录"),
+            where=str(folder),
+            remedy=tr(
+                f"make it, or correct brain.factories ({type(error).__name__})",
+                f"请创建此目录，或更正 brain.factories（{type(error).__name__}）",
+            ),
+        )
+        raise ConfigError([fault]) from None
