@@ -154,12 +154,14 @@ class Ledger:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
                 # What was learnt inside is gone with it.
                 self._points.clear()
+                # When the disk is full, SQLite has rolled back by itself.
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
@@ -168,11 +170,12 @@ class Ledger:
         try:
             yield
         except BaseException:
-            self._db.execute("ROLLBACK TO attempt")
             self._points.clear()
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK TO attempt")
+                self._db.execute("RELEASE attempt")
             raise
-        finally:
-            self._db.execute("RELEASE attempt")
+        self._db.execute("RELEASE attempt")
 
     # Writing.
 
