@@ -28,18 +28,19 @@ class AtomicStorage(Storage):
     def read(self) -> dict[str, dict[str, Any]] | None:
         """Return all tables; None before the first write."""
         try:
-            text = self._path.read_text(encoding="utf-8")
+            tables = json.loads(self._path.read_bytes())
         except FileNotFoundError:
             return None
-        try:
-            tables: dict[str, dict[str, Any]] = json.loads(text)
-        except json.JSONDecodeError:
+        except ValueError:
+            tables = None
+        if not _are_tables(tables):
+            # Taken for empty, it would let the chain and the policies start from nothing.
             raise MillgateError(
                 tr("the registry is damaged", "登记文件已损坏"),
                 where=str(self._path),
                 remedy=tr("restore it from a backup", "请从备份恢复"),
-            ) from None
-        return tables
+            )
+        return dict(tables)
 
     def write(self, data: dict[str, dict[str, Any]]) -> None:
         """Replace all tables."""
@@ -54,6 +55,13 @@ class AtomicStorage(Storage):
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _are_tables(found: object) -> bool:
+    return isinstance(found, dict) and all(
+        isinstance(table, dict) and all(isinstance(row, dict) for row in table.values())
+        for table in found.values()
+    )
 
 
 class Registry:
