@@ -14,7 +14,7 @@ AHEAD: Final = "time_ahead"
 UNCONFIRMED: Final = "unconfirmed_fall"
 FIRST_SLOT: Final = "before_first_slot"
 GATE_ERROR: Final = "gate_error"
-SUSPENDED: Final = "suspended"
+RULE_CHANGED: Final = "rule_changed"
 
 
 @dataclass(slots=True)

@@ -20,20 +20,21 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from protocols import strict_cbor
 from protocols.batch import Block
 from protocols.errors import MillgateError
-from protocols.frame import Frame, NowNs
+from protocols.frame import SECOND, Frame, NowNs, lost_frame
 from protocols.language import tr
 from protocols.points import PointTable
 from protocols.topics import Address
 from security.policy import transforms
-from security.policy.account import GATE_ERROR, Account
+from security.policy.account import GATE_ERROR, RULE_CHANGED, Account
 from security.policy.compiled import CompiledPolicy, Rule
-from security.policy.lane import Lane
+from security.policy.lane import FURTHEST_AHEAD_NS, Lane
 from security.secret import Secret
 
 LATENESS_NS: Final = 1_500_000_000
 """How long after its end a slot stays open for what is still on its way."""
 
-_MOST_WAITING: Final = 100_000
+_LONGEST_PAUSE_NS: Final = 60 * SECOND
+_MOST_WAITING_CELLS: Final = 2_000_000
 _NONCE: Final = 12
 _MOST_MEMORY: Final = 256 << 20
 _MEMORY_DEPTH: Final = 12
@@ -60,16 +61,21 @@ class Gate:
         self, policy: CompiledPolicy, tables: Mapping[str, PointTable], now_ns: NowNs
     ) -> None:
         self.policy = policy
-        self.suspended: list[str] = []
-        self.accounts = {device: Account() for device in tables}
         self._now = now_ns
         self._tables = dict(tables)
+        self._watched_ns: int | None = None
+        self._begin()
+        self._memory_size = self._constant_size()
+
+    def _begin(self) -> None:
+        """Start with nothing: no sample, no baseline."""
+        self.suspended: list[str] = []
+        self.accounts = {device: Account() for device in self._tables}
         self._clock: dict[str, int] = {}
         self._released = {
-            device: np.zeros(len(table.points), np.bool_) for device, table in tables.items()
+            device: np.zeros(len(table.points), np.bool_) for device, table in self._tables.items()
         }
         self._lanes = self._make_lanes()
-        self._memory_size = self._constant_size()
 
     @property
     def in_force(self) -> bool:
@@ -82,20 +88,22 @@ class Gate:
 
     def feed(self, frame: Frame) -> None:
         """Take a frame. Never raises: a fault drops the windows of the points concerned."""
-        account = self.accounts[frame.device]
-        account.produced += frame.samples
+        account, samples = self.accounts[frame.device], frame.samples
+        account.produced += samples
         now_ns = self._now()
         counted = 0
         if self.in_force:
             for lane in self._lanes[frame.device]:
                 counted += self._guarded(lane, frame, now_ns)
-        account.withheld += frame.samples - counted
-        if frame.clock is not None:
+        account.withheld += samples - counted
+        # A device's clock that cannot be true would close every slot up to it for good.
+        if frame.clock is not None and frame.clock <= now_ns + FURTHEST_AHEAD_NS:
             self._clock[frame.device] = max(frame.clock, self._clock.get(frame.device, 0))
 
     def advance(self) -> None:
         """Close every slot whose time has passed."""
         now_ns = self._now()
+        self._notice_pause(now_ns)
         for device, lanes in self._lanes.items():
             own_time = self._tables[device].brings_time
             until_ns = self._clock.get(device) if own_time else now_ns - LATENESS_NS
@@ -109,10 +117,20 @@ class Gate:
                 except Exception as error:  # noqa: BLE001 - fail closed: any fault drops the window
                     self._drop(lane, error)
 
+    def _notice_pause(self, now_ns: int) -> None:
+        """Where nobody looked for long, no value holds on just because no change was seen."""
+        since_ns, self._watched_ns = self._watched_ns, now_ns
+        if since_ns is None or now_ns - since_ns < _LONGEST_PAUSE_NS:
+            return
+        for device, table in self._tables.items():
+            if table.hold_ns is None and not table.brings_time:
+                self.feed(lost_frame(device, table.columns(), since_ns))
+
     @property
     def full(self) -> bool:
         """Whether so much is closed and not taken that no more frames should come."""
-        return sum(lane.waiting_rows for lane in self._all_lanes()) >= _MOST_WAITING
+        waiting = sum(lane.waiting_rows * len(lane.numbers) for lane in self._all_lanes())
+        return waiting >= _MOST_WAITING_CELLS
 
     @property
     def has_closed(self) -> bool:
@@ -147,29 +165,35 @@ class Gate:
         """Take over what `memory` gave, for all points whose rule is still the same.
 
         Raises:
-            MemoryLost: when it is not that.
+            MemoryLost: when it is not that; nothing of it is taken over then.
         """
         try:
-            content = _memory_content(memory)
-            self._clock.update(content["clocks"])
-            by_name = dict(content["lanes"])
-            for device, numbers in content["accounts"].items():
-                if device in self.accounts:
-                    self._restore_account(device, numbers)
-            for lane in self._all_lanes():
-                if _lane_name(lane) in by_name:
-                    lane.restore(by_name[_lane_name(lane)])
-        except (MillgateError, KeyError, ValueError, TypeError, IndexError) as error:
+            self._take_over(_memory_content(memory))
+        except Exception:  # noqa: BLE001 - raised anew below: whatever is wrong with it, it is lost
+            self._begin()
             raise MemoryLost(
                 tr("gate memory is damaged", "闸门记忆已损坏"),
                 remedy=tr("counters start from new baselines", "计数器将从新基线开始"),
-            ) from error
+            ) from None
+
+    def _take_over(self, content: dict[str, Any]) -> None:
+        self._clock.update(content["clocks"])
+        by_name = dict(content["lanes"])
+        for lane in self._all_lanes():
+            if _lane_name(lane) in by_name:
+                lane.restore(by_name[_lane_name(lane)])
+        for device, numbers in content["accounts"].items():
+            if device in self.accounts:
+                self._restore_account(device, numbers)
 
     def _restore_account(self, device: str, numbers: dict[str, Any]) -> None:
         """Fill the account in place, since the lanes hold it too."""
         book, old = self.accounts[device], Account.from_dict(numbers)
         book.produced, book.withheld, book.consumed = old.produced, old.withheld, old.consumed
-        book.dropped, book.open = old.dropped, old.open
+        book.open = sum(sum(lane.open_counts.values()) for lane in self._lanes[device])
+        book.dropped = old.dropped
+        if old.open != book.open:
+            book.dropped[RULE_CHANGED] += old.open - book.open
 
     def _guarded(self, lane: Lane, frame: Frame, now_ns: int) -> int:
         book = lane.account
@@ -210,41 +234,38 @@ class Gate:
                     )
                 )
         lanes: dict[str, list[Lane]] = {device: [] for device in self._tables}
+        places = {
+            device: {point.id: at for at, point in enumerate(table.points)}
+            for device, table in self._tables.items()
+        }
         for (device, _, aggregate), rules in sorted(groups.items()):
             table = self._tables[device]
-            columns = np.array([self._column(table, rule) for rule in rules], np.int32)
+            columns = np.array(
+                [self._column(places[device].get(rule.point), table, rule) for rule in rules],
+                np.int32,
+            )
             self._released[device][columns[columns >= 0]] = True
             lane_type: type[Lane] = _transform(aggregate)
             lanes[device].append(lane_type(table, rules, columns, self.accounts[device]))
         return lanes
 
-    def _column(self, table: PointTable, rule: Rule) -> int:
+    def _column(self, at: int | None, table: PointTable, rule: Rule) -> int:
         """Return the rule's column, -1 when the source is not exactly what was signed."""
-        for at, point in enumerate(table.points):
-            if point.id != rule.point:
-                continue
-            signed = (rule.address, rule.type, rule.unit, rule.measurand, rule.state_model)
-            found = (
-                point.address,
-                point.type,
-                point.unit,
-                point.measurand,
-                point.state_model or "",
-            )
-            if signed == found and rule.scaling() == (point.scale, point.offset):
-                return at
-            self.suspended.append(
-                tr(
-                    f"{rule.device}/{rule.point}: address, type, unit, scale or measurand is not "
-                    "what the policy names; it stays withheld",
-                    f"{rule.device}/{rule.point}：地址、类型、单位、比例或测量量与策略不符，保持不放行",
-                )
-            )
+        where = f"{rule.device}/{rule.point}"
+        if at is None:
+            what = tr("no such point is configured", "未配置此点")
+            self.suspended.append(tr(f"{where}: {what}", f"{where}：{what}"))
             return -1
+        point = table.points[at]
+        signed = (rule.address, rule.type, rule.unit, rule.measurand, rule.state_model)
+        found = (point.address, point.type, point.unit, point.measurand, point.state_model or "")
+        if signed == found and rule.scaling() == (point.scale, point.offset):
+            return at
         self.suspended.append(
             tr(
-                f"{rule.device}/{rule.point}: no such point is configured",
-                f"{rule.device}/{rule.point}：未配置此点",
+                f"{where}: address, type, unit, scale or measurand is not what the policy names; "
+                "it stays withheld",
+                f"{where}：地址、类型、单位、比例或测量量与策略不符，保持不放行",
             )
         )
         return -1
@@ -257,6 +278,7 @@ class Gate:
 
 
 def _memory_content(memory: bytes) -> dict[str, Any]:
+    """Raises Malformed when the bytes are not in their one form."""
     length = int.from_bytes(memory[:4], "big")
     content: dict[str, Any] = strict_cbor.decode(
         memory[4 : 4 + length], max_bytes=_MOST_MEMORY, max_depth=_MEMORY_DEPTH

@@ -4,7 +4,6 @@ A lane opens slots as samples come, closes them when told that the time has pass
 closed rows until they are drained. A transform is a subclass in `transforms/`.
 """
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final, NamedTuple
@@ -13,20 +12,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.batch import NO_VALUE, Block
-from protocols.frame import SECOND, Bytes, Flags, Floats, Frame, Ints, Quality, Values
+from protocols.frame import SECOND, Bytes, Flags, Frame, Ints, Quality, Values
 from protocols.points import Point, PointTable
 from protocols.vocabulary.measurands import unit_factor
 from security.policy import account
 from security.policy.account import Account
 from security.policy.compiled import Rule
 
+FURTHEST_AHEAD_NS: Final = 86400 * SECOND
+"""How far a device's own time may be ahead of the wall clock."""
+
 _MOST_OPEN: Final = 1024
 _MOST_EMPTY: Final = 64
-_DAY_NS: Final = 86400 * SECOND
+_MOST_KNOWN: Final = 8
+_NOT_REACHED: Final = -1
+# Members of an enum are slow to look up.
+_BAD: Final = int(Quality.BAD)
+_ABSENT: Final = int(Quality.ABSENT)
 
-_log = logging.getLogger(__name__)
 
-Arrays = dict[str, bytes]
+class Samples(NamedTuple):
+    """What a lane takes of one frame.
+
+    Attributes:
+        places: shape (c,), positions of the columns in this lane.
+        slots: shape (r, 1) or (r, c), each sample's slot; of a point they never decrease.
+        time: shape (r, 1) or (r, c), ns.
+        values: shape (r, c), int64 or float64.
+        quality: shape (r, c); what is not for this lane is ABSENT.
+        slot: the slot of all of them; None where there are several.
+        clean: whether all of them are usable.
+    """
+
+    places: NDArray[np.int32]
+    slots: Ints
+    time: Ints
+    values: Values
+    quality: Bytes
+    slot: int | None
+    clean: bool
 
 
 class Row(NamedTuple):
@@ -44,9 +68,12 @@ class Lane(ABC):
     Attributes:
         stream: where its slots travel.
         rules: shape (p,), its points by number.
+        columns: shape (p,), their columns in the point table; -1 for a suspended one.
         numbers: shape (n,), the numbers it fills, ascending.
         closing_edge: whether a sample exactly on a boundary belongs to the slot that ends there
             (a counter's reading) or to the one that starts (a quantity at a moment).
+        cursor: the oldest slot that is not closed; None before the first sample.
+        open_counts: by open slot, how many samples it holds.
     """
 
     closing_edge: ClassVar[bool] = False
@@ -58,6 +85,7 @@ class Lane(ABC):
         self.stream = rules[0].stream
         self.device = table.device
         self.rules = tuple(rules)
+        self._digests = [rule.digest() for rule in rules]
         self.size = len(rules)
         self.table = table
         self.window_ns = rules[0].window_s * SECOND
@@ -66,13 +94,18 @@ class Lane(ABC):
             [np.arange(rule.number, rule.number + self.numbers_per_point) for rule in rules]
         ).astype(np.int64)
         self.account = book
+        self.columns: list[int] = columns.tolist()
         self.cursor: int | None = None
         self.first_slot = 0
         self.open_counts: dict[int, int] = {}
+        self._reached: Ints = np.full(self.size, _NOT_REACHED, np.int64)
         self._place = np.full(len(table.points), -1, np.int32)
         usable = columns >= 0
         self._place[columns[usable]] = np.flatnonzero(usable)
         self._rows: list[Row] = []
+        self._known_columns: dict[
+            int, tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.intp] | None]
+        ] = {}
         self.integer = np.array([bool(table.integer[c]) if c >= 0 else True for c in columns])
         self.grid = np.array([rule.exponent for rule in rules], np.int64)
         self.step = np.array([rule.step for rule in rules], np.int64)
@@ -81,17 +114,8 @@ class Lane(ABC):
     # What a transform fills in.
 
     @abstractmethod
-    def take(
-        self, places: NDArray[np.int32], slots: Ints, time: Ints, values: Values, quality: Bytes
-    ) -> int:
+    def take(self, samples: Samples) -> int:
         """Put samples into open slots.
-
-        Args:
-            places: shape (c,), positions of the columns in this lane.
-            slots: shape (r, 1) or (r, c), each sample's slot.
-            time: shape (r, 1) or (r, c), ns.
-            values: shape (r, c), int64 or float64.
-            quality: shape (r, c); what is not for this lane is ABSENT.
 
         Returns:
             how many samples it dropped by itself; it has counted them under their reason.
@@ -126,36 +150,51 @@ class Lane(ABC):
         it changes (a subscription) belongs to the oldest open slot; another late one is dropped
         and counted. Devices that bring their own time may not be more than a day ahead.
         """
-        places = self._place[frame.columns]
-        mine = places >= 0
-        if not mine.any():
+        places, kept = self._columns_of(frame)
+        if not len(places):
             return 0
-        every = bool(mine.all())
-        places = places if every else places[mine]
-        values = frame.values if every else frame.values[:, mine]
-        quality = frame.quality if every else frame.quality[:, mine]
-        wide = frame.time.shape[1] > 1
-        time = frame.time[:, mine] if wide and not every else frame.time
-        counted = int(np.count_nonzero(quality < Quality.ABSENT))
+        values, quality, time = frame.values, frame.quality, frame.time
+        if kept is not None:
+            values, quality = values[:, kept], quality[:, kept]
+            time = time[:, kept] if time.shape[1] > 1 else time
+        counted = int(np.count_nonzero(quality < _ABSENT))
         if not self.table.brings_time:
             time = np.minimum(time, now_ns)
-        if self.cursor is None:
-            self.start(int(time.min()) if self.table.brings_time else now_ns)
-        slots, quality = self._place_in_time(time, quality, now_ns)
-        self._count(slots, quality)
-        own = self.take(places, slots, time, values, quality)
+        if self.cursor is None and not self._begin(time, now_ns):
+            self.account.dropped[account.AHEAD] += counted
+            return counted
+        quality = self._sound(places, values, quality)
+        samples = self._place_in_time(places, time, values, quality, now_ns)
+        self._count(samples)
+        own = self.take(samples)
         if own:
             self._uncount(own)
         return counted
 
+    def _columns_of(self, frame: Frame) -> tuple[NDArray[np.int32], NDArray[np.intp] | None]:
+        """Return the frame's places in this lane, and which columns these are; None for all.
+
+        Drivers give the same few arrays of columns over and over.
+        """
+        known = self._known_columns.get(id(frame.columns))
+        if known is None:
+            places = self._place[frame.columns]
+            kept = np.flatnonzero(places >= 0)
+            chosen = None if len(kept) == len(places) else kept
+            if len(self._known_columns) >= _MOST_KNOWN:
+                self._known_columns.clear()
+            # The array itself is kept as well, so that its id stays its own.
+            known = self._known_columns[id(frame.columns)] = (frame.columns, places[kept], chosen)
+        return known[1], known[2]
+
     def samples_of(self, frame: Frame) -> int:
         """Return how many samples of the frame are for this lane."""
         mine = self._place[frame.columns] >= 0
-        return int(np.count_nonzero(frame.quality[:, mine] < Quality.ABSENT))
+        return int(np.count_nonzero(frame.quality[:, mine] < _ABSENT))
 
     def start(self, at_ns: int) -> None:
         """Begin with the first slot that starts at or after `at_ns`; the one before only primes."""
-        self.first_slot = -(-at_ns // self.window_ns)
+        self.first_slot = max(-(-at_ns // self.window_ns), 1)
         self.cursor = self.first_slot - 1
 
     def slot_of(self, time: Ints) -> Ints:
@@ -172,26 +211,30 @@ class Lane(ABC):
         """Close every slot that ends at or before `until_ns`.
 
         Of a long run of slots without any sample only the first are written as rows without
-        value; the rest are absent, which means the same.
+        value; the rest are absent, which means the same. A slot whose closing fails is absent.
         """
-        if self.cursor is None:
-            return
-        cursor = self.cursor
         last = until_ns // self.window_ns - 1
         empty = 0
-        while cursor <= last:
-            held = self.open_slots()
+        while self.cursor is not None and self.cursor <= last:
             if empty >= _MOST_EMPTY:
-                cursor = min([slot for slot in held if slot > cursor] + [last + 1])
+                self._skip(self.cursor, last)
                 empty = 0
                 continue
-            row = self.close_slot(cursor)
+            slot = self.cursor
+            try:
+                row = self.close_slot(slot)
+            finally:
+                # Whatever happened, this slot is never written again.
+                self.cursor = slot + 1
             empty = empty + 1 if bool((row.quality == NO_VALUE).all()) else 0
-            self._book(cursor)
-            if cursor >= self.first_slot:
+            self._book(slot)
+            if slot >= self.first_slot:
                 self._rows.append(row)
-            cursor += 1
-        self.cursor = cursor
+
+    def _skip(self, cursor: int, last: int) -> None:
+        """Go on at the next slot that holds something, or behind `last`."""
+        held = [slot for slot in (*self.open_slots(), *self.open_counts) if slot >= cursor]
+        self.cursor = min([*held, last + 1])
 
     def drain(self) -> list[Block]:
         """Return the closed rows as blocks of consecutive slots, and forget them."""
@@ -220,54 +263,119 @@ class Lane(ABC):
     def memory(self) -> dict[str, Any]:
         """Return everything that must survive a crash, as CBOR-able data."""
         return {
-            "digests": b"".join(rule.digest() for rule in self.rules),
+            "digests": b"".join(self._digests),
             "cursor": self.cursor if self.cursor is not None else -1,
             "first": self.first_slot,
             "counts": [[slot, count] for slot, count in sorted(self.open_counts.items())],
+            "reached": self._reached.astype("<i8").tobytes(),
             "state": self.arrays(),
         }
 
     def restore(self, memory: dict[str, Any]) -> None:
-        """Take over what `memory` gave for the points whose rule is still the same."""
-        old_digests = _split(memory["digests"], 8)
-        position = {digest: at for at, digest in enumerate(old_digests)}
+        """Take over what `memory` gave for the points whose rule is still the same.
+
+        The lane goes on at the same slot even where no rule is: no slot is written twice.
+        """
+        self.cursor = memory["cursor"] if memory["cursor"] >= 0 else None
+        self.first_slot = memory["first"]
+        position = {digest: at for at, digest in enumerate(_split(memory["digests"], 8))}
         pairs = [
-            (new, position[rule.digest()])
-            for new, rule in enumerate(self.rules)
-            if rule.digest() in position
+            (new, position[digest])
+            for new, digest in enumerate(self._digests)
+            if digest in position
         ]
         if not pairs:
             return
-        self.cursor = memory["cursor"] if memory["cursor"] >= 0 else None
-        self.first_slot = memory["first"]
         self.open_counts = {slot: count for slot, count in memory["counts"]}  # noqa: C416 - decoded lists, typed here
-        chosen = np.array(pairs, np.intp)
-        self.load(memory["state"], chosen[:, 0], chosen[:, 1])
+        new, old = np.array(pairs, np.intp).T
+        self._reached[new] = np.frombuffer(memory["reached"], "<i8")[old]
+        self.load(memory["state"], new, old)
+        if self.hold_ns is None:
+            # What is given again after the crash comes after the loss of contact.
+            self._reached[new] = np.maximum(self._reached[new], max(self.open_slots(), default=0))
 
-    def _place_in_time(self, time: Ints, quality: Bytes, now_ns: int) -> tuple[Ints, Bytes]:
-        """Return each sample's slot, and the quality with what is dropped made ABSENT."""
+    def _begin(self, time: Ints, now_ns: int) -> bool:
+        """Start with the first sample; with none whose device's own time cannot be true."""
+        if not self.table.brings_time:
+            self.start(now_ns)
+            return True
+        possible = time[time <= now_ns + FURTHEST_AHEAD_NS]
+        if possible.size:
+            self.start(int(possible.min()))
+        return bool(possible.size)
+
+    def _sound(self, places: NDArray[np.int32], values: Values, quality: Bytes) -> Bytes:
+        """Return the quality, BAD where a value is no number or not of the type that was signed."""
+        whole = values.dtype.kind == "i"
+        wrong: Flags = self.integer[places] != whole
+        if not whole:
+            wrong = wrong | ~np.isfinite(values)
+        if not wrong.any():
+            return quality
+        return np.where(wrong & (quality < _BAD), np.uint8(_BAD), quality)
+
+    def _place_in_time(
+        self,
+        places: NDArray[np.int32],
+        time: Ints,
+        values: Values,
+        quality: Bytes,
+        now_ns: int,
+    ) -> Samples:
+        """Give each sample its slot, and count and make ABSENT what has none."""
         slots = self.slot_of(time)
         cursor = self.cursor if self.cursor is not None else 0
+        low, high = int(slots.min()), int(slots.max())
+        too_far = self.table.brings_time and int(time.max()) > now_ns + FURTHEST_AHEAD_NS
+        if low < cursor or high >= cursor + _MOST_OPEN or too_far:
+            slots, quality = self._within_reach(slots, time, quality, cursor, now_ns)
+            low, high = int(slots.min()), int(slots.max())
+        worst = int(quality.max())
+        if low != high or worst >= _ABSENT or int(self._reached[places].max()) > low:
+            slots = self._in_order(places, slots, quality)
+            low, high = int(slots.min()), int(slots.max())
+        else:
+            self._reached[places] = low
+        one = low if low == high else None
+        return Samples(places, slots, time, values, quality, one, worst < _BAD)
+
+    def _within_reach(
+        self, slots: Ints, time: Ints, quality: Bytes, cursor: int, now_ns: int
+    ) -> tuple[Ints, Bytes]:
         late = slots < cursor
-        ahead = (slots >= cursor + _MOST_OPEN) | (time > now_ns + _DAY_NS)
-        if not (late.any() or ahead.any()):
-            return slots, quality
-        real = quality < Quality.ABSENT
+        ahead = (slots >= cursor + _MOST_OPEN) | (time > now_ns + FURTHEST_AHEAD_NS)
+        real = quality < _ABSENT
         if self.hold_ns is None:
             slots, late = np.maximum(slots, cursor), np.zeros_like(late)
         self.account.dropped[account.LATE] += int(np.count_nonzero(late & real))
         self.account.dropped[account.AHEAD] += int(np.count_nonzero(ahead & ~late & real))
-        return slots, np.where(late | ahead, np.uint8(Quality.ABSENT), quality)
+        return slots, np.where(late | ahead, np.uint8(_ABSENT), quality)
 
-    def _count(self, slots: Ints, quality: Bytes) -> None:
+    def _in_order(self, places: NDArray[np.int32], slots: Ints, quality: Bytes) -> Ints:
+        """Return the slots so that no sample comes before one that its point gave earlier.
+
+        Devices keep their order, but not always their clocks; a counter must not seem to fall,
+        nor a mark of lost contact outlive the sample that came after it.
+        """
+        reached = self._reached[places]
+        absent = quality == _ABSENT
+        if absent.any():
+            slots = np.where(absent, reached, slots)
+        if (slots < reached).any() or (len(slots) > 1 and (slots[1:] < slots[:-1]).any()):
+            slots = np.maximum.accumulate(np.maximum(slots, reached), axis=0)
+        self._reached[places] = slots[-1]
+        return slots
+
+    def _count(self, samples: Samples) -> None:
         """Enter good samples as open in their slots; bad ones as dropped."""
-        bad = int(np.count_nonzero(quality == Quality.BAD))
+        slots, quality = samples.slots, samples.quality
+        if samples.clean and samples.slot is not None:
+            self._enter(samples.slot, quality.size)
+            return
+        bad = int(np.count_nonzero(quality == _BAD))
         if bad:
             self.account.dropped[account.BAD] += bad
-        good = quality <= Quality.UNCERTAIN
-        if len(slots) == 1 and slots.shape[1] == 1:
-            self._enter(int(slots[0, 0]), int(np.count_nonzero(good)))
-            return
+        good = quality < _BAD
         chosen, counts = np.unique(np.broadcast_to(slots, good.shape)[good], return_counts=True)
         for slot, count in zip(chosen.tolist(), counts.tolist(), strict=True):
             self._enter(slot, count)
@@ -281,8 +389,10 @@ class Lane(ABC):
         self.account.open -= count
         for slot in sorted(self.open_counts, reverse=True):
             taken = min(count, self.open_counts[slot])
-            self.open_counts[slot] -= taken
             count -= taken
+            self.open_counts[slot] -= taken
+            if not self.open_counts[slot]:
+                del self.open_counts[slot]
 
     def _book(self, slot: int) -> None:
         count = self.open_counts.pop(slot, 0)
@@ -324,135 +434,3 @@ def _block(rows: Sequence[Row], numbers: Ints) -> Block:
 
 def _split(data: bytes, size: int) -> list[bytes]:
     return [data[at : at + size] for at in range(0, len(data), size)]
-
-
-class Cells:
-    """The newest sample of each point, arrays of shape (p,).
-
-    Attributes:
-        value, real: the reading, for integer and for float points.
-        time: its time, ns.
-        quality: GOOD or UNCERTAIN.
-        seen: whether there is one.
-        lost: whether contact was lost, or the device gave no usable value, after it.
-    """
-
-    __slots__ = ("lost", "quality", "real", "seen", "time", "value")
-    _LAYOUT: Final = (
-        ("value", np.dtype("<i8")),
-        ("real", np.dtype("<f8")),
-        ("time", np.dtype("<i8")),
-        ("quality", np.dtype("u1")),
-        ("seen", np.dtype("?")),
-        ("lost", np.dtype("?")),
-    )
-
-    def __init__(self, size: int) -> None:
-        self.value: Ints = np.zeros(size, np.int64)
-        self.real: Floats = np.zeros(size, np.float64)
-        self.time: Ints = np.zeros(size, np.int64)
-        self.quality: Bytes = np.zeros(size, np.uint8)
-        self.seen: Flags = np.zeros(size, np.bool_)
-        self.lost: Flags = np.zeros(size, np.bool_)
-
-    def put(self, places: NDArray[np.int32], time: Ints, values: Values, quality: Bytes) -> None:
-        """Take one moment of some points, shape (c,) each; ABSENT changes nothing.
-
-        What comes last is newest: devices keep their order, but not always their clocks.
-        """
-        usable = quality <= Quality.UNCERTAIN
-        at = places[usable]
-        target: Values = self.value if values.dtype.kind == "i" else self.real
-        target[at] = values[usable]
-        self.time[at] = time[usable]
-        self.quality[at] = quality[usable]
-        self.seen[at] = True
-        self.lost[at] = False
-        gone = (quality == Quality.BAD) | (quality == Quality.LOST)
-        self.lost[places[gone]] = True
-
-    def merge(self, later: "Cells") -> None:
-        """Take over everything that `later` has."""
-        at = later.seen
-        for name in ("value", "real", "time", "quality"):
-            getattr(self, name)[at] = getattr(later, name)[at]
-        self.lost = np.where(at, later.lost, self.lost | later.lost)
-        self.seen |= at
-
-    def dump(self) -> Arrays:
-        """Return the arrays as bytes."""
-        return {name: getattr(self, name).astype(dtype).tobytes() for name, dtype in self._LAYOUT}
-
-    def load(self, data: Arrays, new: NDArray[np.intp], old: NDArray[np.intp]) -> None:
-        """Take positions `old` of dumped arrays to positions `new`."""
-        for name, dtype in self._LAYOUT:
-            getattr(self, name)[new] = np.frombuffer(data[name], dtype)[old]
-
-
-class Latest:
-    """The newest sample of each point, per open slot, and as of the last closed slot.
-
-    Attributes:
-        held: as of the end of the last closed slot.
-        slots: the open slots.
-    """
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.held = Cells(size)
-        self.slots: dict[int, Cells] = {}
-
-    def take(
-        self, places: NDArray[np.int32], slots: Ints, time: Ints, values: Values, quality: Bytes
-    ) -> None:
-        """Put samples into their slots; see `Lane.take`."""
-        for slot in np.unique(slots).tolist():
-            inside = slots == slot
-            cells = self.slots.setdefault(slot, Cells(self.size))
-            rows = np.flatnonzero(inside.any(axis=1))
-            for row in _last_rows(rows, inside, quality):
-                here = inside[row] if inside.shape[1] > 1 else slice(None)
-                at_time = time[row] if time.shape[1] > 1 else np.full(len(places), time[row, 0])
-                cells.put(places[here], at_time[here], values[row][here], quality[row][here])
-
-    def close(self, slot: int, end_ns: int, hold_ns: int | None) -> tuple[Cells, Flags, Flags]:
-        """Close a slot.
-
-        Returns:
-            the newest samples (valid where `seen` was ever set), which points had a sample in
-            this very slot, and for which the value still holds at the slot's end.
-        """
-        cells = self.slots.pop(slot, None)
-        inside = cells.seen if cells is not None else np.zeros(self.size, np.bool_)
-        if cells is not None:
-            self.held.merge(cells)
-        fresh = self.held.seen & ~self.held.lost
-        if hold_ns is not None:
-            fresh &= end_ns - self.held.time <= hold_ns
-        return self.held, inside, fresh
-
-    def dump(self) -> dict[str, Any]:
-        """Return the arrays as CBOR-able data."""
-        slots = [[slot, cells.dump()] for slot, cells in sorted(self.slots.items())]
-        return {"held": self.held.dump(), "slots": slots}
-
-    def load(self, data: dict[str, Any], new: NDArray[np.intp], old: NDArray[np.intp]) -> None:
-        """Take over what `dump` gave."""
-        self.held.load(data["held"], new, old)
-        for slot, dumped in data["slots"]:
-            self.slots.setdefault(slot, Cells(self.size)).load(dumped, new, old)
-
-
-def _last_rows(rows: NDArray[np.intp], inside: Flags, quality: Bytes) -> list[int]:
-    """Return which rows must be put, in order, to end with the newest sample of every column.
-
-    Where the last row is good for all columns, it is the only one.
-    """
-    if len(rows) == 0:
-        return []
-    last = int(rows[-1])
-    whole = inside.shape[1] == 1 or bool(inside[last].all())
-    if whole and bool((quality[last] <= Quality.UNCERTAIN).all()):
-        return [last]
-    found: list[int] = rows.tolist()
-    return found

@@ -12,6 +12,24 @@ _ROOM: Final = (1 << 62) - 1
 _DOUBT: Final = 2.0**-50
 
 
+def round_values(
+    integer: Flags, whole: Ints, real: Floats, exponents: Ints, grid: Ints, step: Ints
+) -> tuple[Ints, Flags]:
+    """Round what is held of integer and of float points, each by its own rule.
+
+    All arguments have shape (n,); `integer` tells which of `whole` and `real` counts. A value is
+    that x 10**exponents. Returns as the two functions below.
+    """
+    if integer.all():
+        return round_integers(whole, exponents, grid, step)
+    mantissa, fits = round_floats(real, grid - exponents, step)
+    if integer.any():
+        from_whole, whole_fits = round_integers(whole, exponents, grid, step)
+        mantissa = np.where(integer, from_whole, mantissa)
+        fits = np.where(integer, whole_fits, fits)
+    return mantissa, fits
+
+
 def round_integers(values: Ints, exponents: Ints, grid: Ints, step: Ints) -> tuple[Ints, Flags]:
     """Round values x 10**exponents to multiples of step x 10**grid.
 
@@ -21,7 +39,9 @@ def round_integers(values: Ints, exponents: Ints, grid: Ints, step: Ints) -> tup
     shift = exponents - grid
     multiply = 10 ** np.clip(shift, 0, 18)
     power = 10 ** np.clip(-shift, 0, 18)
-    fits = (np.abs(values) <= _ROOM // multiply) & (np.abs(shift) <= 18) & (step <= _ROOM // power)
+    room = _ROOM // multiply
+    # Not by their absolute value: the lowest number of 64 bits has none.
+    fits = (values <= room) & (values >= -room) & (np.abs(shift) <= 18) & (step <= _ROOM // power)
     divide = np.where(fits, step * power, 1)
     numerator = np.where(fits, values, 0) * multiply
     quotient, rest = np.divmod(numerator, divide)
@@ -39,9 +59,10 @@ def round_floats(values: Floats, grid: Ints, step: Ints) -> tuple[Ints, Flags]:
     10**grid, shape (n,), and which of them fit 2**53.
     """
     unit = step * 10.0**grid
+    most = LARGEST_MANTISSA // step
     with np.errstate(all="ignore"):
         ratio = values / unit
-    fits = np.isfinite(values) & (np.abs(ratio) <= LARGEST_MANTISSA // step)
+    fits = np.isfinite(values) & (np.abs(ratio) <= most + 1.0)
     ratio = np.where(fits, ratio, 0.0)
     multiple = np.rint(ratio).astype(np.int64)
     distance = np.abs(np.abs(ratio - np.floor(ratio)) - 0.5)
@@ -51,12 +72,13 @@ def round_floats(values: Floats, grid: Ints, step: Ints) -> tuple[Ints, Flags]:
             Fraction(int(step[at])) * Fraction(10) ** int(grid[at])
         )
         multiple[at] = round(exact)
+    fits &= np.abs(multiple) <= most
     return np.where(fits, multiple * step, 0), fits
 
 
-def round_times(times: Ints, step_ns: int) -> Ints:
-    """Round nanoseconds to multiples of step_ns, half to even."""
+def round_times(times: Ints, step_ns: Ints) -> Ints:
+    """Round nanoseconds to multiples of step_ns, half to even; both have shape (n,)."""
     quotient, rest = np.divmod(times, step_ns)
-    up = (2 * rest > step_ns) | ((2 * rest == step_ns) & (quotient & 1 == 1))
+    up = (rest > step_ns - rest) | ((rest == step_ns - rest) & (quotient & 1 == 1))
     rounded: Ints = (quotient + up) * step_ns
     return rounded

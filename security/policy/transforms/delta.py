@@ -10,19 +10,21 @@ of the range to the first; otherwise it is held back until a second reading, not
 and then it is a reset. (Meters that lose their link often read 0 and then go on as before.)
 """
 
+from decimal import Decimal
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.batch import GOOD, NO_VALUE, UNCERTAIN
-from protocols.frame import Bytes, Flags, Ints, Quality, Values
+from protocols.batch import GOOD, LARGEST_MANTISSA, NO_VALUE, UNCERTAIN
+from protocols.frame import Bytes, Flags, Quality, Values
 from security.policy import account, lane
-from security.policy.lane import Cells, Latest, Row
-from security.policy.rounding import round_floats, round_integers
+from security.policy.lane import Row, Samples
+from security.policy.latest import Cells, Latest
+from security.policy.rounding import round_values
 
-_NEAR_TOP: Final = 0.9
-_NEAR_ZERO: Final = 0.1
+_LARGEST_MODULUS: Final = 1 << 62
+_BAD: Final = int(Quality.BAD)
 
 
 class Lane(lane.Lane):
@@ -39,34 +41,43 @@ class Lane(lane.Lane):
         # The last committed rounded reading, and the slot it closed.
         self._base = Cells(self.size)
         points = [self._point(at) for at in range(self.size)]
-        self._modulus = [float(modulus) for _, modulus in points]
+        self._modulus = [modulus for _, modulus in points]
         self._rebase = [policy == "rebase" for policy, _ in points]
 
-    def _point(self, at: int) -> tuple[str, float]:
-        columns = np.flatnonzero(self._place == at)
-        if not len(columns):
-            return "from_zero", 0.0
-        column = int(columns[0])
-        return self.table.points[column].counter.on_reset, float(self.table.modulus[column])
+    def _point(self, at: int) -> tuple[str, int | float]:
+        """Return what a fall means, and where the counter starts again from 0; 0 is never."""
+        column = self.columns[at]
+        if column < 0:
+            return "from_zero", 0
+        on_reset, modulus = self.table.points[column].counter.on_reset, self.table.modulus[column]
+        if not self.integer[at]:
+            return on_reset, float(modulus)
+        exact = modulus == Decimal(int(modulus)) and modulus <= _LARGEST_MODULUS
+        return on_reset, int(modulus) if exact else 0
 
-    def take(
-        self, places: NDArray[np.int32], slots: Ints, time: Ints, values: Values, quality: Bytes
-    ) -> int:
+    def take(self, samples: Samples) -> int:
         """Unwrap the readings and keep the newest of each slot."""
-        readings, kept = self._unwrap(places, values, quality)
-        dropped = int(np.count_nonzero((kept == Quality.ABSENT) & (quality != Quality.ABSENT)))
+        readings, kept = self._unwrap(samples)
+        if kept is samples.quality:
+            self._latest.take(samples._replace(values=readings))
+            return 0
+        dropped = int(np.count_nonzero(kept != samples.quality))
         if dropped:
             self.account.dropped[account.UNCONFIRMED] += dropped
-        self._latest.take(places, slots, time, readings, kept)
+        self._latest.take(samples._replace(values=readings, quality=kept, clean=False))
         return dropped
 
     def close_slot(self, slot: int) -> Row:
         """Subtract the last committed reading."""
         cells, _, fresh = self._latest.close(slot, self.end_of(slot), self.hold_ns)
-        rounded, fits = self._rounded(cells)
+        rounded, fits = round_values(
+            self.integer, cells.value, cells.real, self.exponents, self.grid, self.step
+        )
         usable = fresh & fits
-        valid = usable & self._base.seen
-        mantissa = np.where(valid, rounded - self._base.value, 0)
+        rise = rounded - self._base.value
+        # Beyond these bounds the sealed side would stop; such a reading is a new baseline.
+        valid = usable & self._base.seen & (rise >= 0) & (rise <= LARGEST_MANTISSA)
+        mantissa = np.where(valid, rise, 0)
         spans = np.where(valid, slot - self._base.time, 1)
         quality = np.where(valid, np.where(cells.quality > 0, UNCERTAIN, GOOD), NO_VALUE)
         self._base.value[usable] = rounded[usable]
@@ -81,6 +92,7 @@ class Lane(lane.Lane):
     def forget_open(self) -> None:
         """Drop what open slots hold; the next reading goes on from the last committed one."""
         self._latest.slots.clear()
+        self._latest.held.lost[:] = True
 
     def arrays(self) -> dict[str, Any]:
         """Return the lane's state."""
@@ -93,56 +105,65 @@ class Lane(lane.Lane):
 
     def load(self, state: dict[str, Any], new: NDArray[np.intp], old: NDArray[np.intp]) -> None:
         """Take over state."""
-        self._latest.load(state["latest"], new, old)
+        self._latest.load(state["latest"], new, old, self.hold_ns)
         self._raw.load(state["raw"], new, old)
         self._offset.load(state["offset"], new, old)
         self._base.load(state["base"], new, old)
 
-    def _rounded(self, cells: Cells) -> tuple[Ints, Flags]:
-        whole, whole_fits = round_integers(cells.value, self.exponents, self.grid, self.step)
-        real, real_fits = round_floats(cells.real, self.grid - self.exponents, self.step)
-        return np.where(self.integer, whole, real), np.where(self.integer, whole_fits, real_fits)
-
-    def _unwrap(
-        self, places: NDArray[np.int32], values: Values, quality: Bytes
-    ) -> tuple[Values, Bytes]:
+    def _unwrap(self, samples: Samples) -> tuple[Values, Bytes]:
         """Return cumulative readings that never fall, and the quality without held-back ones."""
+        places, values, quality = samples.places, samples.values, samples.quality
         whole = values.dtype.kind == "i"
         last: Values = self._raw.value if whole else self._raw.real
         offset: Values = self._offset.value if whole else self._offset.real
-        usable = quality <= Quality.UNCERTAIN
-        if usable.all() and self._raw.seen[places].all() and not self._raw.lost[places].any():
-            steps = np.diff(values, axis=0, prepend=last[places][None, :])
-            if bool((steps >= 0).all()):
-                last[places] = values[-1]
-                return values + offset[places], quality
-        readings, kept = values.copy(), quality.copy()
-        for row in range(len(values)):
-            for column in self._falls(places, values[row], usable[row], last).tolist():
-                place = int(places[column])
-                if not self._accept_fall(place, values[row, column], last, offset):
-                    kept[row, column] = Quality.ABSENT
-            good = kept[row] <= Quality.UNCERTAIN
-            at = places[good]
-            last[at] = values[row, good]
-            self._raw.seen[at] = True
-            self._raw.lost[at] = False
-            readings[row, good] = values[row, good] + offset[at]
-        return readings, kept
+        usable: Flags = quality < _BAD
+        lowest = np.iinfo(np.int64).min if whole else -np.inf
+        highest = np.empty((len(values) + 1, len(places)), values.dtype)
+        highest[0] = np.where(self._raw.seen[places], last[places], lowest)
+        highest[1:] = values if samples.clean else np.where(usable, values, lowest)
+        np.maximum.accumulate(highest, axis=0, out=highest)
+        readings = values + offset[places]
+        falls = usable & (values < highest[1:])
+        given: Flags = np.logical_or.reduce(usable, axis=0)
+        if falls.any():
+            fallen = np.flatnonzero(falls.any(axis=0))
+            given[fallen] = False
+            quality = quality.copy()
+            for at in fallen.tolist():
+                place = int(places[at])
+                self._follow(place, usable[:, at], values[:, at], readings[:, at], quality[:, at])
+        chosen = places[given]
+        last[chosen] = highest[-1, given]
+        self._raw.seen[chosen] = True
+        self._raw.lost[chosen] = False
+        return readings, quality
 
-    def _falls(
-        self, places: NDArray[np.int32], row: Values, usable: Flags, last: Values
-    ) -> NDArray[np.intp]:
-        return np.flatnonzero(usable & self._raw.seen[places] & (row < last[places]))
+    def _follow(
+        self, place: int, usable: Flags, values: Values, readings: Values, quality: Bytes
+    ) -> None:
+        """Unwrap one point whose reading falls, sample by sample; all arrays have shape (r,)."""
+        raw = self._raw
+        last: Values = raw.value if values.dtype.kind == "i" else raw.real
+        offset: Values = self._offset.value if values.dtype.kind == "i" else self._offset.real
+        for row in np.flatnonzero(usable).tolist():
+            value, before = values[row].item(), last[place].item()
+            if raw.seen[place] and value < before:
+                rise = self._rise_of_fall(place, value, before)
+                raw.lost[place] = rise is None
+                if rise is None:
+                    quality[row] = Quality.ABSENT
+                    continue
+                offset[place] += rise
+            last[place] = value
+            raw.seen[place] = True
+            raw.lost[place] = False
+            readings[row] = value + offset[place]
 
-    def _accept_fall(self, place: int, raw: Any, last: Values, offset: Values) -> bool:
-        """Take a fallen reading as a rollover or a confirmed reset; else hold it back."""
+    def _rise_of_fall(self, place: int, value: Any, last: Any) -> Any:
+        """Return what to add to all readings from a fallen one on; None holds it back."""
         modulus = self._modulus[place]
-        if modulus and last[place] > _NEAR_TOP * modulus and raw < _NEAR_ZERO * modulus:
-            offset[place] += modulus if offset.dtype.kind == "f" else int(modulus)
-            return True
-        if not self._raw.lost[place] or raw <= 0:
-            self._raw.lost[place] = True
-            return False
-        offset[place] += last[place] - raw if self._rebase[place] else last[place]
-        return True
+        if modulus and 10 * last > 9 * modulus and 0 <= 10 * value < modulus:
+            return modulus
+        if not self._raw.lost[place] or value <= 0:
+            return None
+        return last - value if self._rebase[place] else last

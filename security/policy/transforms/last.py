@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.batch import GOOD, NO_VALUE, UNCERTAIN
-from protocols.frame import Bytes, Ints, Values
 from security.policy import lane
-from security.policy.lane import Latest, Row
-from security.policy.rounding import round_floats, round_integers
+from security.policy.lane import Row, Samples
+from security.policy.latest import Latest
+from security.policy.rounding import round_values
 
 
 class Lane(lane.Lane):
@@ -24,20 +24,18 @@ class Lane(lane.Lane):
         super().__init__(*args)
         self._latest = Latest(self.size)
 
-    def take(
-        self, places: NDArray[np.int32], slots: Ints, time: Ints, values: Values, quality: Bytes
-    ) -> int:
+    def take(self, samples: Samples) -> int:
         """Keep the newest sample of each slot."""
-        self._latest.take(places, slots, time, values, quality)
+        self._latest.take(samples)
         return 0
 
     def close_slot(self, slot: int) -> Row:
         """Round what was last."""
         cells, inside, fresh = self._latest.close(slot, self.end_of(slot), self.hold_ns)
-        whole, whole_fits = round_integers(cells.value, self.exponents, self.grid, self.step)
-        real, real_fits = round_floats(cells.real, self.grid - self.exponents, self.step)
-        mantissa = np.where(self.integer, whole, real)
-        valid = (inside | fresh) & np.where(self.integer, whole_fits, real_fits)
+        mantissa, fits = round_values(
+            self.integer, cells.value, cells.real, self.exponents, self.grid, self.step
+        )
+        valid = (inside | fresh) & fits
         uncertain = ~fresh | (cells.quality > 0)
         quality = np.where(valid, np.where(uncertain, UNCERTAIN, GOOD), NO_VALUE).astype(np.uint8)
         return Row(slot, np.where(valid, mantissa, 0), quality, np.ones(self.size, np.int64))
@@ -47,7 +45,7 @@ class Lane(lane.Lane):
         return list(self._latest.slots)
 
     def forget_open(self) -> None:
-        """Drop what open slots hold."""
+        """Drop what open slots hold, and what was last before them."""
         self._latest = Latest(self.size)
 
     def arrays(self) -> dict[str, Any]:
@@ -56,4 +54,4 @@ class Lane(lane.Lane):
 
     def load(self, state: dict[str, Any], new: NDArray[np.intp], old: NDArray[np.intp]) -> None:
         """Take over state."""
-        self._latest.load(state, new, old)
+        self._latest.load(state, new, old, self.hold_ns)

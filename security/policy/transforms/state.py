@@ -13,10 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.batch import GOOD, NO_VALUE, UNCERTAIN
-from protocols.frame import SECOND, Bytes, Ints, Quality, Values
-from protocols.vocabulary.states import OperatingState, lookup_table, to_operating
+from protocols.frame import SECOND, Bytes, Flags, Ints, Quality, Values
+from protocols.vocabulary.states import (
+    LARGEST_CODE,
+    STATE_MODELS,
+    OperatingState,
+    lookup_table,
+)
 from security.policy import lane
-from security.policy.lane import Row
+from security.policy.lane import Row, Samples
 from security.policy.language import STATE_NUMBERS
 from security.policy.rounding import round_times
 
@@ -24,6 +29,9 @@ _UNKNOWN: Final = int(OperatingState.UNKNOWN)
 _STATES: Final = STATE_NUMBERS - 1
 _MOST_CHANGES: Final = 4096
 _NO_TIME: Final = -1
+_NO_CODE: Final = -1
+_BAD: Final = int(Quality.BAD)
+_ABSENT: Final = int(Quality.ABSENT)
 
 
 class Lane(lane.Lane):
@@ -33,7 +41,11 @@ class Lane(lane.Lane):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._models = np.stack([lookup_table(rule.state_model) for rule in self.rules])
+        self._models = np.stack([_model(rule.state_model) for rule in self.rules])
+        self._grid_ns = np.array(
+            [int(s) * SECOND // 10 ** int(-g) for s, g in zip(self.step, self.grid, strict=True)],
+            np.int64,
+        )
         # The state at the start of the oldest open slot, and the newest one.
         self._start: Bytes = np.zeros(self.size, np.uint8)
         self._newest: Bytes = np.zeros(self.size, np.uint8)
@@ -41,22 +53,27 @@ class Lane(lane.Lane):
         self._changed: Ints = np.zeros(self.size, np.int64)
         self._changes: list[tuple[int, int, int]] = []  # (time, place, state), in order by place
 
-    def take(
-        self, places: NDArray[np.int32], slots: Ints, time: Ints, values: Values, quality: Bytes
-    ) -> int:
+    def take(self, samples: Samples) -> int:
         """Note the changes of state; only they cost something."""
-        del slots
+        places, quality = samples.places, samples.quality
         cursor_ns = (self.cursor or 0) * self.window_ns
-        times = np.broadcast_to(np.maximum(time, cursor_ns), values.shape)
-        codes = values if values.dtype.kind == "i" else np.rint(values).astype(np.int64)
-        for row in range(len(values)):
-            present = np.flatnonzero(quality[row] != Quality.ABSENT)
-            if len(present):
-                self._take_row(
-                    places[present],
-                    times[row, present],
-                    self._operating(places[present], codes[row, present], quality[row, present]),
-                )
+        # Row 0 is what was before the frame; row i + 1 is row i of the frame.
+        times = np.empty((len(quality) + 1, len(places)), np.int64)
+        times[0], times[1:] = self._sampled[places], np.maximum(samples.time, cursor_ns)
+        states = np.empty(times.shape, np.uint8)
+        states[0], states[1:] = self._newest[places], self._operating(samples)
+        present: Flags = quality != _ABSENT
+        before, newest = _rows_before(present)
+        columns = np.arange(len(places))
+        was, since = states[before, columns], times[before, columns]
+        expired = present & self._expired(was, times[1:] - since)
+        for row, at in np.argwhere(expired | (present & (states[1:] != was))).tolist():
+            place, state = int(places[at]), int(states[row + 1, at])
+            if expired[row, at]:
+                self._change(int(since[row, at]) + (self.hold_ns or 0), place, _UNKNOWN)
+            if state != self._newest[place]:
+                self._change(int(times[row + 1, at]), place, state)
+        self._sampled[places] = times[newest, columns]
         return 0
 
     def close_slot(self, slot: int) -> Row:
@@ -68,17 +85,15 @@ class Lane(lane.Lane):
         nanoseconds = np.zeros((self.size, _STATES + 1), np.int64)
         since = np.full(self.size, start, np.int64)
         state = self._start
-        grid_ns = [
-            int(s) * SECOND // 10 ** int(-g) for s, g in zip(self.step, self.grid, strict=True)
-        ]
-        for time, place, new in due:
-            at = int(round_times(np.array([time]), grid_ns[place])[0])
-            at = min(max(at, int(since[place])), end)
+        times = np.array([time for time, _, _ in due], np.int64)
+        moments = round_times(times, self._grid_ns[[place for _, place, _ in due]])
+        for moment, (_, place, new) in zip(moments.tolist(), due, strict=True):
+            at = min(max(moment, int(since[place])), end)
             nanoseconds[place, state[place]] += at - since[place]
             since[place] = at
             state[place] = new
         nanoseconds[np.arange(self.size), state] += end - since
-        return self._row(slot, nanoseconds, state, np.array(grid_ns, np.int64))
+        return self._row(slot, nanoseconds, state)
 
     def open_slots(self) -> list[int]:
         """Return the slots that hold something."""
@@ -95,11 +110,15 @@ class Lane(lane.Lane):
 
     def arrays(self) -> dict[str, Any]:
         """Return the lane's state."""
+        times, places, states = (
+            np.array([change[part] for change in self._changes], dtype)
+            for part, dtype in enumerate(("<i8", "<u4", "u1"))
+        )
         return {
             "start": self._start.tobytes(),
             "newest": self._newest.tobytes(),
             "sampled": self._sampled.astype("<i8").tobytes(),
-            "changes": [list(change) for change in self._changes],
+            "changes": [times.tobytes(), places.tobytes(), states.tobytes()],
         }
 
     def load(self, state: dict[str, Any], new: NDArray[np.intp], old: NDArray[np.intp]) -> None:
@@ -108,32 +127,43 @@ class Lane(lane.Lane):
         self._newest[new] = np.frombuffer(state["newest"], np.uint8)[old]
         self._sampled[new] = np.frombuffer(state["sampled"], "<i8")[old]
         moved = dict(zip(old.tolist(), new.tolist(), strict=True))
-        self._changes = [
-            (time, moved[place], code) for time, place, code in state["changes"] if place in moved
-        ]
-        for time, place, _ in self._changes:
-            self._changed[place] = max(time, int(self._changed[place]))
-        for place in new.tolist():
-            self._change(max(int(self._sampled[place]), 0), place, _UNKNOWN)
+        times, places, states = (
+            np.frombuffer(part, dtype).tolist()
+            for part, dtype in zip(state["changes"], ("<i8", "<u4", "u1"), strict=True)
+        )
+        for time, place, code in zip(times, places, states, strict=True):
+            if place in moved:
+                self._changes.append((time, moved[place], code))
+                self._changed[moved[place]] = time
+        for place in new[self._newest[new] != _UNKNOWN].tolist():
+            self._change(int(self._sampled[place]), place, _UNKNOWN)
 
-    def _operating(self, places: NDArray[np.int32], codes: Ints, quality: Bytes) -> Bytes:
-        states = np.zeros(len(places), np.uint8)
-        for model in np.unique(self._models[places], axis=0):
-            chosen = (self._models[places] == model).all(axis=1)
-            states[chosen] = to_operating(codes[chosen], model)
-        return np.where(quality <= Quality.UNCERTAIN, states, np.uint8(_UNKNOWN))
+    def _operating(self, samples: Samples) -> Bytes:
+        """Return the operating state of each sample, shape (r, c)."""
+        codes = self._codes(samples.places, samples.values)
+        listed = (samples.quality < _BAD) & (codes >= 0) & (codes <= LARGEST_CODE)
+        states = self._models[samples.places, np.where(listed, codes, 0)]
+        return np.where(listed, states, np.uint8(_UNKNOWN))
 
-    def _take_row(self, places: NDArray[np.int32], times: Ints, states: Bytes) -> None:
-        if self.hold_ns is not None:
-            late = (self._newest[places] != _UNKNOWN) & (
-                times - self._sampled[places] > self.hold_ns
-            )
-            for column in np.flatnonzero(late).tolist():
-                place = int(places[column])
-                self._change(int(self._sampled[place]) + self.hold_ns, place, _UNKNOWN)
-        for column in np.flatnonzero(states != self._newest[places]).tolist():
-            self._change(int(times[column]), int(places[column]), int(states[column]))
-        self._sampled[places] = times
+    def _codes(self, places: NDArray[np.int32], values: Values) -> Ints:
+        """Return the codes; what is no whole number from 0 to 255 has none."""
+        if values.dtype.kind == "f":
+            whole = (values == np.rint(values)) & (np.abs(values) <= LARGEST_CODE)
+            return np.where(whole, values, _NO_CODE).astype(np.int64)
+        exponents = self.exponents[places]
+        if not exponents.any():
+            return values
+        multiply, divide = 10 ** np.clip(exponents, 0, 3), 10 ** np.clip(-exponents, 0, 18)
+        codes = values // divide
+        whole = (codes * divide == values) & (np.abs(codes) <= LARGEST_CODE)
+        return np.where(whole, codes * multiply, _NO_CODE)
+
+    def _expired(self, states: Bytes, ages: Ints) -> Flags:
+        """Tell which known states no longer held at such an age."""
+        if self.hold_ns is None:
+            return np.zeros(states.shape, np.bool_)
+        expired: Flags = (states != _UNKNOWN) & (ages > self.hold_ns)
+        return expired
 
     def _change(self, time: int, place: int, state: int) -> None:
         if len(self._changes) >= _MOST_CHANGES * self.size:
@@ -146,16 +176,13 @@ class Lane(lane.Lane):
 
     def _expire(self, end: int) -> None:
         """Make states unknown whose last sample no longer holds before `end`."""
-        if self.hold_ns is None:
-            return
-        known = self._newest != _UNKNOWN
-        for place in np.flatnonzero(known & (self._sampled + self.hold_ns < end)).tolist():
-            self._change(int(self._sampled[place]) + self.hold_ns, place, _UNKNOWN)
+        for place in np.flatnonzero(self._expired(self._newest, end - self._sampled)).tolist():
+            self._change(int(self._sampled[place]) + (self.hold_ns or 0), place, _UNKNOWN)
 
-    def _row(self, slot: int, nanoseconds: Ints, state: Bytes, grid_ns: Ints) -> Row:
+    def _row(self, slot: int, nanoseconds: Ints, state: Bytes) -> Row:
         unknown = nanoseconds[:, _UNKNOWN]
         nothing = unknown >= self.window_ns
-        seconds = nanoseconds[:, 1:] // grid_ns[:, None] * self.step[:, None]
+        seconds = nanoseconds[:, 1:] // self._grid_ns[:, None] * self.step[:, None]
         mantissa = np.concatenate([state[:, None].astype(np.int64), seconds], axis=1)
         quality = np.empty(mantissa.shape, np.uint8)
         quality[:] = np.where(unknown > 0, UNCERTAIN, GOOD)[:, None]
@@ -164,3 +191,19 @@ class Lane(lane.Lane):
         mantissa[quality == NO_VALUE] = 0
         flat = mantissa.reshape(-1)
         return Row(slot, flat, quality.reshape(-1), np.ones(len(flat), np.int64))
+
+
+def _model(name: str) -> Bytes:
+    """Return the operating state of each code; all are UNKNOWN in a model that is not known."""
+    return lookup_table(name) if name in STATE_MODELS else np.zeros(LARGEST_CODE + 1, np.uint8)
+
+
+def _rows_before(present: Flags) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the row of the sample before each one, shape (r, c), and of the newest, shape (c,).
+
+    Rows are counted from 1; row 0 is what was before the frame.
+    """
+    rows = np.zeros((len(present) + 1, present.shape[1]), np.intp)
+    np.multiply(present, np.arange(1, len(present) + 1)[:, None], out=rows[1:])
+    np.maximum.accumulate(rows, axis=0, out=rows)
+    return rows[:-1], rows[-1]
