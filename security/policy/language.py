@@ -10,12 +10,14 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from protocols.batch import LARGEST_MANTISSA
 from protocols.frame import SECOND
 from protocols.language import tr
 from protocols.points import LocalId
 from protocols.settings import Duration, Strict
 from protocols.vocabulary.measurands import MEASURANDS, Kind
 from protocols.vocabulary.purposes import PURPOSES
+from protocols.vocabulary.states import STATE_MODELS
 
 CLASSES: Final = ("general-1", "general-2", "general-3", "general-4", "important", "core")
 """Data classes after GB/T 43697-2024, least protected first; a general class has four levels."""
@@ -29,6 +31,7 @@ STATE_NUMBERS: Final = 9
 _PIN: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _LABEL: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _DAY_S: Final = 86400
+_LARGEST_NUMBER: Final = (1 << 31) - 1
 _FITS: Final = {"last": (Kind.GAUGE, Kind.OTHER), "delta": (Kind.COUNTER,), "state": (Kind.STATE,)}
 
 
@@ -106,7 +109,7 @@ class Release(Strict):
                     "slot 须为整秒并能整除一天，例如 5s、1m、15m、1h",
                 )
             )
-        if not self.round.is_finite() or not -9 <= _exponent(self.round) <= 9:
+        if not -9 <= _exponent(self.round) <= 9 or grid_of(self.round)[1] > LARGEST_MANTISSA:
             raise ValueError(tr("round is out of range", "round 超出范围"))
         if self.aggregate == "state" and Decimal(self.slot // SECOND) % self.round:
             raise ValueError(
@@ -143,7 +146,7 @@ class PointRule(Strict):
     measurand: str
     state_model: str | None = None
     consumer: LocalId | None = None
-    number: int | None = Field(default=None, ge=1, lt=1 << 31)
+    number: int | None = Field(default=None, ge=1, le=_LARGEST_NUMBER)
     equipment: Label | None = None
     role: Literal["", "main", "sub", "pv", "export"] = ""
     release: Release | None = None
@@ -165,10 +168,14 @@ class PointRule(Strict):
             raise ValueError(
                 tr(f"a released point also needs {names}", f"放行的点还须写明 {names}")
             )
+        self._check_transform(self.release)
+        return self
+
+    def _check_transform(self, release: Release) -> None:
         measurand = MEASURANDS.get(self.measurand)
         if measurand is None:
             raise ValueError(tr("unknown measurand", "未知的 measurand"))
-        if measurand.kind not in _FITS[self.release.aggregate]:
+        if measurand.kind not in _FITS[release.aggregate]:
             fitting = next((a for a, kinds in _FITS.items() if measurand.kind in kinds), "last")
             raise ValueError(
                 tr(
@@ -176,7 +183,18 @@ class PointRule(Strict):
                     f"{measurand.name} 属于 {measurand.kind}；请用 '{fitting}' 放行",
                 )
             )
-        return self
+        if release.aggregate == "state" and self.state_model not in STATE_MODELS:
+            models = ", ".join(sorted(STATE_MODELS))
+            raise ValueError(
+                tr(
+                    f"a state needs state_model, one of {models}",
+                    f"状态点须有 state_model：{models}",
+                )
+            )
+        if max(rule_numbers(self)) > _LARGEST_NUMBER:
+            raise ValueError(
+                tr("number leaves no room for all nine numbers", "number 之后容不下九个编号")
+            )
 
 
 class PolicyText(Strict):
@@ -219,9 +237,12 @@ class PolicyText(Strict):
 
     def _reference_faults(self) -> list[str]:
         ids = [consumer.id for consumer in self.consumer]
+        keys = {consumer.encryption_key for consumer in self.consumer}
         faults = []
         if len(set(ids)) < len(ids):
             faults.append(tr("two consumers have one id", "两个消费方标识相同"))
+        if len(keys) < len(ids):
+            faults.append(tr("two consumers have one encryption key", "两个消费方的加密密钥相同"))
         sources = [(rule.device, rule.point) for rule in self.point]
         if len(set(sources)) < len(sources):
             faults.append(tr("a point is listed twice", "有点被重复列出"))
