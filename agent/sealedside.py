@@ -36,10 +36,12 @@ from security.policy.bundle import SignedSheet, TrustedPolicy
 from security.policy.check import StreamTerms, stream_terms
 from security.policy.compiled import Terms, pack_sheet
 from security.policy.compiler import stream_id
+from security.policy.language import STATE_NUMBERS
 
 _MOST_GAPS: Final = 64
 _MOST_CELLS: Final = 100_000
-_MOST_COLUMNS: Final = 8_192
+# A multiple of the nine numbers that a state takes: they are never parted.
+_MOST_COLUMNS: Final = 910 * STATE_NUMBERS
 _MOST_PADDED: Final = 248 * 1024
 _FULL_POLL_S: Final = 0.5
 
