@@ -1,0 +1,208 @@
+"""The gate releases exactly what a plain one does, whatever devices, time and crashes do."""
+
+import random
+from dataclasses import dataclass
+
+import numpy as np
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+
+from protocols.batch import NO_VALUE
+from protocols.frame import SECOND, Frame, Quality, lost_frame
+from protocols.points import Counter, Point, PointTable
+from security.policy.compiled import Rule
+from security.policy.gate import Gate
+from tests.unit.gate_material import T0, Clock, gate_of, point, rule, table
+from tests.unit.reference_gate import Out, ReferenceGate
+
+COUNTED = ("bad_quality", "late", "time_ahead", "unconfirmed_fall", "before_first_slot")
+STEPS = {"last": ["1", "5", "0.5", "0.01", "100"], "delta": ["1", "5", "0.5", "0.001", "10"]}
+STATE_STEPS = ["1", "0.5", "0.01"]
+GAPS = (0.0, 0.1, 0.5, 0.7, 1.0, 1.3, 2.0, 3.0, 4.5, 7.0, 11.0)
+
+
+@dataclass
+class World:
+    """One agent's devices, what is released of them, and the way its time goes."""
+
+    tables: list[PointTable]
+    rules: list[Rule]
+    chance: random.Random
+    now: int = T0 + 3 * SECOND // 10
+
+    def device(self, owner: PointTable) -> Frame:
+        """Return a frame of some points of one kind, of one to five moments."""
+        chance = self.chance
+        whole = chance.random() < 0.6
+        columns = [at for at, is_whole in enumerate(owner.integer) if is_whole == whole]
+        columns = columns or list(range(len(owner.points)))
+        chosen = sorted(chance.sample(columns, chance.randint(1, len(columns))))
+        whole = bool(owner.integer[chosen[0]])
+        rows = chance.choice([1, 1, 1, 2, 5])
+        wide = chance.random() < 0.4 and not owner.brings_time
+        shape = (rows, len(chosen))
+        values = np.array([[self._value(owner, c) for c in chosen] for _ in range(rows)])
+        return Frame(
+            device=owner.device,
+            columns=np.array(chosen, np.int32),
+            time=self._times(owner, rows, len(chosen) if wide else 1),
+            values=values.astype(np.int64 if whole else np.float64).reshape(shape),
+            quality=np.array([self._quality() for _ in range(shape[0] * shape[1])], np.uint8).reshape(
+                shape
+            ),
+            clock=self.now if owner.brings_time else None,
+        )
+
+    def _times(self, owner: PointTable, rows: int, width: int) -> np.ndarray:
+        lateness = [0, 0, 0, 10**8, 3 * 10**8, SECOND, 2 * SECOND, 12 * SECOND]
+        if owner.brings_time:
+            lateness = [0, 0, 0, 0, 25 * SECOND]
+        back = [[self.chance.choice(lateness) for _ in range(width)] for _ in range(rows)]
+        times = self.now - np.sort(np.array(back, np.int64), axis=0)[::-1]
+        if self.chance.random() < 0.03:
+            times = times + 3 * 86400 * SECOND
+        # Devices like to answer exactly on the second.
+        return times // SECOND * SECOND if self.chance.random() < 0.5 else times
+
+    def _value(self, owner: PointTable, column: int) -> float:
+        chance, kind = self.chance, owner.points[column].measurand
+        if kind == "machine.state":
+            return chance.choice([0, 1, 1, 1, 3, 3, 6, 77])
+        if kind == "energy.active_import":
+            top = 1000 if owner.integer[column] else 1000.0
+            grown = (self.now - T0) // (SECOND // 8) + chance.choice([0, 0, 0, 0, 1, 900, -400])
+            value = grown % top if chance.random() < 0.95 else chance.choice([0, 3, 990])
+            return value if owner.integer[column] else value + chance.choice([0.0, 0.125, 0.3])
+        return chance.choice([0, 1, 2, 5, 7, 15, 25, 35, -5, -15, 2**53, 123456789, 10**17])
+
+    def _quality(self) -> int:
+        if self.chance.random() < 0.8:
+            return Quality.GOOD
+        return self.chance.choice([Quality.UNCERTAIN, Quality.BAD, Quality.ABSENT, Quality.LOST])
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> World:
+    chance = random.Random(draw(st.integers(0, 2**48)))
+    tables: list[PointTable] = []
+    rules: list[Rule] = []
+    for at in range(draw(st.integers(1, 2))):
+        way = draw(st.sampled_from(["polled", "followed", "dated"]))
+        count = draw(st.integers(1, 5))
+        points = [_point(f"p{n}", chance) for n in range(count)]
+        owner = table(
+            points,
+            device=f"d{at}",
+            real=[p.id for p in points if chance.random() < 0.4],
+            hold_ns=None if way == "followed" else chance.choice([2, 3, 12]) * SECOND,
+            brings_time=way == "dated",
+        )
+        tables.append(owner)
+        for n, one in enumerate(points):
+            if chance.random() < 0.8:
+                rules.append(_rule(owner, one, 1 + 100 * at + 10 * n, chance))
+    return World(tables, rules, chance)
+
+
+def _point(name: str, chance: random.Random) -> Point:
+    kind = chance.choice(["power.active", "energy.active_import", "machine.state"])
+    behaviour = Counter.model_validate(
+        {
+            "rollover": chance.choice([None, 1000]),
+            "on_reset": chance.choice(["from_zero", "rebase"]),
+        }
+    )
+    unit = {"power.active": "W", "energy.active_import": "Wh", "machine.state": "1"}[kind]
+    return point(
+        name,
+        kind,
+        unit=chance.choice([unit, None]),
+        scale=chance.choice(["1", "1", "0.1", "0.5", "10"]) if kind != "machine.state" else "1",
+        counter=behaviour,
+    )
+
+
+def _rule(owner: PointTable, one: Point, number: int, chance: random.Random) -> Rule:
+    kinds = {"power.active": "last", "energy.active_import": "delta", "machine.state": "state"}
+    steps = STEPS.get(kinds[one.measurand], STATE_STEPS)
+    window = chance.choice([1, 5, 5, 10])
+    return rule(owner, one.id, number, window_s=window, step=chance.choice(steps))
+
+
+def out_of(gate: Gate) -> Out:
+    """Return what is taken, by point number and slot; nothing may be there twice."""
+    found: Out = {}
+    for blocks in gate.take().values():
+        for block in blocks:
+            spans = block.span_matrix()
+            for row, column in np.argwhere(block.quality != NO_VALUE).tolist():
+                place = int(block.numbers[column]), block.slot + row
+                assert place not in found
+                found[place] = (
+                    int(block.mantissa[row, column]),
+                    int(block.quality[row, column]),
+                    int(spans[row, column]),
+                )
+    return found
+
+
+def assert_books_agree(gate: Gate, plain: ReferenceGate) -> None:
+    for device, book in gate.accounts.items():
+        expected = plain.books[device]
+        assert book.balanced
+        assert (book.produced, book.withheld) == (expected["produced"], expected["withheld"])
+        assert {name: book.dropped[name] for name in COUNTED} == {
+            name: expected[name] for name in COUNTED
+        }
+        assert set(book.dropped) <= set(COUNTED)
+
+
+def assert_never_twice_and_chained(everything: Out, new: Out, rules: list[Rule]) -> None:
+    assert not everything.keys() & new.keys()
+    everything |= new
+    for one in rules:
+        if one.aggregate == "delta":
+            cells = sorted((slot, cell) for (n, slot), cell in everything.items() if n == one.number)
+            for (before, _), (slot, (_, _, span)) in zip(cells, cells[1:], strict=False):
+                assert slot - span == before
+
+
+@settings(max_examples=250, deadline=None)
+@given(worlds(), st.integers(5, 60))
+def test_the_gate_does_what_the_plain_one_does(world: World, steps: int) -> None:
+    clock, chance = Clock(), world.chance
+    clock.ns = world.now
+    plain = ReferenceGate(world.rules, world.tables)
+    gate = gate_of(world.tables, world.rules, clock)
+    memory = gate.memory()
+    everything: Out = {}
+    for _ in range(steps):
+        world.now += round(chance.choice(GAPS) * SECOND)
+        clock.ns = world.now
+        doing = chance.random()
+        if doing < 0.7:
+            owner = chance.choice(world.tables)
+            frame = world.device(owner)
+            if chance.random() < 0.05 and not owner.brings_time:
+                frame = lost_frame(owner.device, owner.columns(), world.now)
+            gate.feed(frame)
+            plain.feed(frame, world.now)
+        elif doing < 0.95:
+            assert out_of(gate) == (new := plain.take())
+            memory = gate.memory()
+            assert_never_twice_and_chained(everything, new, world.rules)
+            event("something was released" if new else "nothing was released")
+        else:
+            event("crash")
+            gate = gate_of(world.tables, world.rules, clock)
+            gate.restore(memory)
+            plain.crash()
+        gate.advance()
+        plain.advance(world.now)
+        assert_books_agree(gate, plain)
+    world.now += 30 * SECOND
+    clock.ns = world.now
+    gate.advance()
+    plain.advance(world.now)
+    assert out_of(gate) == plain.take()
+    assert_books_agree(gate, plain)
