@@ -1,15 +1,9 @@
 """Runs the simulators until they are told to stop. Each protocol library loads only when used."""
 
 import asyncio
-import json
-import os
-import signal
-import sys
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 
 from protocols.errors import MillgateError
 from protocols.frame import SECOND
@@ -20,12 +14,9 @@ from simulators.modbus_server import PlantMeter
 from simulators.plant import ROLLOVER, Plant
 from simulators.recording import Recording
 from simulators.replay import ReplayMeter, readings
+from simulators.running import Report, announce, stopping, until
 from simulators.truth import TruthFile, known_plant
 
-Report: TypeAlias = Mapping[str, str | int | None]
-"""What a ready file says: plain JSON values by name."""
-
-KIND: Final = "millgate-ready/1"
 _FLUSH_S: Final = 0.1
 
 
@@ -78,7 +69,7 @@ async def run_plant(
 
     meter = PlantMeter(plant, truth, time.time_ns)
     async with (
-        _stopping(ready) as stop,
+        stopping(ready) as stop,
         ModbusServer(meter.opened, port=modbus_port) as modbus,
         MachineServer(plant, port=opcua_port, now_ns=time.time_ns) as machine,
         asyncio.TaskGroup() as tasks,
@@ -87,7 +78,7 @@ async def run_plant(
             tasks.create_task(machine.publish(), name="simulator: machine"),
             tasks.create_task(_keep_flushing(truth), name="simulator: truth file"),
         )
-        await _announce(
+        await announce(
             ready,
             {
                 "modbus_host": modbus.host,
@@ -105,7 +96,7 @@ async def run_plant(
                 f"工厂：电表 {modbus.host}:{modbus.port}（Modbus TCP），机器 {machine.url}",
             ),
         )
-        await _until(stop, duration_s)
+        await until(stop, duration_s)
         for job in jobs:
             job.cancel()
 
@@ -131,7 +122,7 @@ async def run_replay(
     """
     meter = ReplayMeter(readings(recording, energy_start))
     async with (
-        _stopping(ready) as stop,
+        stopping(ready) as stop,
         ModbusServer(meter.opened, port=port) as modbus,
     ):
         report: Report = {
@@ -141,7 +132,7 @@ async def run_replay(
             "energy_start": energy_start,
             **describe(recording),
         }
-        await _announce(
+        await announce(
             ready,
             report,
             tr(
@@ -149,7 +140,7 @@ async def run_replay(
                 f"回放：{len(recording.counts)} 行，{modbus.host}:{modbus.port}（Modbus TCP）",
             ),
         )
-        await _until(stop, duration_s)
+        await until(stop, duration_s)
 
 
 def describe(recording: Recording) -> Report:
@@ -174,8 +165,8 @@ async def run_broker(*, port: int, ready: Path | None, duration_s: float | None)
     """
     from simulators.broker import EmbeddedBroker  # noqa: PLC0415 - slow to load
 
-    async with _stopping(ready) as stop, EmbeddedBroker(port) as broker:
-        await _announce(
+    async with stopping(ready) as stop, EmbeddedBroker(port) as broker:
+        await announce(
             ready,
             {"mqtt_host": "127.0.0.1", "mqtt_port": broker.port, "mqtt_url": broker.url},
             tr(
@@ -183,66 +174,4 @@ async def run_broker(*, port: int, ready: Path | None, duration_s: float | None)
                 f"代理：{broker.url}（仅供演示与测试：匿名、不落盘）",
             ),
         )
-        await _until(stop, duration_s)
-
-
-@asynccontextmanager
-async def _stopping(ready: Path | None) -> AsyncIterator[asyncio.Event]:
-    """Give an event that SIGTERM and SIGINT set; a ready file left by an earlier run goes."""
-    if ready is not None:
-        await asyncio.to_thread(_forget, ready)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    signals = (signal.SIGTERM, signal.SIGINT)
-    for number in signals:
-        loop.add_signal_handler(number, stop.set)
-    try:
-        yield stop
-    finally:
-        for number in signals:
-            loop.remove_signal_handler(number)
-
-
-def _forget(ready: Path) -> None:
-    try:
-        ready.unlink(missing_ok=True)
-    except OSError as error:
-        raise _unwritable(ready, error) from error
-
-
-async def _until(stop: asyncio.Event, duration_s: float | None) -> None:
-    try:
-        async with asyncio.timeout(duration_s):
-            await stop.wait()
-    except TimeoutError:
-        return
-
-
-async def _announce(ready: Path | None, report: Report, line: str) -> None:
-    if ready is not None:
-        whole: Report = {"kind": KIND, "pid": os.getpid(), **report}
-        await asyncio.to_thread(_write_ready, ready, json.dumps(whole))
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-
-
-def _write_ready(ready: Path, text: str) -> None:
-    """A reader finds the whole file or none."""
-    draft = ready.with_name(f".{ready.name}.{os.getpid()}")
-    try:
-        ready.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("w", encoding="utf-8") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(ready)
-    except OSError as error:
-        raise _unwritable(ready, error) from error
-
-
-def _unwritable(path: Path, error: OSError) -> MillgateError:
-    return MillgateError(
-        tr("the ready file cannot be written", "无法写入就绪文件"),
-        where=str(path),
-        remedy=error.strerror or type(error).__name__,
-    )
+        await until(stop, duration_s)

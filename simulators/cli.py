@@ -1,20 +1,16 @@
 """`millgate sim`: a factory to try things on."""
 
-import asyncio
 import json
-import logging
-from collections.abc import Coroutine
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Final, NoReturn
+from typing import Annotated, Final
 
 import typer
 
 from protocols.errors import MillgateError
-from protocols.frame import SECOND
 from protocols.language import tr
-from protocols.settings import parse_duration
+from simulators.options import Duration, Port, Ready, fail, nanoseconds, run, seconds
 from simulators.recording import Recording, generate, read_recording, zone
 
 app = typer.Typer(
@@ -29,17 +25,7 @@ app = typer.Typer(
 )
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_PORT: Final = tr("port to listen on; 0 lets the kernel pick", "监听端口；0 表示由内核选取")
 
-Ready = Annotated[
-    Path | None,
-    typer.Option(help=tr("JSON file written once it listens", "开始监听后写出的 JSON 文件")),
-]
-Duration = Annotated[
-    str | None,
-    typer.Option(help=tr("stop after this long, such as 60s", "运行多久后停止，例如 60s")),
-]
-Port = Annotated[int, typer.Option(min=0, max=65535, help=_PORT)]
 EnergyStart = Annotated[
     int | None,
     typer.Option(
@@ -52,44 +38,6 @@ EnergyStart = Annotated[
 ]
 
 
-def _fail(error: MillgateError) -> NoReturn:
-    typer.echo(str(error), err=True)
-    raise typer.Exit(error.exit_code)
-
-
-def _run(work: Coroutine[None, None, None]) -> None:
-    # They report on every refused client, with tracebacks; faults that matter here are raised.
-    for library in ("asyncua", "amqtt"):
-        logging.getLogger(library).setLevel(logging.CRITICAL)
-    try:
-        asyncio.run(work)
-    except MillgateError as error:
-        _fail(error)
-    except ExceptionGroup as group:
-        fault = _only_fault(group)
-        if fault is None:
-            raise
-        _fail(fault)
-
-
-def _only_fault(group: ExceptionGroup) -> MillgateError | None:
-    faults = [error for error in group.exceptions if isinstance(error, MillgateError)]
-    return faults[0] if len(faults) == len(group.exceptions) else None
-
-
-def _nanoseconds(text: str, option: str) -> int:
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        _fail(MillgateError(str(error), where=option))
-
-
-def _seconds(text: str | None) -> float | None:
-    if text is None:
-        return None
-    return float(text) if text.isdecimal() else _nanoseconds(text, "--duration") / SECOND
-
-
 def _moment(text: str | None) -> int | None:
     if text is None:
         return None
@@ -97,7 +45,7 @@ def _moment(text: str | None) -> int | None:
         moment = datetime.fromisoformat(text)
         return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
     except (ValueError, TypeError):
-        _fail(
+        fail(
             MillgateError(
                 tr("is not a moment with a time zone", "不是带时区的时刻"),
                 where="--start",
@@ -151,22 +99,22 @@ def plant(
     from simulators.app import choose_plant, run_plant  # noqa: PLC0415 - slow to load
     from simulators.truth import TruthFile  # noqa: PLC0415 - slow to load
 
-    seconds, start_ns = _seconds(duration), _moment(start)
+    duration_s, start_ns = seconds(duration), _moment(start)
     try:
         factory = choose_plant(truth, seed, start_ns, energy_start)
         with closing(TruthFile(truth, factory)) as record:
-            _run(
+            run(
                 run_plant(
                     factory,
                     record,
                     modbus_port=modbus_port,
                     opcua_port=opcua_port,
                     ready=ready,
-                    duration_s=seconds,
+                    duration_s=duration_s,
                 )
             )
     except MillgateError as error:
-        _fail(error)
+        fail(error)
 
 
 @app.command(
@@ -220,11 +168,11 @@ def replay(
     """Serve recorded energy."""
     from simulators.app import describe, run_replay  # noqa: PLC0415 - slow to load
 
-    seconds, step = _seconds(duration), _nanoseconds(interval, "--interval")
+    duration_s, step = seconds(duration), nanoseconds(interval, "--interval")
     try:
         recording = _recording(csv, column, timezone, step, rows, seed)
     except MillgateError as error:
-        _fail(error)
+        fail(error)
     if totals:
         typer.echo(json.dumps(describe(recording)))
         return
@@ -235,13 +183,13 @@ def replay(
                 f"{recording.mended} 个零点标签写成了刚结束的那一天，已按该日结束处理",
             )
         )
-    _run(
+    run(
         run_replay(
             recording,
             port=port,
             energy_start=energy_start or 0,
             ready=ready,
-            duration_s=seconds,
+            duration_s=duration_s,
         )
     )
 
@@ -278,7 +226,7 @@ def broker(*, port: Port = 0, ready: Ready = None, duration: Duration = None) ->
     """Run the embedded broker."""
     from simulators.app import run_broker  # noqa: PLC0415 - slow to load
 
-    _run(run_broker(port=port, ready=ready, duration_s=_seconds(duration)))
+    run(run_broker(port=port, ready=ready, duration_s=seconds(duration)))
 
 
 if __name__ == "__main__":
