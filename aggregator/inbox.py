@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from aggregator.config import Factory
-from aggregator.ledger import Chain, Kept, Ledger, LedgerError, Overlap, SlotTaken
+from aggregator.ledger import Chain, Kept, Ledger, LedgerError, Overlap, SlotTaken, repeats
 from protocols import batch, topics
 from protocols.batch import Block
 from protocols.errors import MillgateError
@@ -20,7 +20,7 @@ from protocols.frame import SECOND, NowNs
 from protocols.strict_cbor import Malformed
 from protocols.topics import Address
 from security import answers
-from security.answers import MOST_REFUSED, Head, Receipt, Request, sign_answer
+from security.answers import MOST_REFUSED, Head, Receipt, Refused, Request, sign_answer
 from security.envelope import SHEET, CannotOpen, Header, Sealed, open_sealed, parse, unpad
 from security.keys import BadSignature, OpeningKey, SigningKey
 from security.policy.bundle import SignedSheet, read_sheet
@@ -30,6 +30,8 @@ from security.policy.compiled import content_hash, unpack_sheet
 _MOST_HELD: Final = 64
 _MOST_HELD_ALL: Final = 1024
 _MOST_CACHED_CELLS: Final = 2_000_000
+_LATEST_S: Final = (1 << 63) // SECOND
+"""Series count nanoseconds in 64 bits; a slot must end before they do."""
 
 _log = logging.getLogger(__name__)
 
@@ -72,8 +74,8 @@ class Opened:
     def put(self, digest: bytes, blocks: list[Block]) -> None:
         """Remember blocks; the oldest are forgotten."""
         with self._lock:
+            self._cells += _cells(blocks) - _cells(self._blocks.get(digest, []))
             self._blocks[digest] = blocks
-            self._cells += _cells(blocks)
             while self._cells > _MOST_CACHED_CELLS and len(self._blocks) > 1:
                 _, gone = self._blocks.popitem(last=False)
                 self._cells -= _cells(gone)
@@ -252,7 +254,7 @@ class Inbox:
         try:
             with self._ledger.attempt():
                 self._take(sealed, payload, chain, factory)
-        except (MillgateError, LedgerError):
+        except (NotYet, RefusedMessage, LedgerError):
             raise
         except Exception as error:  # noqa: BLE001 - named above, logged, and the message is kept apart
             _log.error("a batch met a fault in the inbox: %s", type(error).__name__)
@@ -325,10 +327,13 @@ class Inbox:
         except BeyondSheet:
             raise RefusedMessage(answers.BEYOND_SHEET) from None
         window_s = known.streams[sealed.header.stream].window_s
+        if repeats(blocks):
+            raise RefusedMessage(answers.SLOT_TAKEN)
         overlap = Overlap(self._ledger, self._opener.blocks)
+        for block in blocks:
+            self._ledger.cover(chain.agent, window_s, block, overlap)
         try:
-            for block in blocks:
-                self._ledger.cover(chain.agent, window_s, block, overlap)
+            overlap.check(chain.agent, window_s)
         except SlotTaken:
             raise RefusedMessage(answers.SLOT_TAKEN) from None
         cells = sum(block.values for block in blocks)
@@ -347,7 +352,7 @@ class Inbox:
         blocks = batch.decode(self._opener.decrypt(sealed, terms.pad))
         start = min(block.slot for block in blocks) * terms.window_s
         end = max(block.slot + block.rows for block in blocks) * terms.window_s
-        if header.window != (start, end):
+        if header.window != (start, end) or end >= _LATEST_S:
             raise BeyondSheet("not the window that was signed")
         terms.check(blocks)
         return blocks
@@ -357,6 +362,7 @@ class Inbox:
         try:
             signed = unpack_sheet(self._opener.decrypt(sealed, 1))
             read = read_sheet(signed, factory.card.officers, factory.card.threshold)
+            stream_terms(read.sheet)
         except CannotOpen:
             raise RefusedMessage(answers.CANNOT_OPEN) from None
         except (Malformed, BadSignature):
@@ -375,25 +381,49 @@ class Inbox:
         self._ledger.keep(chain.agent, header, sealed.digest, payload, 0, now_s)
 
     def _hold(self, topic: str, header: Header, payload: bytes, outcome: Outcome) -> None:
-        """Keep a message for when its sheet comes, within a bound, and ask for the sheet."""
-        held = self._held.setdefault((header.address, header.sheet_hash), [])
-        total = sum(len(messages) for messages in self._held.values())
-        if len(held) < _MOST_HELD and total < _MOST_HELD_ALL and payload not in held:
-            held.append(payload)
+        """Keep a message for when its sheet comes, within a bound, and ask for the sheet.
+
+        It is asked for whenever such a message comes, since a request can get lost.
+        """
         outcome.counts["held_for_sheet"] += 1
-        if len(held) == 1:
-            request = Request(header.address, self._now() // SECOND, header.sheet_hash)
-            down = topic.removesuffix("up") + "down"
-            outcome.answers.append((down, sign_answer(request, self._key)))
+        held = self._held.get((header.address, header.sheet_hash), [])
+        if payload not in held and self._has_room(header.address):
+            self._held[header.address, header.sheet_hash] = [*held, payload]
+        request = Request(header.address, self._now() // SECOND, header.sheet_hash)
+        answer = (topic.removesuffix("up") + "down", sign_answer(request, self._key))
+        if answer not in outcome.answers:
+            outcome.answers.append(answer)
+
+    def _has_room(self, address: Address) -> bool:
+        """Tell whether one more message of an agent may be held."""
+        sizes = [(owner, len(messages)) for (owner, _), messages in self._held.items()]
+        own = sum(size for owner, size in sizes if owner == address)
+        return own < _MOST_HELD and sum(size for _, size in sizes) < _MOST_HELD_ALL
 
     def _receipt(
         self, agent: int, address: Address, heads: Sequence[Head], outcome: Outcome
     ) -> None:
-        refused = self._ledger.undeclared(agent, MOST_REFUSED)
-        receipt = Receipt(address, self._now() // SECOND, tuple(heads), refused)
+        reached, refused = self._nameable(agent, heads)
+        receipt = Receipt(address, self._now() // SECOND, tuple(reached), tuple(refused))
         signed = sign_answer(receipt, self._key)
         self._ledger.answer(agent, heads, signed)
         outcome.answers.append((address.topic("down"), signed))
+
+    def _nameable(self, agent: int, heads: Sequence[Head]) -> tuple[list[Head], list[Refused]]:
+        """Return heads and what was refused up to them, within the bound of a receipt.
+
+        A refused message that is not named would count as kept, so a head ends before the first
+        one that has no room; the agent declares those named, and then the next are.
+        """
+        reached: list[Head] = []
+        named: list[Refused] = []
+        for head in heads:
+            room = MOST_REFUSED - len(named)
+            found = self._ledger.undeclared(agent, head, room + 1)
+            last = self._ledger.head_before(agent, found[room].head) if len(found) > room else head
+            named += found[:room]
+            reached += [last] if last is not None else []
+        return reached, named
 
 
 def _names(header: Header, version: int, policy_hash: bytes) -> bool:

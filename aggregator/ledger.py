@@ -206,11 +206,13 @@ class Ledger:
 
     def digest_at(self, agent: int, header: Header) -> bytes:
         """Return the hash of the message known at a place of a chain; empty when there is none."""
-        place = (agent, header.epoch, header.stream, header.sequence)
+        return self._digest(agent, header.epoch, header.stream, header.sequence)
+
+    def _digest(self, agent: int, *place: int) -> bytes:
         for table in ("batch", "refused"):
             row = self._db.execute(
                 f"SELECT digest FROM {table} WHERE agent=? AND epoch=? AND stream=? AND sequence=?",  # noqa: S608 - one of two constants
-                place,
+                (agent, *place),
             ).fetchone()
             if row is not None:
                 return bytes(row[0])
@@ -281,16 +283,12 @@ class Ledger:
             "INSERT OR IGNORE INTO sheet VALUES (?,?,?,?,?)", (sheet, agent, version, now_s, signed)
         )
 
-    def cover(self, agent: int, window_s: int, block: Block, opened: "Overlap") -> None:
-        """Mark the time that a block covers for its points.
-
-        Raises:
-            SlotTaken: when one of its values is for a slot that has a value already.
-        """
+    def cover(self, agent: int, window_s: int, block: Block, overlap: "Overlap") -> None:
+        """Mark the time that a block covers for its points; note it where that was covered."""
         start, end = block.slot * window_s, (block.slot + block.rows) * window_s
         own, related = self._point_set(agent, block.numbers)
         if any(self._overlaps(points, start, end) for points in related):
-            opened.check(agent, window_s, block)
+            overlap.note(block)
         self._extend(own, start, end)
 
     def _point_set(self, agent: int, numbers: Ints) -> tuple[int, list[int]]:
@@ -340,14 +338,20 @@ class Ledger:
             [(receipt, agent, head.epoch, head.stream) for head in heads],
         )
 
-    def undeclared(self, agent: int, limit: int) -> tuple[Refused, ...]:
-        """Return refused messages that the agent has not declared yet."""
+    def undeclared(self, agent: int, head: Head, limit: int) -> list[Refused]:
+        """Return what was refused up to a head and not declared yet, oldest first."""
         rows = self._db.execute(
-            "SELECT epoch, stream, sequence, digest, code FROM refused"
-            " WHERE agent=? AND declared=0 ORDER BY epoch, stream, sequence LIMIT ?",
-            (agent, limit),
+            "SELECT sequence, digest, code FROM refused WHERE agent=? AND epoch=? AND stream=?"
+            " AND declared=0 AND sequence<=? ORDER BY sequence LIMIT ?",
+            (agent, head.epoch, head.stream, head.sequence, limit),
         )
-        return tuple(Refused(Head(*row[:4]), row[4]) for row in rows)
+        return [Refused(Head(head.epoch, head.stream, row[0], row[1]), row[2]) for row in rows]
+
+    def head_before(self, agent: int, head: Head) -> Head | None:
+        """Return the head of the same chain one message earlier; None at its beginning."""
+        sequence = head.sequence - 1
+        found = self._digest(agent, head.epoch, head.stream, sequence)
+        return Head(head.epoch, head.stream, sequence, found) if found else None
 
     def count(self, counts: Counter[str]) -> None:
         """Add to durable counters."""
@@ -432,21 +436,50 @@ class Ledger:
 
 
 class Overlap:
-    """Looks whether a block that overlaps covered time only fills what was missing."""
+    """Looks whether the blocks of one batch that overlap covered time only fill what was missing."""
 
     def __init__(self, ledger: Ledger, open_blocks: Open) -> None:
         self._ledger = ledger
         self._open = open_blocks
+        self._noted: list[Block] = []
 
-    def check(self, agent: int, window_s: int, block: Block) -> None:
-        """Raise SlotTaken when a cell has a value here and there."""
-        taken = np.zeros(block.mantissa.shape, np.bool_)
-        start, end = block.slot * window_s, (block.slot + block.rows) * window_s
-        for kept in self._ledger.overlapping(agent, start, end):
+    def note(self, block: Block) -> None:
+        """Remember a block some of whose time was covered; without a value it cannot collide."""
+        if block.values:
+            self._noted.append(block)
+
+    def check(self, agent: int, window_s: int) -> None:
+        """Compare what was noted with what is kept.
+
+        Raises:
+            SlotTaken: when a point's slot has a value here and there.
+        """
+        if not self._noted:
+            return
+        starts = np.array([block.slot for block in self._noted], np.int64) * window_s
+        rows = np.array([block.rows for block in self._noted], np.int64)
+        ends = starts + rows * window_s
+        for kept in self._ledger.overlapping(agent, int(starts.min()), int(ends.max())):
             for old_window_s, old in self._open(kept):
-                taken |= _filled(block, window_s, old, old_window_s)
-        if (taken & (block.quality != NO_VALUE)).any():
-            raise SlotTaken("a slot has a value already")
+                start, end = old.slot * old_window_s, (old.slot + old.rows) * old_window_s
+                for at in np.flatnonzero((starts < end) & (ends > start)).tolist():
+                    block = self._noted[at]
+                    taken = _filled(block, window_s, old, old_window_s)
+                    if (taken & (block.quality != NO_VALUE)).any():
+                        raise SlotTaken("a slot has a value already")
+
+
+def repeats(blocks: Sequence[Block]) -> bool:
+    """Tell whether a point has two values for one slot within these blocks."""
+    numbers = np.concatenate([block.numbers for block in blocks])
+    if len(np.unique(numbers)) == len(numbers):
+        return False
+    cells = [np.nonzero(block.quality != NO_VALUE) for block in blocks]
+    slots = np.concatenate([b.slot + rows for b, (rows, _) in zip(blocks, cells, strict=True)])
+    points = np.concatenate([b.numbers[at] for b, (_, at) in zip(blocks, cells, strict=True)])
+    order = np.lexsort((slots, points))
+    same = (np.diff(slots[order]) == 0) & (np.diff(points[order]) == 0)
+    return bool(same.any())
 
 
 def _filled(block: Block, window_s: int, old: Block, old_window_s: int) -> Flags:
@@ -459,9 +492,10 @@ def _filled(block: Block, window_s: int, old: Block, old_window_s: int) -> Flags
         return found
     starts = (block.slot + np.arange(block.rows)) * window_s
     old_starts = (old.slot + np.arange(old.rows)) * old_window_s
-    touches = (starts[:, None] < old_starts + old_window_s) & (
-        starts[:, None] + window_s > old_starts
-    )
-    values = old.quality[:, theirs] != NO_VALUE
-    found[:, mine] = (touches.astype(np.int64) @ values.astype(np.int64)) > 0
+    # The old slots that each slot touches are those from `first` to before `last`.
+    first = np.searchsorted(old_starts + old_window_s, starts, side="right")
+    last = np.searchsorted(old_starts, starts + window_s, side="left")
+    before = np.zeros((old.rows + 1, len(theirs)), np.int64)
+    np.cumsum(old.quality[:, theirs] != NO_VALUE, axis=0, out=before[1:])
+    found[:, mine] = before[last] > before[first]
     return found

@@ -11,8 +11,9 @@ import numpy as np
 from protocols.batch import Block
 from protocols.errors import MillgateError
 from protocols.frame import Ints
+from protocols.strict_cbor import Malformed
 from protocols.vocabulary.states import OperatingState
-from security.policy.compiled import ReleaseSheet, SheetPoint
+from security.policy.compiled import STATE_PARTS, ReleaseSheet, SheetPoint
 
 
 class BeyondSheet(MillgateError):
@@ -30,6 +31,7 @@ class StreamTerms:
         step: shape (n,), mantissas are multiples of it.
         highest, lowest: shape (n,), bounds of the mantissas that have meaning.
         may_span: shape (n,), whether a value may count over several slots.
+        state: shape (n,), for each number of a state the position of its first, else -1.
     """
 
     window_s: int
@@ -40,6 +42,7 @@ class StreamTerms:
     lowest: Ints
     highest: Ints
     may_span: "np.ndarray[tuple[int], np.dtype[np.bool_]]"
+    state: Ints
 
     def check(self, blocks: Sequence[Block]) -> None:
         """Check the blocks of one batch.
@@ -58,6 +61,18 @@ class StreamTerms:
                 columns = block.span_cells % len(block.numbers)
                 if not self.may_span[places][columns].all():
                     raise BeyondSheet("a value may not count over several slots")
+            self._check_states(mantissa, places)
+
+    def _check_states(self, mantissa: Ints, places: Ints) -> None:
+        """Seconds in states mean something only together, and are not more than the slot has."""
+        states = self.state[places]
+        ends = np.flatnonzero(states == places)
+        if np.count_nonzero(states >= 0) != len(STATE_PARTS) * len(ends):
+            raise BeyondSheet("a state is not whole")
+        if len(ends):
+            seconds = mantissa[:, ends[:, None] + np.arange(1, len(STATE_PARTS))].sum(axis=2)
+            if (seconds > self.highest[places[ends] + 1]).any():
+                raise BeyondSheet("a state has more seconds than its slot")
 
     def places(self, numbers: Ints) -> Ints:
         """Return the positions of point numbers in this stream.
@@ -73,7 +88,11 @@ class StreamTerms:
 
 
 def stream_terms(sheet: ReleaseSheet) -> dict[int, StreamTerms]:
-    """Return the terms of every stream of a sheet."""
+    """Return the terms of every stream of a sheet.
+
+    Raises:
+        Malformed: when a number is there twice or a state is not whole.
+    """
     return {
         stream.id: _terms(
             stream.window_s,
@@ -98,6 +117,40 @@ def _terms(window_s: int, pad: int, points: Sequence[SheetPoint]) -> StreamTerms
         lowest=np.array([low for low, _ in bounds], np.int64),
         highest=np.array([high for _, high in bounds], np.int64),
         may_span=np.array([point.aggregate == "delta" for point in points], np.bool_),
+        state=_states(points),
+    )
+
+
+def _states(points: Sequence[SheetPoint]) -> Ints:
+    """Return for each point the position of its state's end, -1 where it is of no state.
+
+    Raises:
+        Malformed: see `stream_terms`.
+    """
+    numbers = [point.number for point in points]
+    if len(set(numbers)) < len(numbers):
+        raise Malformed("a sheet has a number twice")
+    found = np.full(len(points), -1, np.int64)
+    for at, point in enumerate(points):
+        whole = points[at : at + len(STATE_PARTS)]
+        if point.part == "end" and _is_state(whole):
+            found[at : at + len(STATE_PARTS)] = at
+    if any(
+        (point.aggregate == "state") != (at >= 0) for point, at in zip(points, found, strict=True)
+    ):
+        raise Malformed("a sheet has a state that is not whole")
+    return found
+
+
+def _is_state(points: Sequence[SheetPoint]) -> bool:
+    """Tell whether these are the numbers of one state, in their order and on one grid."""
+    first = points[0].number
+    return (
+        tuple(point.part for point in points) == STATE_PARTS
+        and [point.number for point in points] == list(range(first, first + len(points)))
+        and len({(point.equipment, point.aggregate) for point in points}) == 1
+        and len({(point.exponent, point.unit) for point in points[1:]}) == 1
+        and points[0].exponent == 0 >= points[1].exponent
     )
 
 

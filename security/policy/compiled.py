@@ -103,8 +103,8 @@ class SheetStream(_Exact):
     """A stream of a sheet: its slot length in seconds and the size its batches are padded to."""
 
     id: int
-    window_s: int = Field(ge=1)
-    pad: int = Field(ge=1)
+    window_s: int = Field(ge=1, le=86_400)
+    pad: int = Field(ge=1, le=65_536)
 
 
 class SheetPoint(_Exact):
@@ -116,16 +116,16 @@ class SheetPoint(_Exact):
             of step.
     """
 
-    number: int = Field(ge=1)
+    number: int = Field(ge=1, lt=1 << 31)
     stream: int
-    measurand: str
-    part: str
-    unit: str
+    measurand: str = Field(pattern=r"^[a-z][a-z0-9_.]{0,63}$")
+    part: str = Field(pattern=r"^[a-z_]{0,32}$")
+    unit: str = Field(max_length=16)
     exponent: int = Field(ge=-9, le=9)
     step: int = Field(ge=1, le=LARGEST_MANTISSA)
     aggregate: Aggregate
-    equipment: str
-    role: str
+    equipment: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")
+    role: str = Field(pattern=r"^[a-z]{0,16}$")
 
 
 class ReleaseSheet(_Exact):
