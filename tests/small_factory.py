@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 
@@ -133,7 +133,7 @@ class Keys:
         return sheet_pin(self.encryption.public.public)
 
 
-def policy_text(keys: Keys, version: int = 1) -> PolicyText:
+def policy_text(keys: Keys, version: int = 1, energy_slot_s: int = SHORT_S) -> PolicyText:
     source: dict[str, Any] = {"address": "holding:0", "type": "uint32"}
     released = {
         "consumer": "brain",
@@ -152,7 +152,7 @@ def policy_text(keys: Keys, version: int = 1) -> PolicyText:
             "point": "energy",
             "number": ENERGY,
             "role": "main",
-            "release": release("delta", SHORT_S, "0.05"),
+            "release": release("delta", energy_slot_s, "0.05"),
         },
         {
             **source,
@@ -255,7 +255,9 @@ class Agent:
     def settle(self, signed: bytes) -> int:
         """Take an answer as the uplink does; return how many messages no longer wait."""
         answer = read_answer(signed, self.keys.address, [self.keys.receipt.public])
-        assert isinstance(answer, Receipt)
+        if isinstance(answer, Request):
+            self.spool.send_again(answer.sheet_hash)
+            return 0
         return self.spool.settle(answer.heads, answer.refused, 1, digest(signed))
 
 
@@ -330,11 +332,12 @@ class Forger:
             self.ends[epoch, stream] = (sequence + 1, digest(sealed))
         return sealed
 
-    def skip(self, stream: int | None = None, epoch: int = 1) -> None:
+    def skipping(self, stream: int | None = None, epoch: int = 1) -> Self:
         """Leave out one sequence of a stream."""
         key = (epoch, stream or self.short)
         sequence, previous = self.ends.get(key, (0, genesis(self.keys.address, *key)))
         self.ends[key] = (sequence + 1, previous)
+        return self
 
 
 class Brain:
