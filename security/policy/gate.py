@@ -34,6 +34,7 @@ LATENESS_NS: Final = 1_500_000_000
 """How long after its end a slot stays open for what is still on its way."""
 
 _LONGEST_PAUSE_NS: Final = 60 * SECOND
+_REPEAT_NS: Final = 60 * SECOND
 _MOST_WAITING_CELLS: Final = 2_000_000
 _NONCE: Final = 12
 _MOST_MEMORY: Final = 256 << 20
@@ -64,6 +65,7 @@ class Gate:
         self._now = now_ns
         self._tables = dict(tables)
         self._watched_ns: int | None = None
+        self._said_ns: dict[str, int] = {}
         self._begin()
         self._memory_size = self._constant_size()
 
@@ -208,6 +210,10 @@ class Gate:
 
     def _drop(self, lane: Lane, error: Exception) -> None:
         lane.lose_open()
+        name, now_ns = _lane_name(lane), self._now()
+        if now_ns - self._said_ns.get(name, 0) < _REPEAT_NS:
+            return
+        self._said_ns[name] = now_ns
         # The class alone: the text of an exception could hold a value.
         _log.error(
             "%s",

@@ -12,11 +12,12 @@ import argparse
 import os
 import time
 from collections.abc import Iterator
+from decimal import Decimal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.frame import SECOND, Frame
+from protocols.frame import SECOND, Frame, Values
 from protocols.points import Point, PointTable
 from security.policy.compiled import CompiledPolicy, Rule
 from security.policy.gate import Gate
@@ -52,7 +53,7 @@ class Plant:
             kind="modbus",
             points=tuple(_point(at, str(kind)) for at, kind in enumerate(kinds)),
             integer=self.integer,
-            modulus=(0,) * points,
+            modulus=(Decimal(0),) * points,
             hold_ns=3 * SECOND if hold else None,
         )
         self.rules = [_rule(device, self.table.points[at], 1 + 9 * at, window_s) for at in chosen]
@@ -72,7 +73,7 @@ class Plant:
             made = []
             for columns, values, state in groups:
                 steps = rng.integers(0, 5, (rows, len(columns))).astype(values.dtype)
-                block = values + np.cumsum(steps, axis=0)
+                block: Values = values + np.cumsum(steps, axis=0)
                 values[:] = block[-1]
                 block[:, state] = 1 + (second // 60) % 3
                 quality = np.zeros(block.shape, np.uint8)

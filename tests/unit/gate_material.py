@@ -6,7 +6,7 @@ from decimal import Decimal
 import numpy as np
 
 from protocols.batch import NO_VALUE, Block
-from protocols.frame import SECOND, Frame, Quality
+from protocols.frame import SECOND, Frame, Quality, Values
 from protocols.points import Counter, Point, PointTable
 from protocols.vocabulary.measurands import MEASURANDS, Kind
 from security.policy.compiled import CompiledPolicy, Rule, Terms
@@ -178,11 +178,12 @@ def frame(
         if isinstance(quality, int)
         else [quality.get(name, Quality.GOOD) for name in values]
     )
+    carried: Values = np.stack(cells, axis=1).astype(np.int64 if whole else np.float64)
     return Frame(
         device=owner.device,
         columns=columns,
         time=np.array([[T0 + round(s * SECOND)] for s in moments], np.int64),
-        values=np.stack(cells, axis=1).astype(np.int64 if whole else np.float64),
+        values=carried,
         quality=np.broadcast_to(np.array(codes, np.uint8), (len(moments), len(columns))).copy(),
         clock=None if clock_s is None else T0 + round(clock_s * SECOND),
     )

@@ -255,7 +255,7 @@ class ReferenceGate:
         if hold is not None and kept.state and kept.sampled + hold < end:
             self._change(group, kept, kept.sampled + hold, 0)
         step = rule.step * Fraction(10) ** rule.exponent * SECOND
-        spent, since, state = Counter[int](), Fraction(start), kept.start
+        spent, since, state = [Fraction(0)] * 9, Fraction(start), kept.start
         for time, new in [c for c in kept.changes if c[0] < end]:
             moment = min(max(round(Fraction(time) / step) * step, since), Fraction(end))
             spent[state] += moment - since

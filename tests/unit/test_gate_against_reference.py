@@ -2,13 +2,14 @@
 
 import random
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from protocols.batch import NO_VALUE
-from protocols.frame import SECOND, Frame, Quality, lost_frame
+from protocols.frame import SECOND, Frame, Ints, Quality, Values, lost_frame
 from protocols.points import Counter, Point, PointTable
 from security.policy.compiled import Rule
 from security.policy.gate import Gate
@@ -41,19 +42,22 @@ class World:
         rows = chance.choice([1, 1, 1, 2, 5])
         wide = chance.random() < 0.4 and not owner.brings_time
         shape = (rows, len(chosen))
-        values = np.array([[self._value(owner, c) for c in chosen] for _ in range(rows)])
+        values: Values = np.array(
+            [[self._value(owner, c) for c in chosen] for _ in range(rows)],
+            np.int64 if whole else np.float64,
+        )
         return Frame(
             device=owner.device,
             columns=np.array(chosen, np.int32),
             time=self._times(owner, rows, len(chosen) if wide else 1),
-            values=values.astype(np.int64 if whole else np.float64).reshape(shape),
-            quality=np.array([self._quality() for _ in range(shape[0] * shape[1])], np.uint8).reshape(
-                shape
-            ),
+            values=values,
+            quality=np.array(
+                [self._quality() for _ in range(shape[0] * shape[1])], np.uint8
+            ).reshape(shape),
             clock=self.now if owner.brings_time else None,
         )
 
-    def _times(self, owner: PointTable, rows: int, width: int) -> np.ndarray:
+    def _times(self, owner: PointTable, rows: int, width: int) -> Ints:
         lateness = [0, 0, 0, 10**8, 3 * 10**8, SECOND, 2 * SECOND, 12 * SECOND]
         if owner.brings_time:
             lateness = [0, 0, 0, 0, 25 * SECOND]
@@ -162,8 +166,10 @@ def assert_never_twice_and_chained(everything: Out, new: Out, rules: list[Rule])
     everything |= new
     for one in rules:
         if one.aggregate == "delta":
-            cells = sorted((slot, cell) for (n, slot), cell in everything.items() if n == one.number)
-            for (before, _), (slot, (_, _, span)) in zip(cells, cells[1:], strict=False):
+            cells = sorted(
+                (slot, cell) for (n, slot), cell in everything.items() if n == one.number
+            )
+            for (before, _), (slot, (_, _, span)) in pairwise(cells):
                 assert slot - span == before
 
 
@@ -188,7 +194,8 @@ def test_the_gate_does_what_the_plain_one_does(world: World, steps: int) -> None
             gate.feed(frame)
             plain.feed(frame, world.now)
         elif doing < 0.95:
-            assert out_of(gate) == (new := plain.take())
+            new = plain.take()
+            assert out_of(gate) == new
             memory = gate.memory()
             assert_never_twice_and_chained(everything, new, world.rules)
             event("something was released" if new else "nothing was released")

@@ -1,5 +1,6 @@
 """`delta`: what a counter rose by; nothing is counted twice and nothing is forgotten."""
 
+from collections.abc import Sequence
 from decimal import Decimal
 
 import pytest
@@ -20,7 +21,7 @@ from tests.unit.gate_material import (
 )
 
 GOOD, UNCERTAIN = 0, 1
-Samples = list[tuple[float, float]] | list[tuple[float, float, int]]
+Samples = Sequence[tuple[float, float] | tuple[float, float, int]]
 
 
 def of(one: Point, *, real: bool = False, hold_ns: int | None = 3 * 10**9) -> PointTable:

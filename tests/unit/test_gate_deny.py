@@ -85,7 +85,7 @@ def test_a_point_without_a_rule_releases_nothing() -> None:
 )
 def test_a_source_that_is_not_what_was_signed_stays_withheld(changes: dict[str, str]) -> None:
     clock = Clock(1)
-    gate = gate_of(OWNER, [rule(OWNER, "power", 1, **changes)], clock)
+    gate = gate_of(OWNER, [rule(OWNER, "power", 1).model_copy(update=changes)], clock)
     frames = [(s, frame(OWNER, s, {"power": 5})) for s in range(1, 50)]
     assert run(gate, clock, frames) == {}
     assert len(gate.suspended) == 1

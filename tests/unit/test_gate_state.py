@@ -1,5 +1,7 @@
 """`state`: seconds in each state add up to the slot, less what is unknown."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,7 +19,7 @@ UNLISTED = 77
 
 
 def released(
-    owner: PointTable, samples: list[tuple[float, float, int]], until_s: float, step: str = "1"
+    owner: PointTable, samples: Sequence[tuple[float, float, int]], until_s: float, step: str = "1"
 ) -> Released:
     clock = Clock(0)
     gate = gate_of(owner, [rule(owner, "m", 1, step=step)], clock)
