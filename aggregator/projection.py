@@ -16,15 +16,18 @@ from typing import Final
 
 from aggregator.config import Factory
 from aggregator.factors import Factors
-from aggregator.inbox import Opener
+from aggregator.inbox import KnownSheet, Opener
 from aggregator.ledger import Kept, Ledger
 from aggregator.series import carbon, future_factory
+from aggregator.series.runs import PointSet, Runs
 from aggregator.series.slots import ReleasedSlots, merge
 from aggregator.stores import SeriesBlock, Store
+from protocols.batch import Block
 from protocols.errors import MillgateError
 from protocols.topics import Address
 
 _BATCHES: Final = 64
+_MOST_POINT_SETS: Final = 4096
 _VERSION: Final = 1
 
 _log = logging.getLogger(__name__)
@@ -94,6 +97,7 @@ class Projection:
         self._cursor = cursor
         self._rules = hashlib.sha256(f"{_VERSION}/{rules}".encode()).hexdigest()
         self._names: dict[int, Factory] = {}
+        self._point_sets: dict[tuple[int, str, str, bytes, int, bytes], PointSet] = {}
 
     def step(self) -> int:
         """Project the next batches; return how many there were.
@@ -159,24 +163,39 @@ class Projection:
         """Return what batches mean, by bucket."""
         factory: list[SeriesBlock] = []
         emission: list[SeriesBlock] = []
-        for kept in batches:
-            for slots in self._released(kept):
-                factory += future_factory.project(slots)
-                emission += carbon.project(slots, self._factors)
+        for slots in self._released(batches):
+            factory += future_factory.project(slots)
+            emission += carbon.project(slots, self._factors)
         return {future_factory.BUCKET: merge(factory), carbon.BUCKET: merge(emission)}
 
-    def _released(self, kept: Kept) -> Iterator[ReleasedSlots]:
-        known = self._opener.sheet(kept.agent, kept.sheet)
-        name = self._names.get(kept.agent)
-        if known is None or name is None:
-            return
-        terms = known.streams[kept.stream]
+    def _released(self, batches: Sequence[Kept]) -> Iterator[ReleasedSlots]:
+        runs = Runs()
+        for kept in batches:
+            known = self._opener.sheet(kept.agent, kept.sheet)
+            name = self._names.get(kept.agent)
+            if known is not None and name is not None:
+                for block in self._opened(kept):
+                    yield from runs.add(self._points(kept, known, name, block), block)
+        yield from runs.rest()
+
+    def _opened(self, kept: Kept) -> list[Block]:
         try:
-            opened = self._opener.blocks(kept)
+            return [block for _, block in self._opener.blocks(kept)]
         except MillgateError as fault:
             # It was opened before it was kept, so this is a damaged ledger or a changed key.
             _log.error("batch %d of the ledger cannot be opened: %s", kept.id, fault.what)
-            return
-        for window_s, block in opened:
+            return []
+
+    def _points(self, kept: Kept, known: KnownSheet, name: Factory, block: Block) -> PointSet:
+        """Return the points of a block; agents send the same few sets of them."""
+        numbers = block.numbers.tobytes()
+        place = (kept.agent, name.enterprise, name.site, kept.sheet, kept.stream, numbers)
+        found = self._point_sets.get(place)
+        if found is None:
+            terms = known.streams[kept.stream]
             points = tuple(terms.points[at] for at in terms.places(block.numbers).tolist())
-            yield ReleasedSlots(name.enterprise, name.site, window_s, points, block)
+            if len(self._point_sets) >= _MOST_POINT_SETS:
+                self._point_sets.clear()
+            found = PointSet.of(name.enterprise, name.site, terms.window_s, points)
+            self._point_sets[place] = found
+        return found

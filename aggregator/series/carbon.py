@@ -10,9 +10,9 @@ from decimal import Decimal
 import numpy as np
 
 from aggregator.factors import Chosen, Factors
-from aggregator.series.future_factory import value_fields
+from aggregator.series.future_factory import value_rows
 from aggregator.series.slots import ReleasedSlots
-from aggregator.stores import SeriesBlock
+from aggregator.stores import FieldColumn, SeriesBlock
 from protocols.frame import Flags, Floats, Ints
 from protocols.vocabulary.measurands import MEASURANDS
 
@@ -31,54 +31,67 @@ def project(slots: ReleasedSlots, factors: Factors) -> Iterator[SeriesBlock]:
     """
     for column, point in enumerate(slots.points):
         scope = _PURCHASED.get(point.measurand)
-        if scope is None or point.role not in _COUNTED_ROLES:
-            continue
-        rows = slots.has_value(column)
-        if rows.any():
+        if scope is not None and point.role in _COUNTED_ROLES and slots.has_value(column).any():
             medium = MEASURANDS[point.measurand].medium
-            yield _activity(slots, column, rows, medium, scope)
-            yield from _emissions(slots, column, rows, medium, factors)
+            yield from _activity(slots, column, medium, scope)
+            yield from _emissions(slots, column, medium, factors)
 
 
-def _activity(
-    slots: ReleasedSlots, column: int, rows: Flags, medium: str, scope: str
-) -> SeriesBlock:
+def _activity(slots: ReleasedSlots, column: int, medium: str, scope: str) -> Iterator[SeriesBlock]:
+    found = value_rows(slots, column, "activity")
+    if found is None:
+        return
+    starts, fields = found
     point = slots.points[column]
-    fields = value_fields(slots, column, "activity")
-    fields["unit"] = [point.unit] * len(slots.starts[rows])
+    fields["unit"] = [point.unit] * len(starts)
     key = slots.key(
         "ce_activity", point.equipment, medium=medium, scope=scope, source_id=point.equipment
     )
-    return SeriesBlock(key, slots.starts[rows], fields)
+    yield SeriesBlock(key, starts, fields)
 
 
 def _emissions(
-    slots: ReleasedSlots, column: int, rows: Flags, medium: str, factors: Factors
+    slots: ReleasedSlots, column: int, medium: str, factors: Factors
 ) -> Iterator[SeriesBlock]:
-    starts = slots.starts[rows]
+    found = value_rows(slots, column, "co2e_kg")
+    if found is None:
+        return
+    starts, fields = found
     years = starts.astype("datetime64[ns]").astype("datetime64[Y]").astype(np.int64) + 1970
     for year in np.unique(years).tolist():
         chosen = factors.choose(medium, year)
         if chosen is not None:
-            yield _emission(slots, column, rows, years == year, chosen)
+            of_year = years == year
+            kept = fields if of_year.all() else _chosen_rows(fields, of_year)
+            mantissa = slots.block.mantissa[slots.has_value(column), column][of_year]
+            yield _emission(slots, column, starts[of_year], mantissa, kept, chosen)
+
+
+def _chosen_rows(fields: dict[str, FieldColumn], rows: Flags) -> dict[str, FieldColumn]:
+    return {
+        name: [item for item, take in zip(values, rows, strict=True) if take]
+        if isinstance(values, list)
+        else values[rows]
+        for name, values in fields.items()
+    }
 
 
 def _emission(
-    slots: ReleasedSlots, column: int, rows: Flags, of_year: Flags, chosen: Chosen
+    slots: ReleasedSlots,
+    column: int,
+    starts: Ints,
+    mantissa: Ints,
+    fields: dict[str, FieldColumn],
+    chosen: Chosen,
 ) -> SeriesBlock:
     point = slots.points[column]
-    mantissa = slots.block.mantissa[rows, column][of_year]
-    fields = value_fields(slots, column, "co2e_kg")
-    kept = {
-        name: [item for item, take in zip(values, of_year, strict=True) if take]
-        if isinstance(values, list)
-        else values[of_year]
-        for name, values in fields.items()
+    kept: dict[str, FieldColumn] = {
+        **fields,
+        "co2e_kg": exact_product(mantissa, point.exponent, chosen.factor.value),
+        "factor_value": np.full(len(mantissa), float(chosen.factor.value)),
+        "factor_unit": [chosen.set.unit] * len(mantissa),
+        "factor_grade": [chosen.factor.grade] * len(mantissa),
     }
-    kept["co2e_kg"] = exact_product(mantissa, point.exponent, chosen.factor.value)
-    kept["factor_value"] = np.full(len(mantissa), float(chosen.factor.value))
-    kept["factor_unit"] = [chosen.set.unit] * len(mantissa)
-    kept["factor_grade"] = [chosen.factor.grade] * len(mantissa)
     key = slots.key(
         "ce_emission",
         point.equipment,
@@ -88,7 +101,7 @@ def _emission(
         gas=chosen.set.gas,
         factor_id=chosen.id,
     )
-    return SeriesBlock(key, slots.starts[rows][of_year], kept)
+    return SeriesBlock(key, starts, kept)
 
 
 def exact_product(mantissa: Ints, exponent: int, factor: Decimal) -> Floats:

@@ -16,6 +16,7 @@ from aggregator.series.slots import (
 )
 from aggregator.stores import FieldColumn, SeriesBlock
 from protocols.batch import NO_VALUE
+from protocols.frame import Ints
 from protocols.vocabulary.measurands import MEASURANDS, Kind
 from protocols.vocabulary.states import OperatingState
 from security.policy.compiled import STATE_PARTS
@@ -33,6 +34,7 @@ _FIELDS = {
     "planned_down": "planned_down_s",
     "off": "off_s",
 }
+_STATE_NAMES = [state.name for state in sorted(OperatingState)]
 
 
 def project(slots: ReleasedSlots) -> Iterator[SeriesBlock]:
@@ -40,46 +42,55 @@ def project(slots: ReleasedSlots) -> Iterator[SeriesBlock]:
     for column, point in enumerate(slots.points):
         if point.aggregate != "state":
             yield from _reading(slots, column)
-            medium = _energy_medium(point.measurand)
+            medium = energy_medium(point.measurand)
             if medium:
                 yield from _energy(slots, column, medium)
         elif point.part == "end":
-            yield _state(slots, column)
+            yield from _state(slots, column)
 
 
-def _energy_medium(measurand: str) -> str:
+def energy_medium(measurand: str) -> str:
+    """Return the medium that a measurand counts as energy of; empty for none."""
     known = MEASURANDS.get(measurand)
     return known.medium if known is not None and known.kind is Kind.COUNTER else ""
 
 
 def _reading(slots: ReleasedSlots, column: int) -> Iterator[SeriesBlock]:
     """A released point as it is."""
-    rows = slots.has_value(column)
-    if not rows.any():
-        return
-    point = slots.points[column]
-    key = slots.key("ff_reading", point.equipment, measurand=point.measurand)
-    yield SeriesBlock(key, slots.starts[rows], value_fields(slots, column, "value"))
+    found = value_rows(slots, column, "value")
+    if found is not None:
+        point = slots.points[column]
+        key = slots.key("ff_reading", point.equipment, measurand=point.measurand)
+        yield SeriesBlock(key, *found)
 
 
 def _energy(slots: ReleasedSlots, column: int, medium: str) -> Iterator[SeriesBlock]:
     """Energy of a medium per window, in the measurand's unit (kWh for electricity)."""
-    rows = slots.has_value(column)
-    if not rows.any():
+    found = value_rows(slots, column, "energy")
+    if found is None:
         return
     point = slots.points[column]
     role = point.role or "main"
     if point.measurand.endswith("_export"):
         role = "export"
     key = slots.key("ff_energy", point.equipment, medium=medium, meter_role=role)
-    yield SeriesBlock(key, slots.starts[rows], value_fields(slots, column, "energy"))
+    yield SeriesBlock(key, *found)
 
 
-def value_fields(slots: ReleasedSlots, column: int, name: str) -> dict[str, FieldColumn]:
-    """Return the fields of a column's rows that have a value, its values under `name`."""
+def value_rows(
+    slots: ReleasedSlots, column: int, name: str
+) -> tuple[Ints, dict[str, FieldColumn]] | None:
+    """Return times and fields of a column's rows that have a value, its values under `name`.
+
+    None where no row has one.
+    """
+    if slots.plain[column]:
+        return slots.starts, {name: slots.values(column), **slots.plain_fields}
     rows = slots.has_value(column)
-    spans = slots.block.span_matrix()[rows, column]
-    return {
+    if not rows.any():
+        return None
+    spans = slots.spans[rows, column]
+    return slots.starts[rows], {
         name: slots.values(column)[rows],
         "window_s": np.full(len(spans), slots.window_s, np.int64),
         "span_s": spans * slots.window_s,
@@ -87,13 +98,16 @@ def value_fields(slots: ReleasedSlots, column: int, name: str) -> dict[str, Fiel
     }
 
 
-def _state(slots: ReleasedSlots, column: int) -> SeriesBlock:
-    """Seconds per operating state (they add up to the window) and the state at its end."""
+def _state(slots: ReleasedSlots, column: int) -> Iterator[SeriesBlock]:
+    """Seconds per operating state (they add up to the window) and the state at its end.
+
+    Where a part of the state did not come along nothing can be said.
+    """
     point, block = slots.points[column], slots.block
-    parts = {
-        p.part: at for at, p in enumerate(slots.points) if p.equipment == point.equipment and p.part
-    }
-    columns = [parts[part] for part in STATE_PARTS[1:]]
+    found = [slots.parts.get((point.equipment, part)) for part in STATE_PARTS[1:]]
+    columns = [at for at in found if at is not None]
+    if len(columns) < len(found):
+        return
     exponent = slots.points[columns[0]].exponent
     mantissa = block.mantissa[:, columns]
     window = slots.window_s * 10**-exponent if exponent < 0 else slots.window_s
@@ -105,9 +119,9 @@ def _state(slots: ReleasedSlots, column: int) -> SeriesBlock:
     }
     fields["unknown_s"] = to_float(unknown, exponent)
     fields["state_code"] = ends
-    fields["state"] = [OperatingState(code).name for code in ends.tolist()]
+    fields["state"] = [_STATE_NAMES[code] for code in ends.tolist()]
     fields["coverage"] = 1.0 - to_float(unknown, exponent) / slots.window_s
     fields["window_s"] = np.full(block.rows, slots.window_s, np.int64)
     fields["quality"] = [QUALITY_PARTIAL if rest else QUALITY_GOOD for rest in unknown.tolist()]
     key = slots.key("ff_equipment_state", point.equipment, state_model="operating")
-    return SeriesBlock(key, slots.starts, fields)
+    yield SeriesBlock(key, slots.starts, fields)

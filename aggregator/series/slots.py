@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Final
 
 import numpy as np
 
 from aggregator.stores import FieldColumn, SeriesBlock, SeriesKey
 from protocols.batch import GOOD, NO_VALUE, Block
-from protocols.frame import SECOND, Flags, Floats, Ints
+from protocols.frame import SECOND, Flags, Floats, Ints, Values
 from security.policy.compiled import SheetPoint
 
 QUALITY_GOOD: Final = "GOOD"
@@ -16,9 +17,11 @@ QUALITY_PARTIAL: Final = "PARTIAL"
 QUALITY_ESTIMATED: Final = "ESTIMATED"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ReleasedSlots:
-    """One block of one batch, in the brain's words.
+    """One block of one batch, or several that follow each other, in the brain's words.
+
+    What is the same for all columns is computed once; many thousand columns share it.
 
     Attributes:
         enterprise, site: whose it is, as the brain names them.
@@ -33,10 +36,48 @@ class ReleasedSlots:
     points: tuple[SheetPoint, ...]
     block: Block
 
-    @property
+    @cached_property
     def starts(self) -> Ints:
         """Window starts, shape (r,), ns since 1970 UTC."""
-        return (self.block.slot + np.arange(self.block.rows)) * (self.window_s * SECOND)
+        starts = (self.block.slot + np.arange(self.block.rows)) * (self.window_s * SECOND)
+        return _shared(starts)
+
+    @cached_property
+    def spans(self) -> Ints:
+        """Over how many slots each cell counts, shape (r, c)."""
+        return _shared(self.block.span_matrix())
+
+    @cached_property
+    def plain(self) -> list[bool]:
+        """Per column: whether every slot has a good value that counts over this slot alone."""
+        plain: Flags = ((self.block.quality == GOOD) & (self.spans == 1)).all(axis=0)
+        return [bool(flag) for flag in plain]
+
+    @cached_property
+    def plain_fields(self) -> dict[str, FieldColumn]:
+        """The fields beside the values that all plain columns have."""
+        window = _shared(np.full(self.block.rows, self.window_s, np.int64))
+        quality = [QUALITY_GOOD] * self.block.rows
+        return {"window_s": window, "span_s": window, "quality": quality}
+
+    @cached_property
+    def parts(self) -> dict[tuple[str, str], int]:
+        """The columns of states, by equipment and part."""
+        return {
+            (point.equipment, point.part): at for at, point in enumerate(self.points) if point.part
+        }
+
+    @cached_property
+    def _numbers(self) -> Floats:
+        """All values, shape (c, r), so that a column lies in one piece."""
+        mantissa = np.ascontiguousarray(self.block.mantissa.T)
+        exponents = np.array([point.exponent for point in self.points], np.int64)
+        if len(set(exponents.tolist())) == 1:
+            return _shared(to_float(mantissa, int(exponents[0])))
+        values = np.empty(mantissa.shape, np.float64)
+        for exponent in np.unique(exponents).tolist():
+            values[exponents == exponent] = to_float(mantissa[exponents == exponent], exponent)
+        return _shared(values)
 
     def has_value(self, column: int) -> Flags:
         """Tell in which slots a column has a value, shape (r,)."""
@@ -45,12 +86,24 @@ class ReleasedSlots:
 
     def values(self, column: int) -> Floats:
         """Return a column's values as the nearest float64 to the exact decimals, shape (r,)."""
-        return to_float(self.block.mantissa[:, column], self.points[column].exponent)
+        values: Floats = self._numbers[column]
+        return values
 
     def key(self, measurement: str, equipment: str, **tags: str) -> SeriesKey:
         """Return the key of a series of this factory."""
-        own = {"enterprise_id": self.enterprise, "site_id": self.site, "equipment_id": equipment}
-        return SeriesKey.of(measurement, {**own, **tags})
+        own = ("enterprise_id", self.enterprise), ("site_id", self.site)
+        return _key(measurement, (*own, ("equipment_id", equipment), *tags.items()))
+
+
+@lru_cache(maxsize=65_536)
+def _key(measurement: str, tags: tuple[tuple[str, str], ...]) -> SeriesKey:
+    return SeriesKey.of(measurement, dict(tags))
+
+
+def _shared(values: Values) -> Values:
+    """Let nobody change what many columns share."""
+    values.setflags(write=False)
+    return values
 
 
 def to_float(mantissa: Ints, exponent: int) -> Floats:
