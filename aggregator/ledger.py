@@ -115,7 +115,7 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._points: dict[int, dict[bytes, tuple[int, list[int]]]] = {}
+        self._points: dict[int, _PointSets] = {}
         self._lock = threading.Lock()
         try:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -294,21 +294,19 @@ class Ledger:
     def _point_set(self, agent: int, numbers: Ints) -> tuple[int, list[int]]:
         """Return the id of a set of points, and the ids of all sets that share a point with it."""
         raw = numbers.astype(np.int64).tobytes()
-        known = self._points.setdefault(agent, {})
-        if raw not in known:
-            self._db.execute(
-                "INSERT OR IGNORE INTO points (agent, hash, numbers) VALUES (?,?,?)",
+        known = self._points.get(agent)
+        if known is None:
+            known = self._points[agent] = _PointSets()
+            for row in self._db.execute("SELECT id, numbers FROM points WHERE agent=?", (agent,)):
+                known.add(*row)
+        found = known.find(raw)
+        if found is None:
+            cursor = self._db.execute(
+                "INSERT INTO points (agent, hash, numbers) VALUES (?,?,?)",
                 (agent, hashlib.sha256(raw).digest(), raw),
             )
-            rows = self._db.execute(
-                "SELECT id, numbers FROM points WHERE agent=?", (agent,)
-            ).fetchall()
-            known.clear()
-            for row_id, row_raw in rows:
-                mine = np.frombuffer(row_raw, np.int64)
-                related = [r[0] for r in rows if np.isin(mine, np.frombuffer(r[1], np.int64)).any()]
-                known[row_raw] = (row_id, related)
-        return known[raw]
+            found = known.add(int(cursor.lastrowid or 0), raw)
+        return found
 
     def _overlaps(self, points: int, start: int, end: int) -> bool:
         row = self._db.execute(
@@ -433,6 +431,40 @@ class Ledger:
     def counters(self) -> dict[str, int]:
         """Return the durable counters."""
         return dict(self._db.execute("SELECT name, value FROM counter ORDER BY name").fetchall())
+
+
+class _PointSets:
+    """The sets of points of one agent's blocks, and which of them share a point.
+
+    There is a set for each device and more, so a new one is compared with each other only once,
+    and closely only with those whose numbers lie in the same range.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[bytes, tuple[int, list[int]]] = {}
+        self._ranges: list[tuple[int, int, bytes]] = []
+
+    def find(self, raw: bytes) -> tuple[int, list[int]] | None:
+        """Return a set's id and the ids of all that share a point with it; None for a new one."""
+        return self._found.get(raw)
+
+    def add(self, number: int, raw: bytes) -> tuple[int, list[int]]:
+        """Add a set, written as ascending int64; return what `find` will."""
+        mine = np.frombuffer(raw, np.int64)
+        first, last = int(mine[0]), int(mine[-1])
+        related = [number]
+        for other_first, other_last, other in self._ranges:
+            if other_first <= last and other_last >= first and _share(mine, other):
+                other_number, other_related = self._found[other]
+                related.append(other_number)
+                other_related.append(number)
+        self._ranges.append((first, last, raw))
+        self._found[raw] = (number, related)
+        return self._found[raw]
+
+
+def _share(mine: Ints, other: bytes) -> bool:
+    return bool(np.isin(mine, np.frombuffer(other, np.int64), assume_unique=True).any())
 
 
 class Overlap:
