@@ -14,6 +14,7 @@ from protocols.drivers import DeviceConfig, NotConnected
 from protocols.drivers.modbus.config import Config
 from protocols.drivers.modbus.decode import Decoder
 from protocols.drivers.modbus.planner import Request, plan
+from protocols.drivers.modbus.watch import Watch
 from protocols.frame import SECOND, Frame, NowNs, Quality
 from protocols.language import tr
 
@@ -41,6 +42,7 @@ class Driver:
         self._requests = plan(config.points, config.max_registers, config.max_gap)
         self._decoder = Decoder(config.points, self._requests, config.order)
         self._refused: set[Request] = set()
+        self._due = 0.0
         ids = [point.id for point in config.points]
         self._time_column = ids.index(config.slot_time) if config.slot_time else None
         self._time_exponent = (
@@ -49,20 +51,32 @@ class Driver:
 
     async def frames(self) -> AsyncGenerator[Frame, None]:
         """Connect, then yield frames until contact is lost; see `drivers.Driver`."""
-        client = await self._connect()
+        watch = Watch()
+        client = await self._connect(watch)
+        self._due = 0.0
         try:
             while True:
-                for frame in await self._gather(client):
+                frames, fault = await self._gather(client, watch)
+                for frame in frames:
                     yield frame
+                if fault is not None:
+                    raise fault
         finally:
             client.close()
 
-    async def _connect(self) -> AsyncModbusTcpClient:
+    async def _connect(self, watch: Watch) -> AsyncModbusTcpClient:
         config = self._config
         seconds = config.timeout / SECOND
         client = AsyncModbusTcpClient(
-            config.host, port=config.port, timeout=seconds, retries=0, reconnect_delay=0
+            config.host,
+            port=config.port,
+            timeout=seconds,
+            retries=0,
+            reconnect_delay=0,
+            trace_packet=watch.packet,
+            trace_connect=watch.connection,
         )
+        watch.over(client)
         try:
             async with asyncio.timeout(seconds + 1):
                 connected = await client.connect()
@@ -81,37 +95,55 @@ class Driver:
             )
         return client
 
-    async def _gather(self, client: AsyncModbusTcpClient) -> list[Frame]:
-        """Poll until there are rows enough for a frame."""
+    async def _gather(
+        self, client: AsyncModbusTcpClient, watch: Watch
+    ) -> tuple[list[Frame], NotConnected | None]:
+        """Poll until there are rows enough for frames; return also why no more can come."""
         rows, times, bad = [], [], []
+        fault: NotConnected | None = None
         began = self._now()
-        while True:
-            started = asyncio.get_running_loop().time()
-            registers, row_times, row_bad = await self._poll(client)
-            rows.append(registers)
-            times.append(row_times)
-            bad.append(row_bad)
-            await self._rest(started)
-            enough = len(rows) >= _MOST_ROWS or self._now() - began >= _GATHER_NS
-            if enough or self._config.interval >= _GATHER_NS:
-                return self._frames_of(np.array(rows, np.uint16), np.array(times), np.array(bad))
+        while fault is None and not self._enough(len(rows), began):
+            await self._rest()
+            try:
+                registers, row_times, row_bad = await self._poll(client, watch)
+            except NotConnected as lost:
+                fault = lost
+            else:
+                rows.append(registers)
+                times.append(row_times)
+                bad.append(row_bad)
+        if not rows:
+            return [], fault
+        return self._frames_of(np.array(rows, np.uint16), np.array(times), np.array(bad)), fault
 
-    async def _rest(self, started: float) -> None:
-        passed = asyncio.get_running_loop().time() - started
-        await asyncio.sleep(max(self._config.interval / SECOND - passed, 0))
+    def _enough(self, rows: int, began: int) -> bool:
+        if not rows:
+            return False
+        slow = self._config.interval >= _GATHER_NS
+        return slow or rows >= _MOST_ROWS or self._now() - began >= _GATHER_NS
 
-    async def _poll(self, client: AsyncModbusTcpClient) -> tuple[list[int], list[int], list[bool]]:
+    async def _rest(self) -> None:
+        """Wait until a poll is due; the first of a connection is due at once."""
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(max(self._due - loop.time(), 0))
+        self._due = loop.time() + self._config.interval / SECOND
+
+    async def _poll(
+        self, client: AsyncModbusTcpClient, watch: Watch
+    ) -> tuple[list[int], list[int], list[bool]]:
         """Read every block once: all registers, and per block its time and whether it failed."""
         registers: list[int] = []
         times, bad = [], []
         for request in self._requests:
-            answer = await self._read(client, request)
+            answer = await self._read(client, watch, request)
             times.append(self._now())
             bad.append(answer is None)
             registers += [0] * request.count if answer is None else answer
         return registers, times, bad
 
-    async def _read(self, client: AsyncModbusTcpClient, request: Request) -> list[int] | None:
+    async def _read(
+        self, client: AsyncModbusTcpClient, watch: Watch, request: Request
+    ) -> list[int] | None:
         """Return the registers of a block; None when the device refuses it.
 
         Raises:
@@ -124,10 +156,12 @@ class Driver:
             else client.read_input_registers
         )
         try:
+            watch.check()
             async with asyncio.timeout(self._config.timeout / SECOND + 1):
                 answer = await read(request.first, count=request.count, device_id=self._config.unit)
         except (OSError, ModbusException, TimeoutError):
-            raise self._lost(tr("no answer", "无应答")) from None
+            raise self._lost(watch.reason()) from None
+        watch.answered()
         if answer.isError():
             self._report_refusal(request, answer.exception_code)
             return None
@@ -175,16 +209,19 @@ class Driver:
             block_times = np.repeat(times[:, None], len(self._requests), axis=1)
             block_bad = block_bad[usable]
             clock = int(times.max())
-        frames = []
-        for columns, values, quality in (
+        parts = [
             (decoder.integer_columns, integers, integer_quality),
             (decoder.float_columns, floats, float_quality),
-        ):
-            if len(columns):
-                blocks = decoder.block_of[columns]
-                times = block_times[:, :1] if len(self._requests) == 1 else block_times[:, blocks]
-                quality[block_bad[:, blocks]] = Quality.BAD
-                frames.append(Frame(self._config.id, columns, times, values, quality, clock))
+        ]
+        parts = [part for part in parts if len(part[0])]
+        frames = []
+        for at, (columns, values, quality) in enumerate(parts, 1):
+            blocks = decoder.block_of[columns]
+            times = block_times[:, :1] if len(self._requests) == 1 else block_times[:, blocks]
+            quality[block_bad[:, blocks]] = Quality.BAD
+            # Slots close by the clock, so it comes with the last frame of these rows.
+            reached = clock if at == len(parts) else None
+            frames.append(Frame(self._config.id, columns, times, values, quality, reached))
         return frames
 
     def _device_times(
