@@ -118,16 +118,15 @@ def _take(
         return
     terms = known.streams[kept.stream]
     for window_s, block in opener.blocks(kept):
-        places = terms.places(block.numbers)
+        places, spans = terms.places(block.numbers), block.span_matrix()
         for column, (place, number) in enumerate(zip(places, block.numbers.tolist(), strict=True)):
             points[kept.agent, number] = (terms.points[int(place)], window_s)
-            parts.setdefault((kept.agent, number), []).append(_column(block, column))
+            parts.setdefault((kept.agent, number), []).append(_column(block, spans, column))
 
 
-def _column(block: Block, column: int) -> tuple[Ints, Ints, Ints]:
+def _column(block: Block, spans: Ints, column: int) -> tuple[Ints, Ints, Ints]:
     rows = np.flatnonzero(block.quality[:, column] != NO_VALUE)
-    spans = block.span_matrix()[rows, column]
-    return block.slot + rows, block.mantissa[rows, column], spans
+    return block.slot + rows, block.mantissa[rows, column], spans[rows, column]
 
 
 def _joined(
