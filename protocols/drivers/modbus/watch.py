@@ -90,8 +90,10 @@ def misfit(asked: bytes, data: bytes) -> str | None:
     transaction, _, _, unit, function, _, count = _REQUEST.unpack(asked)
     size = -(-count // 8) if function in _BIT_FUNCTIONS else 2 * count
     right = _HEAD.pack(transaction, 0, size + 3, unit, function) + bytes((size,))
+    if _begins(data, right, len(right) + size):
+        return None
     refusal = _HEAD.pack(transaction, 0, _REFUSAL_LENGTH, unit, function | _REFUSING)
-    if _begins(data, right, len(right) + size) or _begins(data, refusal, len(refusal) + 1):
+    if _begins(data, refusal, len(refusal) + 1):
         return None
     # Transaction and protocol, unit, function: all of it but the lengths.
     if any(data[at : at + 1] not in {right[at : at + 1], b""} for at in (0, 1, 2, 3, 6)):
