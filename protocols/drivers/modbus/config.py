@@ -23,6 +23,10 @@ WORDS: Final = {
     "uint64": 4,
     "float64": 4,
 }
+LARGEST: Final = 1 << 53
+"""Scaled integers beyond this are not exact everywhere, so they are no values."""
+
+_WIDEST_EXPONENT: Final = 30
 _HOLD_INTERVALS: Final = 3
 _NANO: Final = -9
 _SHORTEST_HOLD: Final = 2 * 10**9
@@ -56,7 +60,25 @@ class ModbusPoint(Point):
     def _fits(self) -> "ModbusPoint":
         if self.first + self.words > 65536:
             raise ValueError(tr("reaches past register 65535", "超出寄存器 65535"))
+        if not self._exact():
+            raise ValueError(
+                tr(
+                    "with this scale and offset no value of the type is exact",
+                    "按此 scale 与 offset，该类型没有可精确表示的值",
+                )
+            )
         return self
+
+    def _exact(self) -> bool:
+        exponents = self.scale.adjusted(), self.offset.adjusted(), self.grid_exponent()
+        if max(map(abs, exponents)) > _WIDEST_EXPONENT:
+            return False
+        smallest = abs(self.on_grid(self.scale)) + abs(self.on_grid(self.offset))
+        return not self.integer or smallest <= LARGEST
+
+    def on_grid(self, value: Decimal) -> int:
+        """Return scale or offset in units of 10**grid_exponent."""
+        return int(value.scaleb(-self.grid_exponent()))
 
     @property
     def table(self) -> str:

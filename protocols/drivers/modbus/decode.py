@@ -1,17 +1,15 @@
 """From registers to columns, whole polls at a time."""
 
 from collections.abc import Sequence
-from decimal import Decimal
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.drivers.modbus.config import ModbusPoint
+from protocols.drivers.modbus.config import LARGEST, ModbusPoint
 from protocols.drivers.modbus.planner import Request
 from protocols.frame import Bytes, Flags, Floats, Ints, Quality, Values
 
-_LARGEST: Final = 1 << 53
 _BIG_ENDIAN: Final = {
     "int16": ">i2",
     "uint16": ">u2",
@@ -122,17 +120,13 @@ def _scaling(
             np.array([float(point.offset) for point in points]),
         )
     return (
-        np.array([_on_grid(point.scale, point) for point in points], np.int64),
-        np.array([_on_grid(point.offset, point) for point in points], np.int64),
+        np.array([point.on_grid(point.scale) for point in points], np.int64),
+        np.array([point.on_grid(point.offset) for point in points], np.int64),
     )
 
 
-def _on_grid(value: Decimal, point: ModbusPoint) -> int:
-    return int(value.scaleb(-point.grid_exponent()))
-
-
 def _raw_limit(multiply: int, add: int) -> int:
-    return max((_LARGEST - abs(add)) // abs(multiply), 0)
+    return max((LARGEST - abs(add)) // abs(multiply), 0)
 
 
 def _raw(registers: NDArray[np.uint16], group: _Group) -> Values:
@@ -150,8 +144,7 @@ def _scaled_integers(raw: Values, group: _Group) -> tuple[Ints, Flags]:
 
 
 def _scaled_floats(raw: Values, group: _Group) -> tuple[Floats, Flags]:
-    wide = raw.astype(np.float64)
     with np.errstate(all="ignore"):
-        scaled = wide * group.multiply + group.add
+        scaled = raw.astype(np.float64) * group.multiply + group.add
     good = np.isfinite(scaled)
     return np.where(good, scaled, 0.0), good

@@ -15,7 +15,7 @@ from protocols.drivers.modbus.config import Config
 from protocols.drivers.modbus.decode import Decoder
 from protocols.drivers.modbus.planner import Request, plan
 from protocols.drivers.modbus.watch import Watch
-from protocols.frame import SECOND, Frame, NowNs, Quality
+from protocols.frame import SECOND, Bytes, Floats, Frame, Ints, NowNs, Quality
 from protocols.language import tr
 
 # pymodbus writes whole messages, and with them values, into its log.
@@ -99,7 +99,9 @@ class Driver:
         self, client: AsyncModbusTcpClient, watch: Watch
     ) -> tuple[list[Frame], NotConnected | None]:
         """Poll until there are rows enough for frames; return also why no more can come."""
-        rows, times, bad = [], [], []
+        rows: list[list[int]] = []
+        times: list[list[int]] = []
+        bad: list[list[bool]] = []
         fault: NotConnected | None = None
         began = self._now()
         while fault is None and not self._enough(len(rows), began):
@@ -209,11 +211,11 @@ class Driver:
             block_times = np.repeat(times[:, None], len(self._requests), axis=1)
             block_bad = block_bad[usable]
             clock = int(times.max())
-        parts = [
+        both: list[tuple[NDArray[np.int32], Ints | Floats, Bytes]] = [
             (decoder.integer_columns, integers, integer_quality),
             (decoder.float_columns, floats, float_quality),
         ]
-        parts = [part for part in parts if len(part[0])]
+        parts = [part for part in both if len(part[0])]
         frames = []
         for at, (columns, values, quality) in enumerate(parts, 1):
             blocks = decoder.block_of[columns]
