@@ -101,8 +101,9 @@ class Sealer:
             for stream, lane in self._sheets.items()
             if not spool.sheet_sent(epoch, lane.sheet.hash)
         ]
-        spool.set_meta({"epoch": epoch})
         spool.commit(epoch, number, memory_policy, memory, entries)
+        # Only now: memory of the epoch before must not be taken for this one's after a crash.
+        spool.set_meta({"epoch": epoch})
         return Restore(number, epoch, memory_policy, memory)
 
     def commit(self, message: Released) -> None:
