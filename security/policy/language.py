@@ -4,6 +4,7 @@ Default deny: a point without `release` is withheld, and so is every point not l
 """
 
 import re
+from collections import Counter
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Final, Literal
@@ -27,6 +28,11 @@ Aggregate = Literal["last", "delta", "state"]
 
 STATE_NUMBERS: Final = 9
 """How many point numbers a state takes: the state at the slot's end, then seconds in 1 to 8."""
+
+MOST_RELEASED: Final = 20_000
+MOST_NUMBERS: Final = 40_000
+"""How many points one policy may release, and how many numbers to one consumer: what is signed
+must be small enough to be read again by the strict decoder."""
 
 _PIN: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _LABEL: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
@@ -218,7 +224,12 @@ class PolicyText(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> "PolicyText":
-        faults = [*self._time_faults(), *self._reference_faults(), *self._class_faults()]
+        faults = [
+            *self._time_faults(),
+            *self._reference_faults(),
+            *self._class_faults(),
+            *self._size_faults(),
+        ]
         if faults:
             raise ValueError("; ".join(faults))
         return self
@@ -282,6 +293,22 @@ class PolicyText(Strict):
                     )
                 )
         return faults
+
+    def _size_faults(self) -> list[str]:
+        numbers: Counter[str] = Counter()
+        released = self.released()
+        for rule in released:
+            numbers[rule.consumer or ""] += len(rule_numbers(rule))
+        if len(released) <= MOST_RELEASED and max(numbers.values(), default=0) <= MOST_NUMBERS:
+            return []
+        return [
+            tr(
+                f"too much is released: at most {MOST_RELEASED} points, and {MOST_NUMBERS} numbers "
+                "to one consumer (a state takes nine); use a second agent",
+                f"放行过多：最多 {MOST_RELEASED} 个点，每个消费方最多 {MOST_NUMBERS} 个编号"
+                "（状态占九个）；请使用第二个代理程序",
+            )
+        ]
 
     def released(self) -> list[PointRule]:
         """Return the rules that release something."""
