@@ -1,6 +1,7 @@
 """The gate releases exactly what a plain one does, whatever devices, time and crashes do."""
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -8,10 +9,13 @@ import numpy as np
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
+from protocols import batch
 from protocols.batch import NO_VALUE
 from protocols.frame import SECOND, Frame, Ints, Quality, Values, lost_frame
 from protocols.points import Counter, Point, PointTable
+from security.policy.check import StreamTerms, stream_terms
 from security.policy.compiled import Rule
+from security.policy.compiler import release_sheets
 from security.policy.gate import Gate
 from tests.unit.gate_material import T0, Clock, gate_of, point, rule, table
 from tests.unit.reference_gate import Out, ReferenceGate
@@ -133,11 +137,15 @@ def _rule(owner: PointTable, one: Point, number: int, chance: random.Random) -> 
     return rule(owner, one.id, number, window_s=window, step=chance.choice(steps))
 
 
-def out_of(gate: Gate) -> Out:
-    """Return what is taken, by point number and slot; nothing may be there twice."""
+def out_of(gate: Gate, terms: Mapping[int, StreamTerms]) -> Out:
+    """Return what is taken, by point number and slot; nothing may be there twice.
+
+    And all of it can be sealed: it is within the sheet, and survives being written and read.
+    """
     found: Out = {}
-    for blocks in gate.take().values():
-        for block in blocks:
+    for stream, taken in gate.take().items():
+        terms[stream].check(taken)
+        for block in batch.decode(batch.encode(taken)):
             spans = block.span_matrix()
             for row, column in np.argwhere(block.quality != NO_VALUE).tolist():
                 place = int(block.numbers[column]), block.slot + row
@@ -180,6 +188,7 @@ def test_the_gate_does_what_the_plain_one_does(world: World, steps: int) -> None
     clock.ns = world.now
     plain = ReferenceGate(world.rules, world.tables)
     gate = gate_of(world.tables, world.rules, clock)
+    terms = stream_terms(release_sheets(gate.policy)[0])
     memory = gate.memory()
     everything: Out = {}
     for _ in range(steps):
@@ -195,7 +204,7 @@ def test_the_gate_does_what_the_plain_one_does(world: World, steps: int) -> None
             plain.feed(frame, world.now)
         elif doing < 0.95:
             new = plain.take()
-            assert out_of(gate) == new
+            assert out_of(gate, terms) == new
             memory = gate.memory()
             assert_never_twice_and_chained(everything, new, world.rules)
             event("something was released" if new else "nothing was released")
@@ -211,5 +220,5 @@ def test_the_gate_does_what_the_plain_one_does(world: World, steps: int) -> None
     clock.ns = world.now
     gate.advance()
     plain.advance(world.now)
-    assert out_of(gate) == plain.take()
+    assert out_of(gate, terms) == plain.take()
     assert_books_agree(gate, plain)
