@@ -25,6 +25,7 @@ _WINDOW: Final = 32
 _FIRST_WAIT_S: Final = 3.0
 _LONGEST_WAIT_S: Final = 60.0
 _ALARM_S: Final = 60.0
+_TRIM_S: Final = 30.0
 
 Args = TypeVarTuple("Args")
 Result = TypeVar("Result")
@@ -81,6 +82,7 @@ class Uplink:
         self._wait_s = _FIRST_WAIT_S
         self._silent_since: float | None = None
         self._alarmed = False
+        self._trim_at = 0.0
 
     def wake(self) -> None:
         """Say that there is more to send."""
@@ -210,9 +212,16 @@ class Uplink:
             self._in_flight = max(self._in_flight - settled, 0)
             self._wait_s = _FIRST_WAIT_S
             self._silent_since, self._alarmed = None, False
-            await self._call(self._spool.trim, self._archive_bytes)
+            await self._trim_now_and_then()
         self._settled.set()
         self._wake.set()
+
+    async def _trim_now_and_then(self) -> None:
+        """Keep the archive to its bound; looking at all of it with every receipt would cost."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._trim_at:
+            self._trim_at = now + _TRIM_S
+            await self._call(self._spool.trim, self._archive_bytes)
 
     async def _call(self, function: Callable[[*Args], Result], *args: *Args) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *args)

@@ -20,7 +20,7 @@ from aggregator.inbox import Inbox, Opened, Opener, Outcome, sheet_pin
 from aggregator.ledger import Ledger
 from aggregator.projection import Cursor, Projection
 from aggregator.reporting import Reporter
-from aggregator.stores import Store, StoreRefused, StoreUnavailable
+from aggregator.stores import Store, StoreUnavailable
 from protocols import topics
 from protocols.errors import ConfigError, MillgateError
 from protocols.language import tr
@@ -184,7 +184,7 @@ class Aggregator:
             while True:
                 try:
                     await self._project_on(executor)
-                except (StoreUnavailable, StoreRefused) as fault:
+                except StoreUnavailable as fault:
                     if str(fault) != said:
                         _log.error("%s", fault)
                     wait_s = min(2 * wait_s, _STORE_LONGEST_S) if said else _STORE_WAIT_S

@@ -21,7 +21,7 @@ from aggregator.ledger import Kept, Ledger
 from aggregator.series import carbon, future_factory
 from aggregator.series.runs import PointSet, Runs
 from aggregator.series.slots import ReleasedSlots, merge
-from aggregator.stores import SeriesBlock, Store
+from aggregator.stores import SeriesBlock, Store, StoreRefused
 from protocols.batch import Block
 from protocols.errors import MillgateError
 from protocols.topics import Address
@@ -102,6 +102,9 @@ class Projection:
     def step(self) -> int:
         """Project the next batches; return how many there were.
 
+        Rows that a store refuses for good are told and passed over: the store has taken the
+        others, and all come again when the series are written anew.
+
         Raises:
             StoreUnavailable: nothing is lost; call again later.
         """
@@ -110,7 +113,10 @@ class Projection:
         if not batches:
             return 0
         for bucket, blocks in self.blocks(batches).items():
-            self._stores[bucket].write(blocks)
+            try:
+                self._stores[bucket].write(blocks)
+            except StoreRefused as fault:
+                _log.error("%s", fault)
         position.batch = batches[-1].id
         self._cursor.write(position)
         return len(batches)
