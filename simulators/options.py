@@ -49,8 +49,13 @@ def run(work: Coroutine[None, None, None]) -> None:
 
 
 def _only_fault(group: ExceptionGroup) -> MillgateError | None:
-    faults = [error for error in group.exceptions if isinstance(error, MillgateError)]
-    return faults[0] if len(faults) == len(group.exceptions) else None
+    """Return the first of a group that holds nothing but faults for people."""
+    first: BaseException = group
+    while isinstance(first, BaseExceptionGroup):
+        if first.split(MillgateError)[1] is not None:
+            return None
+        first = first.exceptions[0]
+    return first if isinstance(first, MillgateError) else None
 
 
 def nanoseconds(text: str, option: str) -> int:
