@@ -174,17 +174,18 @@ class Lane(ABC):
     def _columns_of(self, frame: Frame) -> tuple[NDArray[np.int32], NDArray[np.intp] | None]:
         """Return the frame's places in this lane, and which columns these are; None for all.
 
-        Drivers give the same few arrays of columns over and over.
+        Drivers give the same few arrays of columns over and over. That an array is the same does
+        not mean that what is in it is: that decides about what leaves, and is compared each time.
         """
         known = self._known_columns.get(id(frame.columns))
-        if known is None:
+        if known is None or not np.array_equal(known[0], frame.columns):
             places = self._place[frame.columns]
             kept = np.flatnonzero(places >= 0)
             chosen = None if len(kept) == len(places) else kept
             if len(self._known_columns) >= _MOST_KNOWN:
                 self._known_columns.clear()
-            # The array itself is kept as well, so that its id stays its own.
-            known = self._known_columns[id(frame.columns)] = (frame.columns, places[kept], chosen)
+            known = frame.columns.copy(), places[kept], chosen
+            self._known_columns[id(frame.columns)] = known
         return known[1], known[2]
 
     def samples_of(self, frame: Frame) -> int:

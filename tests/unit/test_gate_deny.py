@@ -164,6 +164,21 @@ def test_integers_where_the_policy_names_a_float_are_not_taken_for_its_value() -
     assert gate.accounts["dev"].dropped["bad_quality"] == 49
 
 
+def test_a_driver_that_writes_into_its_columns_lets_nothing_else_out() -> None:
+    """The same array names a released point first, a withheld one then."""
+    clock = Clock(0)
+    gate = gate_of(OWNER, RULES, clock)
+    columns = np.array([0], np.int32)
+    for s in range(25):
+        clock.set(s)
+        columns[0] = s % 2
+        one = frame(OWNER, s, {"power": 5 + 1000 * (s % 2)})
+        gate.feed(Frame("dev", columns, one.time, one.values, one.quality))
+        gate.advance()
+    assert cells_of(gate.take()) == {(1, 0): (5, 0, 1), (1, 1): (5, 0, 1)}
+    assert gate.accounts["dev"].withheld == 12
+
+
 @st.composite
 def two_worlds(draw: st.DrawFn) -> list[tuple[float, list[Frame], list[Frame]]]:
     """Draw frames of two devices that differ in the values and qualities of withheld points."""
