@@ -7,13 +7,13 @@ import resource
 import signal
 import time
 from collections.abc import AsyncGenerator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any, Final
 
 from agent.collect import Collector
 from agent.config import AgentConfig, pin_of
+from agent.disk import SpoolThread
 from agent.gateside import GateSide
 from agent.registry import Registry
 from agent.released import Link
@@ -85,7 +85,7 @@ class Agent:
         self._policy = policy
         self._epoch = epoch
         self._spool = spool
-        self._executor = ThreadPoolExecutor(1, "spool")
+        self._thread = SpoolThread()
         self.collectors = [Collector(device, time.time_ns) for device in config.devices]
         tables = {collector.table.device: collector.table for collector in self.collectors}
         self.gate = Gate(policy.policy, tables, time.time_ns)
@@ -103,10 +103,10 @@ class Agent:
             address,
             [card.receipt_key for card in cards],
             config.spool.archive_bytes,
-            self._executor,
+            self._thread,
         )
         self.sealed_side = SealedSide(
-            sealer, spool, config.spool, link, self._executor, self.uplink.wake
+            sealer, spool, config.spool, link, self._thread, self.uplink.wake
         )
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -130,12 +130,11 @@ class Agent:
             sealed.cancel()
             await self.uplink.flush(_FLUSH_S)
             uplink.cancel()
-        self._executor.shutdown()
+        self._thread.shutdown()
 
     async def report(self) -> dict[str, Any]:
         """Return what `agent status` shows."""
-        loop = asyncio.get_running_loop()
-        tally = await loop.run_in_executor(self._executor, self._spool.tally)
+        tally = await self._thread.call(self._spool.tally)
         policy = self._policy.policy
         uplink = self.uplink.state
         return {

@@ -5,12 +5,12 @@ import contextlib
 import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor
 from typing import Final
 
 import numpy as np
 
 from agent.config import SpoolConfig
+from agent.disk import SpoolThread
 from agent.released import Committed, Hello, Link, Released, Restore
 from agent.spool import Entry, Spool
 from protocols import batch
@@ -269,37 +269,35 @@ class SealedSide:
         spool: Spool,
         config: SpoolConfig,
         link: Link,
-        executor: Executor,
+        thread: SpoolThread,
         committed: Callable[[], None],
     ) -> None:
         self._sealer = sealer
         self._spool = spool
         self._config = config
         self._link = link
-        self._executor = executor
+        self._thread = thread
         self._committed = committed
 
     async def run(self, epoch: int, stop: asyncio.Event) -> None:
         """Answer until cancelled; after `stop`, nothing is held back any more."""
-        loop = asyncio.get_running_loop()
         while True:
             message = await self._link.to_sealed.get()
             if isinstance(message, Hello):
-                answer = await loop.run_in_executor(self._executor, self._sealer.restore, epoch)
+                answer = await self._thread.call(self._sealer.restore, epoch)
                 await self._link.to_gate.put(answer)
                 self._committed()
                 continue
             await self._wait_for_room(stop)
-            await loop.run_in_executor(self._executor, self._sealer.commit, message)
+            await self._thread.call(self._sealer.commit, message)
             await self._link.to_gate.put(Committed(message.number))
             self._committed()
 
     async def _wait_for_room(self, stop: asyncio.Event) -> None:
         """Hold the gate side back while too much waits for the brain; counters lose nothing."""
-        loop = asyncio.get_running_loop()
         said = False
         while not stop.is_set():
-            waiting = await loop.run_in_executor(self._executor, self._spool.waiting_bytes)
+            waiting = await self._thread.call(self._spool.waiting_bytes)
             if waiting < self._config.max_bytes:
                 return
             if not said:

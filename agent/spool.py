@@ -39,6 +39,10 @@ CREATE TABLE gap (
 """
 
 
+SpoolError = sqlite3.Error
+"""What a call raises when the disk or the file fails; nothing of it is kept then."""
+
+
 class SpoolFault(MillgateError):
     """The spool cannot be used."""
 

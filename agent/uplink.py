@@ -8,11 +8,11 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar, TypeVarTuple
+from typing import Final
 
+from agent.disk import SpoolThread
 from agent.spool import Spool
 from protocols.errors import MillgateError
 from protocols.language import tr
@@ -26,9 +26,6 @@ _FIRST_WAIT_S: Final = 3.0
 _LONGEST_WAIT_S: Final = 60.0
 _ALARM_S: Final = 60.0
 _TRIM_S: Final = 30.0
-
-Args = TypeVarTuple("Args")
-Result = TypeVar("Result")
 
 _log = logging.getLogger(__name__)
 
@@ -66,7 +63,7 @@ class Uplink:
         address: Address,
         receipt_keys: Sequence[VerifyKey],
         archive_bytes: int,
-        executor: Executor,
+        thread: SpoolThread,
     ) -> None:
         self.state = UplinkState()
         self._spool = spool
@@ -74,7 +71,7 @@ class Uplink:
         self._address = address
         self._keys = list(receipt_keys)
         self._archive_bytes = archive_bytes
-        self._executor = executor
+        self._thread = thread
         self._wake = asyncio.Event()
         self._settled = asyncio.Event()
         self._cursor = 0
@@ -106,7 +103,7 @@ class Uplink:
         """Wait until nothing waits any more, at most so long."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while await self._call(self._spool.waiting_bytes):
+                while await self._thread.call(self._spool.waiting_bytes):
                     self._settled.clear()
                     await self._settled.wait()
 
@@ -139,7 +136,7 @@ class Uplink:
         room = _WINDOW - self._in_flight
         if room <= 0:
             return
-        rows = await self._call(self._spool.waiting, self._cursor, room)
+        rows = await self._thread.call(self._spool.waiting, self._cursor, room)
         for row in rows:
             try:
                 link.publish(self._address.topic("up"), row.sealed)
@@ -187,14 +184,14 @@ class Uplink:
             if isinstance(answer, Receipt):
                 await self._settle(answer, message.payload)
             elif isinstance(answer, Request):
-                await self._call(self._spool.send_again, answer.sheet_hash)
+                await self._thread.call(self._spool.send_again, answer.sheet_hash)
                 self._cursor = self._in_flight = 0
                 self._wake.set()
 
     async def _settle(self, receipt: Receipt, signed: bytes) -> None:
         self.state.receipts += 1
         self.state.last_receipt_s = asyncio.get_running_loop().time()
-        settled = await self._call(
+        settled = await self._thread.call(
             self._spool.settle,
             receipt.heads,
             receipt.refused,
@@ -221,7 +218,4 @@ class Uplink:
         now = asyncio.get_running_loop().time()
         if now >= self._trim_at:
             self._trim_at = now + _TRIM_S
-            await self._call(self._spool.trim, self._archive_bytes)
-
-    async def _call(self, function: Callable[[*Args], Result], *args: *Args) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, function, *args)
+            await self._thread.call(self._spool.trim, self._archive_bytes)

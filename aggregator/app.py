@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +18,7 @@ from aggregator.api import server
 from aggregator.config import BUCKETS, AggregatorConfig, Factory
 from aggregator.factors import Factors, shipped_sets
 from aggregator.inbox import Inbox, Opened, Opener, Outcome, sheet_pin
-from aggregator.ledger import Ledger
+from aggregator.ledger import Ledger, LedgerError
 from aggregator.projection import Cursor, Projection
 from aggregator.reporting import Reporter
 from aggregator.stores import Store, StoreUnavailable
@@ -25,6 +26,7 @@ from protocols import topics
 from protocols.errors import ConfigError, MillgateError
 from protocols.language import tr
 from protocols.mqtt import MAX_MESSAGE, Message, Mqtt, NotConnected, connection
+from protocols.patience import insist
 from protocols.topics import Address
 from security.keys import OpeningKey, SigningKey, load_key_file
 
@@ -150,7 +152,18 @@ class Aggregator:
             batches = [message for message in group if not self._note_state(message)]
             if batches:
                 pairs = [(message.topic, message.payload[: MAX_MESSAGE + 1]) for message in batches]
-                outcome = await loop.run_in_executor(self._executor, self._inbox.process, pairs)
+                outcome = await insist(
+                    partial(loop.run_in_executor, self._executor, self._inbox.process, pairs),
+                    LedgerError,
+                    MillgateError(
+                        tr(
+                            "the disk does not take the ledger's data; what comes waits at the broker",
+                            "磁盘无法写入账本；新数据在消息代理处等待",
+                        ),
+                        where="ledger.db",
+                        remedy=tr("free some space, check the disk", "请释放空间并检查磁盘"),
+                    ),
+                )
                 self._answer(link, outcome)
             for message in group:
                 message.acknowledge()
