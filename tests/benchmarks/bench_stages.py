@@ -267,7 +267,7 @@ class FactorySide:
         self.spool.close()
         self.bare_spool.close()
 
-    def message(self, registers: list[list[int]], costs: Costs) -> list[bytes]:
+    def message(self, registers: list[bytes], costs: Costs) -> list[bytes]:
         """Bring rows of registers into both spools, a row a second; return the bare batches."""
         rows = len(registers)
         start = self.clock.ns
@@ -298,8 +298,8 @@ class FactorySide:
         self._commit_bare(memory, parts, entries, costs)
         return [content for content, _ in parts]
 
-    def _frames(self, registers: list[list[int]], times: Ints) -> list[Frame]:
-        polled = np.array(registers, np.uint16)
+    def _frames(self, registers: list[bytes], times: Ints) -> list[Frame]:
+        polled = np.stack([np.asarray(np.frombuffer(row, ">u2"), np.uint16) for row in registers])
         block_times = np.repeat(times[:, None], self.blocks_per_poll, axis=1)
         bad = np.zeros(block_times.shape, np.bool_)
         return self.driver._frames_of(polled, block_times, bad)
@@ -493,7 +493,7 @@ def run(shape: Shape, folder: Path, profiled: Sequence[str]) -> None:
         stack.callback(factory.close)
         introduce(factory, brain)
         for group in range(shape.groups):
-            values = walk(rows, shape.points, seed=group).astype(np.uint16).tolist()
+            values = [row.tobytes() for row in walk(rows, shape.points, seed=group).astype(">u2")]
             for start in range(0, rows, shape.rows):
                 factory.message(values[start : start + shape.rows], costs)
             size += deliver(factory, brain, costs)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator
-from typing import ClassVar, Final
+from typing import ClassVar, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from pymodbus import ModbusException
 from pymodbus.client import AsyncModbusTcpClient
 
 from protocols.drivers import DeviceConfig, NotConnected
+from protocols.drivers.modbus.answer import decode_in_one_piece
 from protocols.drivers.modbus.config import Config
 from protocols.drivers.modbus.decode import Decoder
 from protocols.drivers.modbus.planner import Request, plan
@@ -25,6 +26,8 @@ _MOST_ROWS: Final = 256
 _GATHER_NS: Final = SECOND // 10
 _LATEST_NS: Final = 1 << 62
 _log = logging.getLogger(__name__)
+
+_Registers: TypeAlias = NDArray[np.uint16]
 
 
 class Driver:
@@ -77,6 +80,7 @@ class Driver:
             trace_connect=watch.connection,
         )
         watch.over(client)
+        decode_in_one_piece(client)
         try:
             async with asyncio.timeout(seconds + 1):
                 connected = await client.connect()
@@ -99,7 +103,7 @@ class Driver:
         self, client: AsyncModbusTcpClient, watch: Watch
     ) -> tuple[list[Frame], NotConnected | None]:
         """Poll until there are rows enough for frames; return also why no more can come."""
-        rows: list[list[int]] = []
+        rows: list[_Registers] = []
         times: list[list[int]] = []
         bad: list[list[bool]] = []
         fault: NotConnected | None = None
@@ -116,7 +120,7 @@ class Driver:
                 bad.append(row_bad)
         if not rows:
             return [], fault
-        return self._frames_of(np.array(rows, np.uint16), np.array(times), np.array(bad)), fault
+        return self._frames_of(np.stack(rows), np.array(times), np.array(bad)), fault
 
     def _enough(self, rows: int, began: int) -> bool:
         if not rows:
@@ -132,20 +136,20 @@ class Driver:
 
     async def _poll(
         self, client: AsyncModbusTcpClient, watch: Watch
-    ) -> tuple[list[int], list[int], list[bool]]:
+    ) -> tuple[_Registers, list[int], list[bool]]:
         """Read every block once: all registers, and per block its time and whether it failed."""
-        registers: list[int] = []
+        registers: list[_Registers] = []
         times, bad = [], []
         for request in self._requests:
             answer = await self._read(client, watch, request)
             times.append(self._now())
             bad.append(answer is None)
-            registers += [0] * request.count if answer is None else answer
-        return registers, times, bad
+            registers.append(np.zeros(request.count, np.uint16) if answer is None else answer)
+        return np.concatenate(registers), times, bad
 
     async def _read(
         self, client: AsyncModbusTcpClient, watch: Watch, request: Request
-    ) -> list[int] | None:
+    ) -> _Registers | None:
         """Return the registers of a block; None when the device refuses it.
 
         Raises:
@@ -170,7 +174,7 @@ class Driver:
         if len(answer.registers) != request.count:
             raise self._lost(tr("an answer of the wrong length", "应答长度不符"))
         self._refused.discard(request)
-        return list(answer.registers)
+        return np.asarray(answer.registers, np.uint16)
 
     def _lost(self, what: str) -> NotConnected:
         return NotConnected(
