@@ -1,7 +1,8 @@
 """Carbon series: `ce_activity` and `ce_emission`.
 
 Emission = activity x factor (GHG Protocol; GB/T 32150): computed in whole numbers and rounded once,
-to the nearest float64, never before summing. What has no factor has no emission, not 0.
+to the nearest float64, never before summing. What has no factor for its unit has no emission,
+not 0.
 """
 
 from collections.abc import Iterator
@@ -60,7 +61,7 @@ def _emissions(
     years = starts.astype("datetime64[ns]").astype("datetime64[Y]").astype(np.int64) + 1970
     for year in np.unique(years).tolist():
         chosen = factors.choose(medium, year)
-        if chosen is not None:
+        if chosen is not None and chosen.set.activity_unit == slots.points[column].unit:
             of_year = years == year
             kept = fields if of_year.all() else _chosen_rows(fields, of_year)
             mantissa = slots.block.mantissa[slots.has_value(column), column][of_year]
@@ -110,7 +111,12 @@ def exact_product(mantissa: Ints, exponent: int, factor: Decimal) -> Floats:
     whole = int("".join(map(str, digits))) * (-1 if sign else 1)
     power = exponent + int(factor_exponent)
     largest = int(np.abs(mantissa).max(initial=0)) * abs(whole)
-    if largest < 1 << 53 and -22 <= power <= 22:
+    if max(largest, abs(whole)) < 1 << 53 and -22 <= power <= 22:
         product = (mantissa * whole).astype(np.float64)
         return product / 10.0**-power if power < 0 else product * 10.0**power
-    return np.array([float(Decimal(m * whole).scaleb(power)) for m in mantissa.tolist()])
+    return np.array([_nearest(m * whole, power) for m in mantissa.tolist()], np.float64)
+
+
+def _nearest(number: int, power: int) -> float:
+    """Return the nearest float64 to number x 10**power; dividing whole numbers rounds once."""
+    return number / 10**-power if power < 0 else float(number * 10**power)
