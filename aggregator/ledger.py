@@ -382,6 +382,10 @@ class Ledger:
         )
         return [Kept(*row) for row in rows]
 
+    def newest_batch(self) -> int:
+        """Return the id of the newest batch, also of one without values; 0 for none."""
+        return int(self._db.execute("SELECT COALESCE(MAX(id), 0) FROM batch").fetchone()[0])
+
     def has_batches(self, agent: int, up_to: int) -> bool:
         """Tell whether an agent has a batch with values whose id is at most `up_to`."""
         row = self._db.execute(

@@ -124,8 +124,8 @@ class Projection:
     def _refreshed(self) -> Position:
         """Return where to go on; the very beginning when rows must be written anew.
 
-        That is when the rules or a name have changed, or a factory is known (again) of which
-        batches were passed over.
+        That is when the rules or a name have changed, an older ledger was put back, or a factory is
+        known (again) of which batches were passed over.
         """
         position = self._cursor.read()
         self.name_agents()
@@ -133,6 +133,8 @@ class Projection:
         new = [number for number in names if number not in position.names]
         stale = (
             position.rules != self._rules
+            # An older ledger was put back: its next batches have numbers that were passed.
+            or position.batch > self._ledger.newest_batch()
             or any(names.get(number, old) != old for number, old in position.names.items())
             or any(self._ledger.has_batches(int(number), position.batch) for number in new)
         )
@@ -177,12 +179,20 @@ class Projection:
     def _released(self, batches: Sequence[Kept]) -> Iterator[ReleasedSlots]:
         runs = Runs()
         for kept in batches:
-            known = self._opener.sheet(kept.agent, kept.sheet)
+            known = self._sheet(kept)
             name = self._names.get(kept.agent)
             if known is not None and name is not None:
                 for block in self._opened(kept):
                     yield from runs.add(self._points(kept, known, name, block), block)
         yield from runs.rest()
+
+    def _sheet(self, kept: Kept) -> KnownSheet | None:
+        try:
+            return self._opener.sheet(kept.agent, kept.sheet)
+        except MillgateError as fault:
+            # It was verified before it was kept, so the factory's card has other officers now.
+            _log.error("the sheet of batch %d cannot be verified: %s", kept.id, fault.what)
+            return None
 
     def _opened(self, kept: Kept) -> list[Block]:
         try:
