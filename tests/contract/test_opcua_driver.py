@@ -2,12 +2,9 @@
 
 import asyncio
 import logging
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,102 +18,26 @@ from asyncua.ua.object_ids import ObjectIds
 from asyncua.ua.status_codes import StatusCodes
 from asyncua.ua.uaerrors import UaError
 
-from protocols.drivers import NotConnected, load
-from protocols.drivers.opcua import Config, Driver
-from protocols.frame import Frame, Quality
-from protocols.settings import check_settings
+from protocols.drivers import load
+from protocols.frame import Quality
+from tests.servers.opcua import (
+    NODE,
+    STATUS,
+    URI,
+    Node,
+    apart,
+    collect,
+    driver_for,
+    end_of,
+    first_values,
+    plant,
+    running,
+    telling_nodes,
+    until,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-URI = "urn:mill:press"
 SECRET = 424242
-# The library's annotations ask for wrappers of int and str that its own code does not use.
-NODE: Callable[..., ua.NodeId] = ua.NodeId
-STATUS: Callable[..., ua.StatusCode] = ua.StatusCode
-Sample = tuple[Any, int, Quality]
-
-
-@dataclass(frozen=True)
-class Node:
-    """A variable of the test server: where it is, and what it holds at first."""
-
-    uri: str
-    name: str
-    type: str
-    value: Any
-
-    @property
-    def address(self) -> str:
-        return f"nsu={self.uri};s={self.name}"
-
-    @property
-    def variant(self) -> ua.Variant:
-        return ua.Variant(self.value, ua.VariantType[self.type])
-
-
-class Plant:
-    """A server under test, and shortcuts to its inside."""
-
-    def __init__(self, server: Server, nodes: Iterable[Node]) -> None:
-        self.server = server
-        self._nodes = {node.name: node for node in nodes}
-
-    @property
-    def port(self) -> int:
-        assert self.server.bserver is not None
-        return self.server.bserver.port
-
-    @property
-    def sessions(self) -> int:
-        return len(self.server.iserver._external_sessions)
-
-    @property
-    def subscriptions(self) -> dict[int, Any]:
-        return self.server.iserver.subscription_service.subscriptions
-
-    async def write(self, name: str, value: Any, **more: Any) -> None:
-        """Put a value in as the device itself would, without the server's own stamps."""
-        node = self._nodes[name]
-        index = await self.server.get_namespace_index(node.uri)
-        stamped = ua.DataValue(
-            ua.Variant(value, ua.VariantType[node.type]),
-            **({"SourceTimestamp": datetime.now(UTC)} | more),
-        )
-        await self.server.write_attribute_value(NODE(name, index), stamped)
-
-
-@asynccontextmanager
-async def running(port: int = 0, namespaces: Iterable[str] = ()) -> AsyncIterator[Server]:
-    """Run a server; namespaces get their numbers in the order given."""
-    server = Server()
-    await server.init()
-    server.iserver.disabled_clock = True  # its once-a-second writes only slow the stop
-    server.socket_address = ("127.0.0.1", port)
-    server.set_endpoint(f"opc.tcp://127.0.0.1:{port}/mill")
-    server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
-    for uri in namespaces:
-        await server.register_namespace(uri)
-    await server.start()
-    try:
-        yield server
-    finally:
-        await server.stop()
-
-
-@asynccontextmanager
-async def plant(server: Server, nodes: list[Node]) -> AsyncIterator[Plant]:
-    """Put variables into a running server for a while."""
-    made = []
-    for node in nodes:
-        where = NODE(node.name, await server.register_namespace(node.uri))
-        made.append(await server.nodes.objects.add_variable(where, node.name, node.variant))
-    plant_here = Plant(server, nodes)
-    try:
-        yield plant_here
-    finally:
-        await server.iserver.subscription_service.delete_subscriptions(
-            list(plant_here.subscriptions)
-        )
-        await server.delete_nodes(made)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -124,98 +45,6 @@ async def server() -> AsyncIterator[Server]:
     """One server for all tests that leave it as they found it; making one takes seconds."""
     async with running() as shared:
         yield shared
-
-
-def driver_for(
-    port: int,
-    nodes: Iterable[Node | dict[str, Any]],
-    now_ns: Callable[[], int] = time.time_ns,
-    points: dict[str, dict[str, Any]] | None = None,
-    **settings: Any,
-) -> Driver:
-    """Configure a driver as a technician would: one point per node, of the same name."""
-    data = {
-        "id": "press",
-        "kind": "opcua",
-        "url": f"opc.tcp://127.0.0.1:{port}/mill",
-        "security": "none",
-        "publishing_interval": "20ms",
-        "keep_alive": "100ms",
-        "timeout": "2s",
-        "queue_size": 1000,
-        "points": [_point(node, points or {}) for node in nodes],
-    } | settings
-    return Driver(check_settings(data, Config, Path("agent.toml")), now_ns)
-
-
-def _point(node: Node | dict[str, Any], more: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    if isinstance(node, dict):
-        return node
-    return {"id": node.name, "address": node.address, "type": node.type} | more.get(node.name, {})
-
-
-def samples_of(frame: Frame, driver: Driver) -> Iterable[tuple[str, Sample]]:
-    ids = [point.id for point in driver._config.points]
-    times = frame.cell_times()
-    for place, column in enumerate(frame.columns):
-        for row in range(len(frame.values)):
-            quality = Quality(frame.quality[row, place])
-            if quality is not Quality.ABSENT:
-                value = frame.values[row, place].item()
-                yield ids[column], (value, int(times[row, place]), quality)
-
-
-async def collect(
-    frames: AsyncGenerator[Frame, None], driver: Driver, wanted: dict[str, int]
-) -> dict[str, list[Sample]]:
-    """Read until each named point has that many samples."""
-    got: dict[str, list[Sample]] = {name: [] for name in wanted}
-    async with asyncio.timeout(20):
-        while any(len(got[name]) < many for name, many in wanted.items()):
-            for name, sample in samples_of(await anext(frames), driver):
-                got.setdefault(name, []).append(sample)
-    return got
-
-
-async def first_values(driver: Driver, names: Iterable[str]) -> dict[str, Any]:
-    async with aclosing(driver.frames()) as frames:
-        got = await collect(frames, driver, dict.fromkeys(names, 1))
-    return {name: samples[0][0] for name, samples in got.items()}
-
-
-async def end_of(frames: AsyncGenerator[Frame, None]) -> NotConnected:
-    """Read until contact is lost."""
-    async with asyncio.timeout(20):
-        try:
-            async for _ in frames:
-                pass
-        except NotConnected as fault:
-            return fault
-    pytest.fail("the frames ended without saying why")
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not holds():  # noqa: ASYNC110 the server's inside has no event to wait for
-            await asyncio.sleep(0.01)
-
-
-def telling_nodes() -> list[Node]:
-    """150 variables in three namespaces whose values tell which they are.
-
-    The same names stand in every namespace, so that a wrong namespace gives a wrong value.
-    """
-    types = ("Int32", "UInt32", "Int64", "Double", "UInt16", "Float")
-    uris = ("urn:mill:a", "urn:mill:b", "urn:mill:c")
-    return [
-        Node(uris[number % 3], f"v{number // 3}", types[number % 6], 1000 + number)
-        for number in range(150)
-    ]
-
-
-def apart(nodes: Iterable[Node]) -> list[dict[str, Any]]:
-    """Points for nodes whose names repeat across namespaces."""
-    return [{"id": f"p{node.value}", "address": node.address, "type": node.type} for node in nodes]
 
 
 @pytest.mark.parametrize("per_call", [0, 1, 40])

@@ -9,6 +9,7 @@ import pytest
 
 from protocols.drivers.opcua import Config
 from protocols.drivers.opcua.address import STANDARD_NAMESPACE, NodeAddress, parse_address
+from protocols.drivers.opcua.config import Identity
 from protocols.errors import ConfigError
 from protocols.settings import check_settings
 
@@ -20,6 +21,8 @@ DEVICE = {
     "security": "none",
     "points": [POINT],
 }
+
+SOMEONE = {"user": "gate", "password_file": "w"}
 
 
 def config(**settings: Any) -> Config:
@@ -81,17 +84,46 @@ def test_a_wrong_address_is_one_line_with_its_key_path_and_remedy(address: str, 
     assert told in line
 
 
-def test_security_must_be_said_and_only_none_exists_yet() -> None:
-    said = {"security": "none"}
-    silent = {key: value for key, value in DEVICE.items() if key not in said}
-    with pytest.raises(ConfigError) as caught:
-        check_settings(silent, Config, Path("agent.toml"))
-    (left_out,) = str(caught.value).splitlines()
-    (other,) = faults(security="Basic256Sha256")
-    for line in (left_out, other):
-        assert line.startswith("agent.toml: security: ")
-        assert "later version" in line
-        assert 'security = "none"' in line
+def test_what_is_not_said_is_the_strongest_and_never_none() -> None:
+    said = {key: value for key, value in DEVICE.items() if key != "security"}
+    made = check_settings(said, Config, Path("agent.toml"))
+    assert (made.security, made.security_mode) == ("best", "best")
+    assert made.identity is Identity.ANONYMOUS
+    assert not made.tolerate
+
+
+def test_paths_are_meant_from_the_folder_of_the_file() -> None:
+    made = config(**SOMEONE).located(Path("/mill"))
+    assert (made.pki, made.password_file) == (Path("/mill/pki"), Path("/mill/w"))
+    assert made.user_certificate is None
+    assert config(pki="/etc/pki").located(Path("/mill")).pki == Path("/etc/pki")
+
+
+@pytest.mark.parametrize(
+    ("settings", "key", "told"),
+    [
+        ({"security": "None"}, "security", "none"),
+        ({"security": "Basic256"}, "security", "Basic256Sha256"),
+        ({"security": "Basic256Sha256", "security_mode": "None"}, "security_mode", "Sign"),
+        ({"security_mode": "Sign"}, "", "leave one of them out"),
+        ({"user": "gate"}, "", "together"),
+        ({"password_file": "word"}, "", "together"),
+        ({"user": "gate", "password": "secret-word"}, "password", "password_file"),
+        (
+            {"user": "gate", "password_file": "word", "user_certificate": "user.pem"},
+            "",
+            "not both",
+        ),
+        ({"security": "best", "server_certificate": "a.der"}, "", "name both"),
+        ({"tolerate": ["everything"]}, "tolerate", "time"),
+    ],
+)
+def test_what_would_weaken_a_connection_by_accident_is_refused(
+    settings: dict[str, Any], key: str, told: str
+) -> None:
+    lines = faults(**settings)
+    assert any(line.startswith(f"agent.toml: {key}") and told in line for line in lines)
+    assert "secret-word" not in "".join(lines)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +138,7 @@ def test_security_must_be_said_and_only_none_exists_yet() -> None:
         ({"keep_alive": "soon"}, "keep_alive", "not a duration"),
         ({"sampling_interval": "2h"}, "sampling_interval", "0s to 1h"),
         ({"queue_size": 4}, "queue_size", "at least 5"),
-        ({"queue_size": 0}, "queue_size", "greater"),
+        ({"queue_size": 0}, "queue_size", "at least 1"),
         ({"points": []}, "points", "at least 1"),
         ({"points": [POINT, POINT]}, "points", "used twice"),
         ({"points": [POINT | {"type": "String"}]}, "points[1].type", "Boolean"),

@@ -1,12 +1,14 @@
 """OPC-UA: one subscription per device, notifications decoded as columns.
 
-A working configuration:
+A working configuration, once `millgate agent cert init` has made a certificate and
+`millgate agent cert trust` has looked at the server's; `security = "none"` needs neither:
 
     [[device]]
     id = "press-1"
     kind = "opcua"
     url = "opc.tcp://192.168.1.30:4840"
-    security = "none"
+    user = "millgate"
+    password_file = "press-1.password"
     publishing_interval = "500ms"
     sampling_interval = "100ms"
 

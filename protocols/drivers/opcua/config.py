@@ -1,11 +1,13 @@
 """What a technician writes of an OPC-UA device."""
 
 from decimal import Decimal
-from typing import Annotated, Any, Final, Literal
+from enum import Enum
+from pathlib import Path
+from typing import Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 import numpy as np
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from protocols.drivers import DeviceConfig
 from protocols.drivers.opcua.address import parse_address
@@ -83,16 +85,12 @@ class OpcuaPoint(Point):
         return Decimal(2 ** BITS[self.type] * abs(grid_line(self).factor))
 
 
-def _security_said(value: object) -> object:
-    if value != "none":
-        raise ValueError(
-            tr(
-                "secured endpoints come in a later version; until then say explicitly that this "
-                'connection is not secured: security = "none"',
-                '加密端点将在后续版本提供；此前须明确写出该连接不加密：security = "none"',
-            )
-        )
-    return value
+class Identity(Enum):
+    """As whom we log in at a server."""
+
+    ANONYMOUS = "anonymous"
+    USER = "user"
+    CERTIFICATE = "certificate"
 
 
 class Config(DeviceConfig):
@@ -100,7 +98,17 @@ class Config(DeviceConfig):
 
     Attributes:
         url: `opc.tcp://host:port/path`.
-        security: `none`, written out; the connection is neither signed nor encrypted.
+        security: the security policy; `best` is the strongest that both sides have, and never
+            none; `none`, written out, is neither signed nor encrypted.
+        security_mode: `Sign` or `SignAndEncrypt`; `best` is the stronger that the server has.
+        user, password_file: log in as this user; the file holds the password alone, mode 0600.
+        user_certificate: log in by certificate; a PEM file with private key and certificate,
+            mode 0600.
+        pki: folder of our own certificate and of the servers that are trusted; see `pki`.
+        server_certificate: the server's certificate, exported to a file, for servers that do not
+            tell their endpoints; whoever writes this trusts it.
+        tolerate: what may be wrong with a trusted server's certificate: its `time` (expired, not
+            yet valid), its application `uri`.
         publishing_interval: how often the server sends what has changed.
         sampling_interval: how often the server looks at each node; '0s' is as fast as it can.
         queue_size: changes of one node the server keeps between two sendings; left out, it is
@@ -111,9 +119,16 @@ class Config(DeviceConfig):
 
     kind: Literal["opcua"]
     url: str
-    security: Annotated[Literal["none"], BeforeValidator(_security_said)] = Field(
-        default=None, validate_default=True
-    )
+    security: Literal[
+        "best", "Aes256_Sha256_RsaPss", "Aes128_Sha256_RsaOaep", "Basic256Sha256", "none"
+    ] = "best"
+    security_mode: Literal["best", "SignAndEncrypt", "Sign"] = "best"
+    user: str | None = Field(default=None, min_length=1, max_length=200)
+    password_file: Path | None = None
+    user_certificate: Path | None = None
+    pki: Path = Path("pki")
+    server_certificate: Path | None = None
+    tolerate: frozenset[Literal["time", "uri"]] = frozenset()
     publishing_interval: Duration = 500 * _MILLISECOND
     sampling_interval: Duration = 100 * _MILLISECOND
     queue_size: int | None = Field(default=None, ge=1, le=_LARGEST_QUEUE)
@@ -171,6 +186,57 @@ class Config(DeviceConfig):
                 )
             )
         return size
+
+    @model_validator(mode="after")
+    def _identity_whole(self) -> Self:
+        if (self.user is None) != (self.password_file is None):
+            raise ValueError(
+                tr("write user and password_file together", "user 与 password_file 须同时写明")
+            )
+        if self.user is not None and self.user_certificate is not None:
+            raise ValueError(
+                tr(
+                    "write either user or user_certificate, not both",
+                    "user 与 user_certificate 只能写其一",
+                )
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _security_whole(self) -> Self:
+        if self.security == "none" and self.security_mode != "best":
+            raise ValueError(
+                tr(
+                    'security = "none" has no security_mode; leave one of them out',
+                    'security = "none" 没有 security_mode；请去掉其一',
+                )
+            )
+        named = self.security not in {"best", "none"} and self.security_mode != "best"
+        if self.server_certificate is not None and not named:
+            raise ValueError(
+                tr(
+                    "with server_certificate the server is not asked what it offers: name both "
+                    "security and security_mode",
+                    "使用 server_certificate 时不会询问服务器：请同时写明 security 与 security_mode",
+                )
+            )
+        return self
+
+    @property
+    def identity(self) -> Identity:
+        """As whom we log in."""
+        if self.user is not None:
+            return Identity.USER
+        return Identity.ANONYMOUS if self.user_certificate is None else Identity.CERTIFICATE
+
+    def located(self, folder: Path) -> Self:
+        """Return the same with paths that are relative to `folder` made absolute."""
+        paths = {
+            name: folder.absolute() / path
+            for name in ("password_file", "user_certificate", "pki", "server_certificate")
+            if (path := getattr(self, name)) is not None
+        }
+        return self.model_copy(update=paths)
 
     @property
     def queue(self) -> int:

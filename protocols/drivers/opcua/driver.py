@@ -9,6 +9,8 @@ from protocols.drivers import DeviceConfig
 from protocols.drivers.opcua.address import parse_address
 from protocols.drivers.opcua.assembly import Assembler, Counts
 from protocols.drivers.opcua.config import Config
+from protocols.drivers.opcua.door import Door
+from protocols.drivers.opcua.levels import Level
 from protocols.drivers.opcua.link import Link
 from protocols.drivers.opcua.notification import Reader
 from protocols.frame import Frame, NowNs
@@ -33,6 +35,8 @@ class Driver:
         self._addresses = [parse_address(point.address) for point in config.points]
         self._reader = Reader(config.points)
         self._assembler = Assembler(config.id, config.points)
+        self._floor: Level | None = None
+        self._door = Door()
         self.refused: dict[str, str] = {}
         """Points the server did not give at the last connect: point id -> name of its reason."""
 
@@ -46,7 +50,8 @@ class Driver:
         link = Link(self._config, self._now, self._where)
         said: set[str] = set()
         try:
-            await link.open(self._addresses)
+            await link.open(self._addresses, self._floor)
+            self._report_door(link.door)
             self._report_refused(link.refused)
             while True:
                 delivery = await link.next()
@@ -57,6 +62,15 @@ class Driver:
                 self._report(before, notification.mistyped, said)
         finally:
             await link.close()
+
+    def _report_door(self, door: Door) -> None:
+        """Remember how well the connection is protected, and say what is not as it should be."""
+        if door.level is not None:
+            self._floor = door.level if self._floor is None else max(self._floor, door.level)
+        for text in door.warnings:
+            if text not in self._door.warnings:
+                self._warn(text)
+        self._door = door
 
     def _report_refused(self, refused: dict[int, str]) -> None:
         points = self._config.points

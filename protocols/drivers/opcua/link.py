@@ -1,14 +1,12 @@
 """One connection to an OPC-UA server: session, subscription, and the watch over both."""
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 from asyncua import ua
-from asyncua.client.client import Client
 from asyncua.ua.attribute_ids import AttributeIds
 from asyncua.ua.object_ids import ObjectIds
 from asyncua.ua.status_codes import StatusCodes
@@ -16,8 +14,12 @@ from asyncua.ua.uaerrors import UaStatusCodeError
 
 from protocols.drivers import NotConnected
 from protocols.drivers.opcua.address import STANDARD_NAMESPACE, NodeAddress
+from protocols.drivers.opcua.client import SecureClient
 from protocols.drivers.opcua.config import Config
-from protocols.drivers.opcua.faults import not_connected, status_name
+from protocols.drivers.opcua.connection import Connection
+from protocols.drivers.opcua.door import Door
+from protocols.drivers.opcua.faults import status_name
+from protocols.drivers.opcua.levels import Level
 from protocols.frame import SECOND, NowNs
 from protocols.language import tr
 
@@ -25,14 +27,11 @@ _MILLISECOND: Final = 10**6
 _MOST_PER_CALL: Final = 500
 _MOST_PER_NOTIFICATION: Final = 10_000
 _MOST_WAITING: Final = 8
-_SHORTEST_SESSION_MS: Final = 60_000
 _SHORTEST_LIFETIME: Final = 60 * SECOND
-_LARGEST_MESSAGE: Final = 64 * 2**20
 _TOO_MANY: Final = (StatusCodes.BadTooManyOperations, StatusCodes.BadRequestTooLarge)
 # Its annotations ask for wrappers of int and str that its own code does not use.
 _NODE: Final[Callable[..., ua.NodeId]] = ua.NodeId
 _UNKNOWN_NAMESPACE: Final = "NamespaceUnknown"
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +60,7 @@ class Link:
         self._now = now_ns
         self._where = where
         self._timeout = config.timeout / SECOND
-        self._client = self._make_client()
+        self._connection = Connection(config, now_ns, where, self._end)
         self._waiting: asyncio.Queue[Delivery | None] = asyncio.Queue(_MOST_WAITING)
         self._lost: NotConnected | None = None
         self._heard = 0.0
@@ -70,19 +69,26 @@ class Link:
         self.refused: dict[int, str] = {}
         """Positions of points the server does not give, with the name of its reason."""
 
-    async def open(self, addresses: list[NodeAddress]) -> None:
+    @property
+    def door(self) -> Door:
+        """How the connection is made."""
+        return self._connection.door
+
+    async def open(self, addresses: list[NodeAddress], floor: Level | None) -> None:
         """Connect and subscribe to the nodes; the client handle of each is its position + 1.
+
+        Args:
+            addresses: the nodes.
+            floor: the best protection this server has had before.
 
         Raises:
             NotConnected: when that fails, or no node at all can be had.
         """
+        client = await self._connection.open(floor)
         try:
-            await self._client.connect()
-            await self._subscribe(addresses)
-        except NotConnected:
-            raise
+            await self._subscribe(client, addresses)
         except Exception as error:  # noqa: BLE001 a misbehaving server surfaces as any exception; re-raised
-            raise not_connected(error, self._where) from None
+            raise self._connection.fault(error) from None
         if len(self.refused) == len(addresses):
             raise NotConnected(
                 tr("the server has none of the nodes", "服务器上没有任何所配置的节点"),
@@ -120,49 +126,25 @@ class Link:
 
     async def close(self) -> None:
         """Give subscription and session back to the server, as far as it still listens."""
-        if not self._client.uaclient.has_transport:
-            return
-        try:
-            async with asyncio.timeout(2 * self._timeout):
-                await self._client.disconnect()
-        except TimeoutError:
-            _log.info("%s: %s", self._where, tr("closed without an answer", "关闭时无应答"))
-        finally:
-            self._client.disconnect_socket()
+        await self._connection.close()
 
-    def _make_client(self) -> Client:
-        # The library probes ServerStatus at this interval, and waits as long for the answer.
-        client = Client(self._config.url, timeout=self._timeout, watchdog_intervall=self._timeout)
-        client.name = client.description = "Millgate"
-        client.application_uri = client.product_uri = "urn:millgate"
-        # A session that could not be closed goes away soon by itself.
-        client.session_timeout = max(_SHORTEST_SESSION_MS, int(self._timeout * 10_000))
-        client.max_messagesize = _LARGEST_MESSAGE
-        client.connection_lost_callback = self._on_lost
-        return client
+    def _lose(self, what: str) -> None:
+        remedy = tr("it is tried again; look at the server's log", "将自动重连；请查看服务器日志")
+        self._end(NotConnected(what, where=self._where, remedy=remedy))
 
-    async def _on_lost(self, error: Exception) -> None:
-        fault = not_connected(error, self._where)
-        self._lose(fault.what, fault.remedy)
-
-    def _lose(self, what: str, remedy: str = "") -> None:
+    def _end(self, fault: NotConnected) -> None:
         if self._lost is not None:
             return
-        self._lost = NotConnected(
-            what,
-            where=self._where,
-            remedy=remedy
-            or tr("it is tried again; look at the server's log", "将自动重连；请查看服务器日志"),
-        )
+        self._lost = fault
         if not self._waiting.full():
             # Wakes a reader that waits; with a full queue there is none.
             self._waiting.put_nowait(None)
 
-    async def _subscribe(self, addresses: list[NodeAddress]) -> None:
-        nodes = self._resolve(addresses, await self._client.get_namespace_array())
-        limit = await self._most_per_call()
-        subscription = await self._create_subscription()
-        await self._create_items(subscription, deque(nodes), limit)
+    async def _subscribe(self, client: SecureClient, addresses: list[NodeAddress]) -> None:
+        nodes = self._resolve(addresses, await client.get_namespace_array())
+        limit = await _most_per_call(client)
+        subscription = await self._create_subscription(client)
+        await self._create_items(client, subscription, deque(nodes), limit)
 
     def _resolve(
         self, addresses: list[NodeAddress], namespaces: list[str]
@@ -177,17 +159,7 @@ class Link:
             else:
                 yield position, _NODE(address.identifier, index)
 
-    async def _most_per_call(self) -> int:
-        limits = ObjectIds.Server_ServerCapabilities_OperationLimits_MaxMonitoredItemsPerCall
-        node = self._client.get_node(_NODE(limits))
-        answer = await node.read_data_value(raise_on_bad_status=False)
-        stated = answer.Value.Value if answer.Value is not None else None
-        # 0 is no limit; a server that says nothing sensible is taken to have none.
-        if not isinstance(stated, int) or stated <= 0:
-            return _MOST_PER_CALL
-        return min(stated, _MOST_PER_CALL)
-
-    async def _create_subscription(self) -> int:
+    async def _create_subscription(self, client: SecureClient) -> int:
         config = self._config
         keep_alive = -(-config.keep_alive // config.publishing_interval)
         lifetime = -(-_SHORTEST_LIFETIME // config.publishing_interval)
@@ -201,13 +173,17 @@ class Link:
         self._heard = asyncio.get_running_loop().time()
         # Below the library's own Subscription: its queue drops values, and its watchdog
         # replaces a dead subscription without telling that there was a gap.
-        given = await self._client.uaclient.session.create_subscription(wanted, self._on_publish)
+        given = await client.uaclient.session.create_subscription(wanted, self._on_publish)
         period = given.RevisedPublishingInterval * given.RevisedMaxKeepAliveCount / 1000
         self._silence = 2 * period + self._timeout
         return int(given.SubscriptionId)
 
     async def _create_items(
-        self, subscription: int, nodes: deque[tuple[int, ua.NodeId]], limit: int
+        self,
+        client: SecureClient,
+        subscription: int,
+        nodes: deque[tuple[int, ua.NodeId]],
+        limit: int,
     ) -> None:
         while nodes:
             batch = [nodes.popleft() for _ in range(min(limit, len(nodes)))]
@@ -217,7 +193,7 @@ class Link:
                 ItemsToCreate=[self._item(position, node) for position, node in batch],
             )
             try:
-                results = await self._client.uaclient.session.create_monitored_items(wanted)
+                results = await client.uaclient.session.create_monitored_items(wanted)
             except UaStatusCodeError as error:
                 if error.code not in _TOO_MANY or len(batch) == 1:
                     raise
@@ -281,3 +257,14 @@ class Link:
         following = 1 if number == 2**32 - 1 else number + 1
         self._sequence = following if message.NotificationData else number
         return True
+
+
+async def _most_per_call(client: SecureClient) -> int:
+    limits = ObjectIds.Server_ServerCapabilities_OperationLimits_MaxMonitoredItemsPerCall
+    node = client.get_node(_NODE(limits))
+    answer = await node.read_data_value(raise_on_bad_status=False)
+    stated = answer.Value.Value if answer.Value is not None else None
+    # 0 is no limit; a server that says nothing sensible is taken to have none.
+    if not isinstance(stated, int) or stated <= 0:
+        return _MOST_PER_CALL
+    return min(stated, _MOST_PER_CALL)
