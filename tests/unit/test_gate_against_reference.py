@@ -181,7 +181,7 @@ def assert_never_twice_and_chained(everything: Out, new: Out, rules: list[Rule])
                 assert slot - span == before
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(worlds(), st.integers(5, 60))
 def test_the_gate_does_what_the_plain_one_does(world: World, steps: int) -> None:
     clock, chance = Clock(), world.chance

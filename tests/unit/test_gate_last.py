@@ -65,6 +65,14 @@ def test_what_the_device_calls_uncertain_stays_so() -> None:
     assert released(POLLED, [(9, 5, UNCERTAIN)], 10) == {(0, 0): (5, UNCERTAIN, 1)}
 
 
+def test_what_is_no_number_is_a_bad_sample_not_a_value() -> None:
+    owner = table([point("p", "power.active")], real=["p"])
+    for nothing in (float("nan"), float("inf")):
+        assert released(owner, [(8, 5.0, GOOD), (9, nothing, GOOD)], 10) == {
+            (0, 0): (5, UNCERTAIN, 1)
+        }
+
+
 def test_no_sample_no_value() -> None:
     assert released(POLLED, [(9, 0, Quality.BAD), (19, 0, Quality.LOST)], 60) == {}
 

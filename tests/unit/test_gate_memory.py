@@ -156,6 +156,26 @@ def test_a_followed_value_is_not_known_to_hold_through_a_crash() -> None:
     assert number(found, 32) == {31: (10, 0, 1), 32: (10, 0, 1)}
 
 
+def test_a_value_given_again_comes_after_the_crash_in_whatever_slot_its_source_puts_it() -> None:
+    """Two slots were open; the value's old source time lies in the first of them."""
+    clock = Clock()
+    gate = gate_of(FOLLOWED, rules(FOLLOWED), clock)
+    gate.advance()
+    gate.feed(frame(FOLLOWED, 3, {"power": 5, "energy": 1}))
+    clock.set(10.5)
+    gate.feed(frame(FOLLOWED, 10.5, {"gas": 1}))
+    gate.feed(frame(FOLLOWED, 10.5, {"warmth": 1.0}))
+    gate.advance()
+    gate = reopened(gate, FOLLOWED, clock, rules(FOLLOWED))
+    clock.set(11)
+    gate.feed(frame(FOLLOWED, 9.9, {"power": 5, "energy": 1, "gas": 1}))
+    clock.set(32)
+    gate.advance()
+    found = cells_of(gate.take())
+    assert {slot: number(found, 21)[slot] for slot in (1, 2)} == {1: (5, 0, 1), 2: (5, 0, 1)}
+    assert number(found, 1)[2] == (0, 0, 1)
+
+
 def test_a_value_seen_in_the_slot_of_the_crash_is_uncertain() -> None:
     clock = Clock()
     gate = gate_of(FOLLOWED, rules(FOLLOWED), clock)

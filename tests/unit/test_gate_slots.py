@@ -127,6 +127,17 @@ def test_late_samples_leave_nothing_behind() -> None:
         assert len(lane.open_counts) <= 3
 
 
+def test_a_late_sample_after_a_long_silence_opens_nothing() -> None:
+    clock = Clock(0)
+    gate = gate_for(POLLED, clock)
+    gate.feed(frame(POLLED, 1, {"power": 1, "energy": 1, "m": 1}))
+    clock.set(100)
+    gate.advance()
+    gate.feed(frame(POLLED, 50, {"power": 1, "energy": 1, "m": 1}))
+    gate.feed(frame(POLLED, 99, {"power": 1, "energy": 1}, quality=Quality.ABSENT))
+    assert [lane.open_slots() for lane in gate._all_lanes()] == [[], [], []]
+
+
 def test_a_late_change_of_a_followed_point_belongs_to_the_oldest_open_slot() -> None:
     clock = Clock(0)
     gate = gate_for(FOLLOWED, clock)
@@ -315,6 +326,8 @@ def test_a_fault_that_stays_does_not_write_anything_over_and_over() -> None:
     assert not gate.has_closed
     assert gate.take() == {}
     assert gate.accounts["dev"].balanced
+    # What could not be closed is past: none of it is tried again.
+    assert {lane.cursor for lane in gate._all_lanes()} == {T0 // (10 * SECOND) + 19}
 
 
 def test_a_clock_that_steps_back_releases_no_slot_twice() -> None:
