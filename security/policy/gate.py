@@ -103,7 +103,13 @@ class Gate:
             self._clock[frame.device] = max(frame.clock, self._clock.get(frame.device, 0))
 
     def advance(self) -> None:
-        """Close every slot whose time has passed."""
+        """Close every slot whose time has passed, while the policy is in force.
+
+        Outside of its validity nothing leaves anyway; so a clock that is wrong by years does not
+        use up the slots of these years.
+        """
+        if not self.in_force:
+            return
         now_ns = self._now()
         self._notice_pause(now_ns)
         for device, lanes in self._lanes.items():

@@ -191,6 +191,11 @@ def test_a_leap_beyond_all_bounds_is_a_new_baseline_not_a_fault() -> None:
     assert found == {1: (0, GOOD, 1)}
 
 
+def test_a_reading_that_cannot_be_released_is_no_baseline() -> None:
+    found = deltas(of(counter("c")), [(0, -(2**53) - 1), (10, 10), (20, 15)])
+    assert found == {1: (5, GOOD, 1)}
+
+
 def test_a_fault_in_between_costs_a_slot_and_no_count() -> None:
     owner = of(counter("c"), hold_ns=None)
     clock = Clock(0)

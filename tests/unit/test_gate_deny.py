@@ -132,6 +132,22 @@ def test_a_slot_that_ends_after_the_validity_is_not_released() -> None:
     assert gate.take() == {}
 
 
+def test_a_clock_outside_of_the_validity_uses_up_no_slots() -> None:
+    clock = Clock(0)
+    limited = policy(RULES, valid_from=T0 // SECOND, valid_until=T0 // SECOND + 3600)
+    gate = Gate(limited, {"dev": OWNER}, clock)
+    for s in range(45):
+        for wrong_s in (400 * 86400, -400 * 86400):
+            clock.set(wrong_s)
+            gate.advance()
+        clock.set(s)
+        gate.feed(frame(OWNER, s, {"power": s, "energy": s}))
+        gate.advance()
+    found = cells_of(gate.take())
+    assert [found[1, slot][0] for slot in range(4)] == [9, 19, 29, 39]
+    assert [found[2, slot] for slot in range(4)] == [(10, 0, 1)] * 4
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), 1e300, -1e18])
 def test_a_number_that_cannot_be_released_exactly_has_no_value(value: float) -> None:
     clock = Clock(1)
