@@ -10,19 +10,23 @@ import typer
 
 from protocols.errors import MillgateError
 from protocols.language import tr
+from simulators.faults.cli import PROXY_HELP, chaos, proxy
 from simulators.options import Duration, Port, Ready, fail, nanoseconds, run, seconds
 from simulators.recording import Recording, generate, read_recording, zone
 
 app = typer.Typer(
     name="sim",
     help=tr(
-        "Simulators: a plant, a recorded meter, a broker. For demo and tests.",
-        "模拟器：工厂、电表回放、MQTT 代理。供演示与测试。",
+        "Simulators: a plant, recordings, a broker, and faults. For demo and tests.",
+        "模拟器：工厂、历史回放、MQTT 代理与故障。供演示与测试。",
     ),
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
 )
+
+app.add_typer(chaos, name="chaos")
+app.command(help=PROXY_HELP)(proxy)
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -227,6 +231,61 @@ def broker(*, port: Port = 0, ready: Ready = None, duration: Duration = None) ->
     from simulators.app import run_broker  # noqa: PLC0415 - slow to load
 
     run(run_broker(port=port, ready=ready, duration_s=seconds(duration)))
+
+
+@app.command(
+    help=tr(
+        "Serve what a captured Modbus device said: each value as it was last read.\n\n"
+        "FILE is a classic pcap. Units, tables and addresses are those of the capture; an address "
+        "that was never read is refused.\n\n"
+        "\b\nExample:\n  millgate sim capture meters.pcap --port 0 --ready device.json",
+        "按抓包回放 Modbus 设备：每个值取最后一次读到的。\n\n"
+        "FILE 为传统 pcap 文件。单元、表与地址与抓包一致；从未读过的地址一律拒绝。\n\n"
+        "\b\n示例：\n  millgate sim capture meters.pcap --port 0 --ready device.json",
+    )
+)
+def capture(
+    file: Annotated[Path, typer.Argument(help=tr("pcap file", "pcap 文件"))],
+    *,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help=tr(
+                "address of the device; else the one with most values",
+                "设备地址；默认取值最多的一台",
+            )
+        ),
+    ] = None,
+    captured_port: Annotated[
+        int,
+        typer.Option(min=1, max=65535, help=tr("port of the devices in it", "抓包中设备的端口")),
+    ] = 502,
+    list_: Annotated[
+        bool,
+        typer.Option(
+            "--list", help=tr("print what is in it as JSON and end", "以 JSON 列出内容后结束")
+        ),
+    ] = False,
+    port: Port = 0,
+    ready: Ready = None,
+    duration: Duration = None,
+) -> None:
+    """Serve a captured device."""
+    from simulators.captured import describe, read_capture  # noqa: PLC0415 - slow to load
+    from simulators.faults.app import Outing, run_capture  # noqa: PLC0415 - slow to load
+
+    duration_s = seconds(duration)
+    try:
+        found = read_capture(file, captured_port)
+        if list_:
+            typer.echo(json.dumps(describe(found.devices)))
+            return
+        chosen = found.device(device)
+    except MillgateError as error:
+        fail(error)
+    if found.damaged:
+        typer.echo(tr("the file ends in the middle", "文件不完整"), err=True)
+    run(run_capture(chosen, port=port, outing=Outing(ready, duration_s)))
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ class Proxy:
 
     async def attend(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Relay one connection until either end leaves, or it is cut."""
-        if self._hindrance.fault == "half-open":
+        if self._hindrance.fault == "half-open" and self._hindrance.way is Way.BOTH:
             await _swallow(reader)
             return
         async with asyncio.timeout(_CONNECT_S):

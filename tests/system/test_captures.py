@@ -1,0 +1,203 @@
+"""Captures as devices: what was recorded is served again, and our driver reads just that."""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from protocols.drivers.modbus import Config, Driver
+from protocols.frame import Quality
+from protocols.settings import check_settings
+from simulators.captured import CapturedDevice, describe, read_capture
+from simulators.faults.modbus_server import ChaosModbus, chaos_modbus
+from simulators.faults.modbus_wire import HOLDING, INPUT
+from tests.pcaps import file_of, meter
+
+ROOT = Path(__file__).parents[2]
+TIMEOUT = 60
+TABLES = {HOLDING: "holding", INPUT: "input"}
+
+
+def recorded(name: str) -> Path:
+    folder = os.environ.get("MILLGATE_DATA")
+    if not folder:
+        pytest.skip("MILLGATE_DATA does not name a folder with recorded data")
+    path = Path(folder) / "pcap" / name
+    if not path.is_file():
+        pytest.skip(f"{path} is not there")
+    return path
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    path = tmp_path / "meter.pcap"
+    path.write_bytes(file_of(meter()))
+    return path
+
+
+def registers(device: CapturedDevice) -> dict[tuple[int, str, int], int]:
+    """Every register that the capture tells, by unit, table and address."""
+    found = {}
+    for (unit, function), runs in device.spans().items():
+        for first, last in runs if function in TABLES else []:
+            for at in range(first, last + 1):
+                (value,) = struct.unpack(">H", device.read(unit, function, at, 1))
+                found[unit, TABLES[function], at] = value
+    return found
+
+
+@asynccontextmanager
+async def served(device: CapturedDevice) -> AsyncIterator[ChaosModbus]:
+    async with chaos_modbus(device) as server:
+        yield server
+
+
+async def read_back(
+    port: int, unit: int, addresses: list[str], **settings: Any
+) -> dict[str, tuple[int, Quality]]:
+    """Read registers with our driver, as a technician would configure it."""
+    data: dict[str, Any] = {
+        "id": "captured",
+        "kind": "modbus",
+        "host": "127.0.0.1",
+        "port": port,
+        "unit": unit,
+        "timeout": "20s",
+        "points": [
+            {"id": address.replace(":", "-"), "address": address, "type": "uint16", "unit": "1"}
+            for address in addresses
+        ],
+    }
+    driver = Driver(check_settings(data | settings, Config, Path("agent.toml")), time.time_ns)
+    async with aclosing(driver.frames()) as frames:
+        frame = await anext(frames)
+    return {
+        addresses[column]: (
+            int(frame.values[0, place]),
+            Quality(int(frame.quality[0, place])),
+        )
+        for place, column in enumerate(frame.columns)
+    }
+
+
+async def check_every_register(device: CapturedDevice) -> int:
+    """Read a device back and compare; returns how many registers there were."""
+    known = registers(device)
+    async with served(device) as server:
+        for unit in {unit for unit, _, _ in known}:
+            want = {f"{table}:{at}": value for (u, table, at), value in known.items() if u == unit}
+            # A register that was not captured is refused, and its whole block with it.
+            got = await read_back(server.port, unit, list(want), max_gap=0)
+            assert got == {address: (value, Quality.GOOD) for address, value in want.items()}
+    return len(known)
+
+
+async def test_a_capture_is_served_as_it_was_recorded(small: Path) -> None:
+    device = read_capture(small).device(None)
+    assert registers(device) == {
+        (1, "input", 10): 100,
+        (1, "input", 11): 555,
+        (1, "input", 12): 102,
+        (2, "holding", 10): 200,
+        (2, "holding", 11): 201,
+    }
+    assert await check_every_register(device) == 5
+
+
+async def test_what_was_not_recorded_has_no_value(small: Path) -> None:
+    device = read_capture(small).device(None)
+    async with served(device) as server:
+        beside = await read_back(server.port, 1, ["input:12", "input:13"])
+        elsewhere = await read_back(server.port, 9, ["input:10"])
+    assert {quality for _, quality in beside.values()} == {Quality.BAD}
+    assert {quality for _, quality in elsewhere.values()} == {Quality.BAD}
+
+
+async def test_an_energy_polling_of_four_units_is_read_back_whole() -> None:
+    found = read_capture(recorded("modbus_test.pcap"))
+    device = found.device(None)
+    assert not found.damaged
+    assert device.spans() == {
+        (1, 4): [(0, 13)],
+        (2, 4): [(0, 13)],
+        (3, 4): [(0, 13)],
+        (7, 4): [(4, 4)],
+    }
+    counts = device.counts
+    assert (counts.requests, counts.answers, counts.others) == (1142, 1052, 63)
+    assert (counts.odd, counts.unclear, counts.foreign, counts.gaps) == (1, 0, 0, 0)
+    assert await check_every_register(device) == 43
+
+
+async def test_coils_that_were_polled_between_writes_are_served() -> None:
+    device = read_capture(recorded("modbusSmall.pcap")).device("118.189.96.132")
+    assert (device.counts.answers, device.counts.others) == (8, 8)
+    assert device.spans() == {(1, 1): [(0, 2)]}
+
+
+async def test_every_function_and_exception_of_a_hostile_capture_is_told_apart() -> None:
+    device = read_capture(recorded("modbus_test_data_part2.pcap")).device(None)
+    counts = device.counts
+    assert counts.refusals == {1: 104, 3: 18, 2: 8}
+    assert (counts.requests, counts.answers, counts.others) == (141, 4, 6)
+    assert device.spans() == {(1, 1): [(0, 7), (1023, 1023), (1535, 1535)]}
+
+
+async def test_traffic_of_another_protocol_holds_no_device() -> None:
+    path = recorded("opc-ua-ap-method-wireshark-freeze.pcap")
+    assert read_capture(path).devices == ()
+    # Asked for by its port it is still no Modbus: nothing is made up.
+    assert not [device for device in read_capture(path, 12_001).devices if device.values]
+
+
+@contextmanager
+def command(*words: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "simulators.cli", *words],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+async def test_the_command_serves_a_capture_until_it_is_stopped(small: Path) -> None:
+    file = small.with_name("ready.json")
+    with command("capture", str(small), "--ready", str(file)) as process:
+        end = time.monotonic() + TIMEOUT
+        while not file.exists() and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.02)  # noqa: ASYNC251 - nothing else runs in this loop meanwhile
+        report = json.loads(file.read_text())
+        got = await read_back(report["modbus_port"], 2, ["holding:10", "holding:11"])
+        process.terminate()
+        out, err = process.communicate(timeout=TIMEOUT)
+    assert got == {"holding:10": (200, Quality.GOOD), "holding:11": (201, Quality.GOOD)}
+    assert (report["source"], report["units"]) == ("10.0.0.20:502", [1, 2])
+    assert (process.returncode, err) == (0, "")
+    assert "10.0.0.20:502" in out
+
+
+def test_the_command_lists_what_is_in_a_capture_without_a_value(small: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "simulators.cli", "capture", str(small), "--list"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=True,
+    )
+    assert json.loads(done.stdout) == json.loads(json.dumps(describe(read_capture(small).devices)))
+    assert "555" not in done.stdout
