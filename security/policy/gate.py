@@ -155,7 +155,11 @@ class Gate:
         return streams
 
     def memory(self) -> bytes:
-        """Return what must survive a crash, of constant size for this policy."""
+        """Return what must survive a crash, of constant size for this policy.
+
+        It doubles only where very many slots, or changes of states, are open at once; it never
+        leaves the factory.
+        """
         content = cbor2.dumps(
             {
                 "clocks": dict(sorted(self._clock.items())),
