@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -507,6 +508,9 @@ class Overlap:
 
 def repeats(blocks: Sequence[Block]) -> bool:
     """Tell whether a point has two values for one slot within these blocks."""
+    ranges = sorted((int(block.numbers[0]), int(block.numbers[-1])) for block in blocks)
+    if all(before[1] < after[0] for before, after in pairwise(ranges)):
+        return False
     numbers = np.concatenate([block.numbers for block in blocks])
     if len(np.unique(numbers)) == len(numbers):
         return False
