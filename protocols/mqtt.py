@@ -28,7 +28,7 @@ from protocols.language import tr
 from protocols.settings import Strict
 
 MAX_MESSAGE: Final = 256 * 1024
-"""Largest payload that is sent or taken."""
+"""Largest payload that has a meaning; of a larger one only one byte more is kept."""
 
 _MESSAGES: Final = 256
 _IN_FLIGHT: Final = 64
@@ -93,6 +93,7 @@ class Mqtt:
         self._loop = asyncio.get_running_loop()
         self._closing = False
         self._said = ""
+        self._up = False
         self._client = self._make_client(client_id)
         if will is not None:
             self._client.will_set(will[0], will[1], qos=1, retain=True)
@@ -161,6 +162,7 @@ class Mqtt:
             )
             return
         self._said = ""
+        self._up = True
         if self._subscriptions:
             client.subscribe([(topic, 1) for topic in self._subscriptions])
         self._tell(self.connected.set)
@@ -171,9 +173,11 @@ class Mqtt:
     def _on_disconnect(
         self, _c: paho.Client, _data: object, _flags: object, reason: ReasonCode, _p: object
     ) -> None:
-        if not self._closing and not reason.is_failure:
+        # Where the broker refused the connection, that was said.
+        was_up, self._up = self._up and not self._closing, False
+        if was_up and not reason.is_failure:
             self._say(tr("the broker ended the connection", "消息代理断开了连接"))
-        elif not self._closing:
+        elif was_up:
             self._say(
                 tr(
                     f"the connection to the broker is lost: {reason}",
@@ -184,7 +188,8 @@ class Mqtt:
 
     def _on_message(self, client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
         mid, qos = message.mid, message.qos
-        taken = Message(message.topic, bytes(message.payload), lambda: client.ack(mid, qos))
+        payload = bytes(message.payload[: MAX_MESSAGE + 1])
+        taken = Message(message.topic, payload, lambda: client.ack(mid, qos))
         if self._closing:
             return
         waiting = asyncio.run_coroutine_threadsafe(self.messages.put(taken), self._loop)
