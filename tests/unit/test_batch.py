@@ -18,7 +18,7 @@ from protocols.batch import GOOD, LARGEST_MANTISSA, NO_VALUE, UNCERTAIN, Block, 
 from protocols.frame import Bytes, Ints
 from protocols.strict_cbor import Malformed
 
-unlimited = settings(deadline=None, max_examples=150)
+unlimited = settings(deadline=None, max_examples=100)
 EXTREMES = [0, 1, -1, 127, 128, -128, -129, 32_767, 32_768, -32_769, 1 << 31, -(1 << 31) - 1]
 mantissas = (
     st.sampled_from([*EXTREMES, LARGEST_MANTISSA, -LARGEST_MANTISSA])
@@ -199,7 +199,7 @@ def test_a_block_that_breaks_a_rule_is_not_encoded(bad: Block) -> None:
         encode([bad])
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=250)
 @given(st.binary(max_size=300))
 def test_arbitrary_bytes_are_malformed(data: bytes) -> None:
     with pytest.raises(Malformed):
@@ -208,7 +208,7 @@ def test_arbitrary_bytes_are_malformed(data: bytes) -> None:
         decode(packed(data))
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=250)
 @given(st.lists(blocks(), min_size=1, max_size=2), st.data())
 def test_a_changed_body_is_malformed_or_the_one_form_of_what_it_says(
     given_blocks: list[Block], data: Any

@@ -212,7 +212,7 @@ factor_values = st.decimals(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=200)
 @given(st.lists(mantissas, min_size=1, max_size=5), st.integers(-9, 9), factor_values)
 def test_every_product_is_the_nearest_float_to_the_exact_one(
     given_mantissas: list[int], exponent: int, factor: Decimal

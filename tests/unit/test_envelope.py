@@ -172,7 +172,7 @@ def test_bit_flips_all_over_a_message_to_two_recipients_are_refused(size: int) -
     data = sealed_message(os.urandom(size), 64 if size == 0 else 64 * 1024)
     chance = random.Random(5)
     assert taken(data)
-    bits = [chance.randrange(8 * len(data)) for _ in range(1500)]
+    bits = [chance.randrange(8 * len(data)) for _ in range(800)]
     assert [bit for bit in bits if taken(flipped(data, bit))] == []
 
 
@@ -217,7 +217,7 @@ def test_bits_flipped_inside_and_signed_again_never_open() -> None:
     written = cbor2.dumps(protected, canonical=True)
     assert accept(cose.sign1(written, inner, SIGNER)) == CONTENT
     refused = 0
-    for _ in range(800):
+    for _ in range(500):
         changed = bytearray(inner)
         bit = chance.randrange(8 * len(inner))
         changed[bit // 8] ^= 1 << bit % 8
@@ -228,7 +228,7 @@ def test_bits_flipped_inside_and_signed_again_never_open() -> None:
                 assert accept(data, key) == CONTENT
             except REFUSED:
                 refused += 1
-    assert refused > 800
+    assert refused > 500
 
 
 CLAIM_CHANGES: dict[int, Any] = {

@@ -243,7 +243,7 @@ def covered(ledger: Ledger) -> dict[int, list[tuple[int, int]]]:
     return found
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(1, 6)), min_size=1, max_size=12))
 def test_covered_time_is_the_union_of_all_blocks_in_the_fewest_ranges(
     tmp_path_factory: pytest.TempPathFactory, spans: list[tuple[int, int]]
@@ -305,7 +305,7 @@ def told(one: Block, window_s: int) -> list[tuple[int, int, int, int, int]]:
     ]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(coded(), st.sampled_from([1, 5, 15, 60]), coded(), st.sampled_from([1, 5, 15, 60]))
 def test_a_slot_is_taken_exactly_where_a_value_of_the_same_point_overlaps_it(
     new: Block, window_s: int, old: Block, old_window_s: int
@@ -322,7 +322,7 @@ def test_a_slot_is_taken_exactly_where_a_value_of_the_same_point_overlaps_it(
             assert found[row, column] == wanted
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(st.lists(coded(most_slot=12), min_size=1, max_size=4))
 def test_blocks_repeat_exactly_when_a_point_has_two_values_for_a_slot(blocks: list[Block]) -> None:
     cells = [(number, start) for one in blocks for _, _, number, start, _ in told(one, 1)]

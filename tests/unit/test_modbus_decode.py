@@ -159,7 +159,7 @@ def test_the_bound_holds_after_scaling(value: int, quality: int) -> None:
 numbers = st.decimals(-1000, 1000, allow_nan=False, allow_infinity=False, places=4)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(st.data(), numbers.filter(bool), numbers)
 def test_integers_are_scaled_exactly(data: Any, scale: Decimal, offset: Decimal) -> None:
     kind = data.draw(st.sampled_from([k for k in WORDS if not k.startswith("float")]))

@@ -32,7 +32,7 @@ def registers(request: Request) -> range:
     return range(request.first, request.first + request.count)
 
 
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=120)
 @given(points(), st.integers(4, 125), st.integers(0, 120))
 def test_every_plan_keeps_all_promises(
     given_points: Sequence[ModbusPoint], max_registers: int, max_gap: int

@@ -148,6 +148,12 @@ async def test_a_retained_message_waits_for_who_comes_later(broker: Mosquitto) -
 # Acknowledgements.
 
 
+async def heard(broker: Mosquitto, acknowledgements: int) -> None:
+    async with asyncio.timeout(LONG):
+        while broker.log.count("Received PUBACK from to ") < acknowledgements:  # noqa: ASYNC110 - a log has no event
+            await asyncio.sleep(0.01)
+
+
 @both
 async def test_what_was_not_acknowledged_comes_again(broker: Mosquitto, protocol: Protocol) -> None:
     async with (
@@ -158,9 +164,11 @@ async def test_what_was_not_acknowledged_comes_again(broker: Mosquitto, protocol
             sender.publish("t", payload)
         first = await take(to)
         first.acknowledge()
+        await heard(broker, 1)
         assert [(await take(to)).payload for _ in range(2)] == [b"two", b"three"]
     async with connected(broker, "to", "t", protocol=protocol) as again:
         assert await taken(again, 2) == [b"two", b"three"]
+        await heard(broker, 3)
     async with connected(broker, "to", "t", protocol=protocol) as last:
         last.publish("t", b"the end")
         assert await taken(last, 1) == [b"the end"]

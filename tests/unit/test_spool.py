@@ -573,5 +573,5 @@ def test_the_sums_hold_after_any_history(tmp_path: Path) -> None:
         path = tmp_path / "spool.db"
 
     run_state_machine_as_test(
-        Here, settings=settings(deadline=None, max_examples=40, stateful_step_count=25)
+        Here, settings=settings(deadline=None, max_examples=25, stateful_step_count=20)
     )

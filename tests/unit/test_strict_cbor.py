@@ -29,7 +29,7 @@ items = st.recursive(
     ),
     max_leaves=15,
 )
-unlimited = settings(deadline=None, max_examples=300)
+unlimited = settings(deadline=None, max_examples=200)
 
 
 def read(data: bytes, **limits: int) -> Any:
