@@ -112,15 +112,20 @@ class Shape:
         points: of the one device.
         rows: per message of the gate; one a second.
         groups: how many times 64 messages.
+        step: how many batches the projection takes at a time.
     """
 
     points: int
     rows: int
     groups: int
+    step: int = GROUP
 
     @property
     def name(self) -> str:
-        return f"{self.points:,} points x {self.rows:,} rows a message"
+        return (
+            f"{self.points:,} points x {self.rows:,} rows a message, "
+            f"stored {self.step} message(s) at a time"
+        )
 
 
 class Clock:
@@ -421,15 +426,16 @@ class BrainSide:
                     cells = sum(block.values for block in blocks)
                     ledger.keep(chain.agent, header, digest(content), content, cells, T0)
 
-    def project(self, costs: Costs) -> None:
+    def project(self, step: int, costs: Costs) -> None:
+        """Write what is new to the store, so many batches at a time."""
         self.projection.name_agents()
-        kept = self.reader.batches(self.projected, GROUP)
-        with costs.of(PROJECT):
-            found = self.projection.blocks(kept)
-        with costs.of(STORE):
-            for bucket, blocks in found.items():
-                self.stores[bucket].write(blocks)
-        self.projected = kept[-1].id
+        while kept := self.reader.batches(self.projected, step):
+            with costs.of(PROJECT):
+                found = self.projection.blocks(kept)
+            with costs.of(STORE):
+                for bucket, blocks in found.items():
+                    self.stores[bucket].write(blocks)
+            self.projected = kept[-1].id
 
     def close(self) -> None:
         for ledger in (self.ledger, self.bare_ledger, self.reader):
@@ -456,7 +462,7 @@ def _heads(factory: FactorySide, receipt: bytes) -> Sequence[Head]:
     return answer.heads
 
 
-def deliver(factory: FactorySide, brain: BrainSide, costs: Costs) -> int:
+def deliver(factory: FactorySide, brain: BrainSide, step: int, costs: Costs) -> int:
     """Bring what waits in the spools to the ledgers and to the store; return its sealed bytes."""
     spool, bare, size = factory.spool, factory.bare_spool, 0
     while True:
@@ -476,7 +482,7 @@ def deliver(factory: FactorySide, brain: BrainSide, costs: Costs) -> int:
             bare.settle(heads, [], 1, bytes(32))
             bare.trim(ARCHIVE)
         brain.receive_bare(headers, contents, factory.terms, costs)
-        brain.project(costs)
+        brain.project(step, costs)
 
 
 def run(shape: Shape, folder: Path, profiled: Sequence[str]) -> None:
@@ -496,7 +502,7 @@ def run(shape: Shape, folder: Path, profiled: Sequence[str]) -> None:
             values = [row.tobytes() for row in walk(rows, shape.points, seed=group).astype(">u2")]
             for start in range(0, rows, shape.rows):
                 factory.message(values[start : start + shape.rows], costs)
-            size += deliver(factory, brain, costs)
+            size += deliver(factory, brain, shape.step, costs)
     cells = shape.points * rows * shape.groups
     if profiled:
         pstats.Stats(costs.profiler).sort_stats("tottime").print_stats(25)
@@ -652,7 +658,7 @@ def main() -> None:
     parser.add_argument("--groups", type=int, default=3, help="of 64 messages of the narrow shape")
     parser.add_argument("--points", type=int, default=10_000, help="of the wide shape")
     parser.add_argument("--rows", type=int, default=100, help="per message of the narrow shape")
-    parser.add_argument("--only", choices=["narrow", "wide", "sizes", "limits"])
+    parser.add_argument("--only", choices=["narrow", "wide", "live", "sizes", "limits"])
     parser.add_argument("--profile", help="profile the stages whose name has this in it")
     args = parser.parse_args()
     os.environ.setdefault("MILLGATE_LANG", "en")
@@ -660,6 +666,7 @@ def main() -> None:
     shapes = {
         "narrow": Shape(125, args.rows, args.groups),
         "wide": Shape(args.points, 1, 1),
+        "live": Shape(args.points, 1, 1, 1),
     }
     for name, shape in shapes.items():
         if args.only in (None, name):

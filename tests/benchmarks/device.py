@@ -22,6 +22,7 @@ CLOCK_REGISTERS: Final = 2
 _REQUEST: Final = struct.Struct(">HHHBBHH")
 _ANSWER: Final = struct.Struct(">HHHBBB")
 _ROWS: Final = 512
+_APART: Final = 61
 _READY_S: Final = 30
 
 
@@ -73,12 +74,16 @@ def running(registers: int, clock_s: int = 0, held: float = 0.0) -> Iterator[Dev
 
 
 class _Client:
-    """One connection: what came of a request, and how many steps its device has taken."""
+    """One connection: what came of a request, and how many steps its device has taken.
 
-    def __init__(self, link: socket.socket) -> None:
+    Each device begins elsewhere on the same walk, so that no two give the same.
+    """
+
+    def __init__(self, link: socket.socket, number: int) -> None:
         self.link = link
         self.buffer = b""
         self.steps = -1
+        self.begin = _APART * number
 
 
 def _serve(ready: Connection, counts: Any, registers: int, clock_s: int, held: float) -> None:
@@ -96,7 +101,7 @@ def _serve(ready: Connection, counts: Any, registers: int, clock_s: int, held: f
             if client is None:
                 link, _ = listener.accept()
                 link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                clients[link.fileno()] = _Client(link)
+                clients[link.fileno()] = _Client(link, len(clients))
                 poll.register(link.fileno(), select.EPOLLIN)
             elif not _answer(client, rows, counts, clock_s):
                 poll.unregister(number)
@@ -105,8 +110,9 @@ def _serve(ready: Connection, counts: Any, registers: int, clock_s: int, held: f
 
 def _rows(registers: int, held: float) -> list[bytes]:
     """Return the registers step by step, there and back again."""
-    there = walk(_ROWS, registers, held).astype(">u2")
-    return [row.tobytes() for row in np.concatenate([there, there[-2:0:-1]])]
+    there = walk(_ROWS, registers, held)
+    back = there[-2:0:-1]
+    return [row.tobytes() for row in np.concatenate([there, back]).astype(">u2")]
 
 
 def _answer(client: _Client, rows: list[bytes], counts: Any, clock_s: int) -> bool:
@@ -124,7 +130,7 @@ def _answer(client: _Client, rows: list[bytes], counts: Any, clock_s: int) -> bo
         transaction, _, _, unit, function, first, count = _REQUEST.unpack_from(data, at)
         if first == 0:
             client.steps += 1
-        row = rows[client.steps % len(rows)][2 * first : 2 * (first + count)]
+        row = rows[(client.begin + client.steps) % len(rows)][2 * first : 2 * (first + count)]
         if clock_s and first == 0:
             row = (clock_s + client.steps).to_bytes(4, "big") + row[4:]
         answers.append(_ANSWER.pack(transaction, 0, 3 + len(row), unit, function, len(row)) + row)
