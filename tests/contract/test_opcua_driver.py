@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 from asyncua import ua
+from asyncua.common.utils import ServiceError
 from asyncua.server.internal_session import InternalSession
 from asyncua.server.server import Server
 from asyncua.server.user_managers import UserManager
@@ -47,17 +48,53 @@ async def server() -> AsyncIterator[Server]:
         yield shared
 
 
-@pytest.mark.parametrize("per_call", [0, 1, 40])
+@pytest.fixture(params=["subscribe", "poll"])
+def mode(request: pytest.FixtureRequest) -> str:
+    """What holds however the values come."""
+    return str(request.param)
+
+
+@pytest.mark.parametrize(
+    ("stated", "real"), [(0, 10_000), (1, 1), (40, 40), (100, 100), (0, 7), (100, 1)]
+)
 async def test_every_point_gets_its_own_value_whatever_the_server_takes_per_call(
-    server: Server, per_call: int
+    server: Server, monkeypatch: pytest.MonkeyPatch, mode: str, stated: int, real: int
 ) -> None:
     nodes = telling_nodes()
-    limit = ObjectIds.Server_ServerCapabilities_OperationLimits_MaxMonitoredItemsPerCall
-    await server.get_node(NODE(limit)).write_value(ua.Variant(per_call, ua.VariantType.UInt32))
+    for limit in (
+        ObjectIds.Server_ServerCapabilities_OperationLimits_MaxMonitoredItemsPerCall,
+        ObjectIds.Server_ServerCapabilities_OperationLimits_MaxNodesPerRead,
+    ):
+        await server.get_node(NODE(limit)).write_value(ua.Variant(stated, ua.VariantType.UInt32))
+    taken = take_at_most(monkeypatch, real)
     async with plant(server, nodes) as mill:
-        driver = driver_for(mill.port, apart(nodes))
+        driver = driver_for(mill.port, apart(nodes), mode=mode)
         values = await first_values(driver, [f"p{node.value}" for node in nodes])
     assert values == {f"p{node.value}": node.value for node in nodes}
+    assert max(taken) <= min(real, stated or real, len(nodes))
+    if 0 < stated <= real:
+        assert max(taken) == stated
+
+
+def take_at_most(monkeypatch: pytest.MonkeyPatch, most: int) -> list[int]:
+    """Let the server keep to a limit, as the library's own does not; note what it took."""
+    taken = [0]
+
+    def limited(name: str, entries: str) -> None:
+        usual = getattr(InternalSession, name)
+
+        async def service(self: Any, params: Any) -> Any:
+            if self.external and len(getattr(params, entries)) > most:
+                raise ServiceError(StatusCodes.BadTooManyOperations)
+            if self.external:
+                taken.append(len(getattr(params, entries)))
+            return await usual(self, params)
+
+        monkeypatch.setattr(InternalSession, name, service)
+
+    limited("read", "NodesToRead")
+    limited("create_monitored_items", "ItemsToCreate")
+    return taken
 
 
 async def test_a_restart_is_followed_and_points_keep_their_meaning_when_it_reorders_namespaces() -> (
@@ -80,7 +117,9 @@ async def test_a_restart_is_followed_and_points_keep_their_meaning_when_it_reord
     assert values == {f"p{node.value}": node.value for node in nodes}
 
 
-async def test_integers_are_exact_to_the_last_of_64_bits_and_bad_beyond(server: Server) -> None:
+async def test_integers_are_exact_to_the_last_of_64_bits_and_bad_beyond(
+    server: Server, mode: str
+) -> None:
     nodes = [
         Node(URI, "largest", "UInt64", 2**63 - 1),
         Node(URI, "beyond", "UInt64", 2**63),
@@ -96,7 +135,7 @@ async def test_integers_are_exact_to_the_last_of_64_bits_and_bad_beyond(server: 
         "overscaled": {"scale": "3"},
     }
     async with plant(server, nodes) as mill:
-        driver = driver_for(mill.port, nodes, points=scales)
+        driver = driver_for(mill.port, nodes, points=scales, mode=mode)
         async with aclosing(driver.frames()) as frames:
             got = await collect(frames, driver, {node.name: 1 for node in nodes})
     told = {name: (samples[0][0], samples[0][2]) for name, samples in got.items()}
@@ -112,16 +151,15 @@ async def test_integers_are_exact_to_the_last_of_64_bits_and_bad_beyond(server: 
     assert driver._config.points[4].grid_exponent() == -2
 
 
-async def test_a_float_is_widened_without_change(server: Server) -> None:
+async def test_a_float_is_widened_without_change(server: Server, mode: str) -> None:
     nodes = [Node(URI, "narrow", "Float", 0.1), Node(URI, "wide", "Double", 0.1)]
     async with plant(server, nodes) as mill:
-        values = await first_values(driver_for(mill.port, nodes), ["narrow", "wide"])
+        values = await first_values(driver_for(mill.port, nodes, mode=mode), ["narrow", "wide"])
     assert values == {"narrow": float(np.float32(0.1)), "wide": 0.1}
 
 
 async def test_what_is_not_a_usable_value_is_bad_and_never_converted(
-    server: Server,
-    caplog: pytest.LogCaptureFixture,
+    server: Server, caplog: pytest.LogCaptureFixture, mode: str
 ) -> None:
     nodes = [
         Node(URI, "another_width", "Int32", SECRET),
@@ -142,7 +180,7 @@ async def test_what_is_not_a_usable_value_is_bad_and_never_converted(
         "int_for_real": {"type": "Double"},
     }
     async with plant(server, nodes) as mill:
-        driver = driver_for(mill.port, nodes, points=declared)
+        driver = driver_for(mill.port, nodes, points=declared, mode=mode)
         async with aclosing(driver.frames()) as frames:
             got = await collect(frames, driver, {node.name: 1 for node in nodes})
             await mill.write("fine", 8)
@@ -151,7 +189,8 @@ async def test_what_is_not_a_usable_value_is_bad_and_never_converted(
     assert qualities.pop("fine") is Quality.GOOD
     assert set(qualities.values()) == {Quality.BAD}
     assert len(qualities) == 8
-    assert driver.counts.unusable == 8
+    # Every poll brings them again.
+    assert driver.counts.unusable == 8 or mode == "poll"
     lines = [line for line in caplog.messages if "not of the declared type" in line]
     named = {name for line in lines for name in line.rpartition(": ")[2].split(", ")}
     assert named == {*declared, "list"}
@@ -266,13 +305,13 @@ async def test_a_slow_reader_loses_nothing_that_the_servers_queue_can_hold(serve
 
 
 async def test_one_bad_node_is_named_and_the_others_go_on(
-    server: Server, caplog: pytest.LogCaptureFixture
+    server: Server, caplog: pytest.LogCaptureFixture, mode: str
 ) -> None:
     good = [Node(URI, f"v{number}", "Int32", SECRET + number) for number in range(20)]
     missing = Node(URI, "nowhere", "Int32", 0)
     foreign = Node("urn:other", "abroad", "Int32", 0)
     async with plant(server, good) as mill:
-        driver = driver_for(mill.port, [missing, *good[:10], foreign, *good[10:]])
+        driver = driver_for(mill.port, [missing, *good[:10], foreign, *good[10:]], mode=mode)
         values = await first_values(driver, [node.name for node in good])
     assert values == {node.name: node.value for node in good}
     assert driver.refused == {"nowhere": "BadNodeIdUnknown", "abroad": "NamespaceUnknown"}
@@ -283,9 +322,13 @@ async def test_one_bad_node_is_named_and_the_others_go_on(
     assert str(SECRET)[:4] not in caplog.text
 
 
-async def test_no_good_node_at_all_is_not_connected_with_a_remedy(server: Server) -> None:
+async def test_no_good_node_at_all_is_not_connected_with_a_remedy(
+    server: Server, mode: str
+) -> None:
     async with plant(server, []) as mill:
-        driver = driver_for(mill.port, [Node(URI, "a", "Int32", 0), Node("urn:x", "b", "Int32", 0)])
+        driver = driver_for(
+            mill.port, [Node(URI, "a", "Int32", 0), Node("urn:x", "b", "Int32", 0)], mode=mode
+        )
         fault = await end_of(driver.frames())
         await until(lambda: mill.sessions == 0)
     assert "none of the nodes" in fault.what
@@ -305,10 +348,10 @@ async def test_a_subscription_the_server_forgot_ends_the_frames(server: Server) 
     assert "silent" in fault.what
 
 
-async def test_a_session_the_server_closed_ends_the_frames(server: Server) -> None:
+async def test_a_session_the_server_closed_ends_the_frames(server: Server, mode: str) -> None:
     nodes = [Node(URI, "a", "Int32", 1)]
     async with plant(server, nodes) as mill:
-        driver = driver_for(mill.port, nodes, timeout="200ms")
+        driver = driver_for(mill.port, nodes, timeout="200ms", mode=mode)
         frames = driver.frames()
         await collect(frames, driver, {"a": 1})
         for session in list(mill.server.iserver._external_sessions.values()):
@@ -346,10 +389,10 @@ async def test_a_quiet_server_stays_connected_by_its_keep_alives(server: Server)
     assert frame.values.tolist() == [[2]]
 
 
-async def test_no_session_is_left_when_the_frames_are_closed(server: Server) -> None:
+async def test_no_session_is_left_when_the_frames_are_closed(server: Server, mode: str) -> None:
     nodes = [Node(URI, "a", "Int32", 1)]
     async with plant(server, nodes) as mill:
-        driver = driver_for(mill.port, nodes)
+        driver = driver_for(mill.port, nodes, mode=mode)
         for _ in range(3):
             frames = driver.frames()
             await collect(frames, driver, {"a": 1})
@@ -380,15 +423,14 @@ async def test_no_session_is_left_when_the_reader_is_cancelled(server: Server) -
 
 
 async def test_a_server_with_few_sessions_says_so_and_is_not_filled(
-    server: Server,
-    monkeypatch: pytest.MonkeyPatch,
+    server: Server, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
     nodes = [Node(URI, "a", "Int32", 1)]
     monkeypatch.setattr(
         InternalSession, "max_connections", InternalSession._current_connections + 2
     )
     async with plant(server, nodes) as mill:
-        drivers = [driver_for(mill.port, nodes) for _ in range(3)]
+        drivers = [driver_for(mill.port, nodes, mode=mode) for _ in range(3)]
         first, second = drivers[0].frames(), drivers[1].frames()
         await collect(first, drivers[0], {"a": 1})
         await collect(second, drivers[1], {"a": 1})
@@ -479,10 +521,12 @@ async def _refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     ],
 )
 async def test_what_is_no_server_is_not_connected_within_bounds(
-    behave: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], told: str
+    behave: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+    told: str,
+    mode: str,
 ) -> None:
     async with listener(behave) as port:
-        driver = driver_for(port, [Node(URI, "a", "Int32", 0)], timeout="200ms")
+        driver = driver_for(port, [Node(URI, "a", "Int32", 0)], timeout="200ms", mode=mode)
         fault = await end_of(driver.frames())
     assert told in fault.what
     assert fault.remedy
@@ -496,7 +540,7 @@ async def test_an_unknown_host_is_told_apart() -> None:
 
 
 async def test_a_server_that_freezes_ends_the_frames_although_the_socket_stays_open(
-    server: Server,
+    server: Server, mode: str
 ) -> None:
     nodes = [Node(URI, "a", "Int32", 1)]
     frozen = asyncio.Event()
@@ -515,7 +559,8 @@ async def test_a_server_that_freezes_ends_the_frames_although_the_socket_stays_o
                 group.create_task(pump(inner_reader, writer))
 
         async with listener(relay) as port:
-            driver = driver_for(port, nodes, timeout="300ms", keep_alive="10s")
+            silent: dict[str, Any] = {} if mode == "poll" else {"keep_alive": "10s"}
+            driver = driver_for(port, nodes, timeout="300ms", mode=mode, **silent)
             frames = driver.frames()
             await collect(frames, driver, {"a": 1})
             frozen.set()

@@ -124,17 +124,19 @@ def driver_for(
     **settings: Any,
 ) -> Driver:
     """Configure a driver as a technician would: one point per node, of the same name."""
-    data = {
+    data: dict[str, Any] = {
         "id": "press",
         "kind": "opcua",
         "url": f"opc.tcp://127.0.0.1:{port}/mill",
         "security": "none",
-        "publishing_interval": "20ms",
-        "keep_alive": "100ms",
         "timeout": "2s",
-        "queue_size": 1000,
         "points": [_point(node, points or {}) for node in nodes],
-    } | settings
+    }
+    if settings.get("mode") == "poll":
+        data["interval"] = "20ms"
+    else:
+        data |= {"publishing_interval": "20ms", "keep_alive": "100ms", "queue_size": 1000}
+    data |= settings
     return Driver(check_settings(data, Config, Path("agent.toml")), now_ns)
 
 

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.drivers.opcua.assembly import Assembler
-from protocols.drivers.opcua.config import OpcuaPoint
 from protocols.drivers.opcua.notification import NO_TIME, Notification, Samples
+from protocols.drivers.opcua.point import OpcuaPoint
 from protocols.frame import Frame, Quality
 
 NOW_US = 1_770_000_000_000_000

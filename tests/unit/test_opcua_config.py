@@ -10,6 +10,7 @@ import pytest
 from protocols.drivers.opcua import Config
 from protocols.drivers.opcua.address import STANDARD_NAMESPACE, NodeAddress, parse_address
 from protocols.drivers.opcua.config import Identity
+from protocols.drivers.opcua.items import Ask, Deadband, items_of
 from protocols.errors import ConfigError
 from protocols.settings import check_settings
 
@@ -172,12 +173,101 @@ def test_the_url_gets_the_standard_port() -> None:
     assert config(url="opc.tcp://press:51210/x").url == "opc.tcp://press:51210/x"
 
 
-def test_the_queue_is_long_enough_for_the_intervals_unless_said_otherwise() -> None:
-    assert config(publishing_interval="1s", sampling_interval="10ms").queue == 200
-    assert config(publishing_interval="500ms", sampling_interval="500ms").queue == 10
-    assert config(publishing_interval="1h", sampling_interval="0s").queue == 10_000
-    assert config(queue_size=1, sampling_interval="1s").queue == 1
-    assert config(queue_size=3, sampling_interval="0s").queue == 3
+def asked(**settings: Any) -> list[Ask]:
+    return [item.ask for item in items_of(config(**settings))]
+
+
+@pytest.mark.parametrize(
+    ("settings", "queue"),
+    [
+        ({"publishing_interval": "1s", "sampling_interval": "10ms"}, 200),
+        ({"publishing_interval": "500ms", "sampling_interval": "500ms"}, 10),
+        ({"publishing_interval": "1h", "sampling_interval": "0s"}, 10_000),
+        ({"queue_size": 1, "sampling_interval": "1s"}, 1),
+        ({"queue_size": 3, "sampling_interval": "0s"}, 3),
+    ],
+)
+def test_the_queue_is_long_enough_for_the_intervals_unless_said_otherwise(
+    settings: dict[str, Any], queue: int
+) -> None:
+    assert [ask.queue for ask in asked(**settings)] == [queue]
+
+
+def test_a_point_may_be_sampled_and_queued_in_its_own_way() -> None:
+    points = [
+        POINT,
+        POINT | {"id": "fast", "address": "i=1", "sampling_interval": "10ms"},
+        POINT | {"id": "slow", "address": "i=2", "sampling_interval": "10s"},
+        POINT | {"id": "short", "address": "i=3", "queue_size": 6},
+    ]
+    got = asked(points=points, queue_size=50)
+    assert [(ask.sampling_ns // 10**6, ask.queue) for ask in got] == [
+        (100, 50),
+        (10, 100),
+        (10_000, 10),
+        (100, 6),
+    ]
+
+
+def test_a_node_is_asked_for_once_unless_its_points_want_it_differently() -> None:
+    points = [
+        POINT,
+        POINT | {"id": "b", "scale": "0.1"},
+        POINT | {"id": "c", "deadband": "5"},
+        POINT | {"id": "d", "address": "nsu=urn:mill;s=B"},
+    ]
+    assert [item.columns for item in items_of(config(points=points))] == [(0, 1), (2,), (3,)]
+
+
+def test_a_deadband_is_written_in_the_points_own_unit() -> None:
+    points = [
+        POINT | {"id": "a", "scale": "-0.01", "deadband": "0.5"},
+        POINT | {"id": "b", "deadband_percent": "2.5"},
+    ]
+    assert [ask.deadband for ask in asked(points=points)] == [
+        Deadband("absolute", 50.0),
+        Deadband("percent", 2.5),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"deadband": "0"}, "greater"),
+        ({"deadband_percent": "101"}, "100"),
+        ({"deadband": "1", "deadband_percent": "1"}, "not both"),
+        ({"deadband": "1", "type": "Boolean"}, "changes of state"),
+        (
+            {"deadband": "1", "measurand": "machine.state", "state_model": "packml"},
+            "changes of state",
+        ),
+        ({"queue_size": 4}, "at least 5"),
+        ({"sampling_interval": "1ms", "queue_size": 49}, "at least 50"),
+        ({"sampling_interval": "2h"}, "0s to 1h"),
+    ],
+)
+def test_what_would_lose_changes_of_a_point_is_refused(more: dict[str, Any], told: str) -> None:
+    (line,) = faults(points=[POINT | more])
+    assert told in line
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"mode": "poll", "publishing_interval": "1s"},
+        {"mode": "poll", "queue_size": 100},
+        {"mode": "poll", "points": [POINT | {"deadband": "1"}]},
+        {"mode": "subscribe", "interval": "1s"},
+    ],
+)
+def test_what_does_nothing_in_a_mode_is_refused(more: dict[str, Any]) -> None:
+    (line,) = faults(**more)
+    assert "do nothing" in line
+
+
+def test_polled_values_hold_for_a_time() -> None:
+    assert config(mode="poll").table().hold_ns == 3 * 10**9
+    assert config(mode="poll", interval="100ms").table().hold_ns == 2 * 10**9
 
 
 def test_the_table_says_how_points_are_carried_and_that_values_hold() -> None:

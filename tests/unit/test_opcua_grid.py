@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocols.drivers.opcua.config import OpcuaPoint
 from protocols.drivers.opcua.grid import Grid, bits_of
+from protocols.drivers.opcua.point import OpcuaPoint
 
 RANGES = {
     "Boolean": (0, 1),

@@ -1,88 +1,33 @@
 """What a technician writes of an OPC-UA device."""
 
-from decimal import Decimal
 from enum import Enum
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Final, Literal, Self
 from urllib.parse import urlsplit
 
 import numpy as np
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from protocols.drivers import DeviceConfig
-from protocols.drivers.opcua.address import parse_address
-from protocols.drivers.opcua.grid import BITS, REAL_TYPES, TYPES, grid_line
+from protocols.drivers.opcua.point import LARGEST_QUEUE, OpcuaPoint, Sampling
 from protocols.language import tr
-from protocols.points import Point, PointTable
+from protocols.points import PointTable
 from protocols.settings import Duration
-from protocols.vocabulary.measurands import Kind
 
 _MILLISECOND: Final = 10**6
 _SECOND: Final = 10**9
 _DEFAULT_PORT: Final = 4840
-_LARGEST_QUEUE: Final = 10_000
 _SHORTEST_QUEUE: Final = 10
 _SHORTEST_SAMPLING: Final = 10 * _MILLISECOND
-_WIDEST_EXPONENT: Final = 30
-
-
-class OpcuaPoint(Point):
-    """A point in a node's value.
-
-    Attributes:
-        address: `nsu=<namespace uri>;s=<name>` or `nsu=<namespace uri>;i=<number>`.
-        type: the node's built-in type: Boolean, SByte, Byte, Int16, UInt16, Int32, UInt32,
-            Int64, UInt64, Float or Double; another type is never converted.
-    """
-
-    @field_validator("address")
-    @classmethod
-    def _address(cls, address: str) -> str:
-        parse_address(address)
-        return address
-
-    @field_validator("type")
-    @classmethod
-    def _type(cls, name: str) -> str:
-        if name not in TYPES:
-            raise ValueError(
-                tr(f"not one of {', '.join(TYPES)}", f"应为以下之一：{'、'.join(TYPES)}")
-            )
-        return name
-
-    @model_validator(mode="after")
-    def _fits(self) -> "OpcuaPoint":
-        if self.integer and not self._values_fit():
-            raise ValueError(
-                tr(
-                    "with this scale and offset no value of the type fits in 64 bits",
-                    "按此 scale 与 offset，该类型的任何值都超出 64 位整数",
-                )
-            )
-        return self
-
-    def _values_fit(self) -> bool:
-        wide = abs(self.scale.adjusted()), abs(self.offset.adjusted()), abs(self.grid_exponent())
-        if max(wide) > _WIDEST_EXPONENT:
-            return False
-        line = grid_line(self)
-        return line.lowest <= line.highest
-
-    @property
-    def integer(self) -> bool:
-        """Whether frames carry the point as integers."""
-        return self.type not in REAL_TYPES
-
-    def modulus(self) -> Decimal:
-        """Return where the counter starts again from 0; see PointTable. 0 is never."""
-        if self.standard.kind is not Kind.COUNTER:
-            return Decimal(0)
-        rollover = self.counter.rollover
-        if not self.integer:
-            return rollover or Decimal(0)
-        if rollover is not None:
-            return rollover.scaleb(-self.grid_exponent())
-        return Decimal(2 ** BITS[self.type] * abs(grid_line(self).factor))
+_HOLD_INTERVALS: Final = 3
+_SHORTEST_HOLD: Final = 2 * _SECOND
+_MOST_NAMED: Final = 10
+_FOR_SUBSCRIBING: Final = (
+    "publishing_interval",
+    "sampling_interval",
+    "queue_size",
+    "keep_alive",
+)
 
 
 class Identity(Enum):
@@ -109,6 +54,9 @@ class Config(DeviceConfig):
             tell their endpoints; whoever writes this trusts it.
         tolerate: what may be wrong with a trusted server's certificate: its `time` (expired, not
             yet valid), its application `uri`.
+        mode: `subscribe` has the server send what changes; `poll` reads every point over and over,
+            for servers whose subscriptions cannot be relied on.
+        interval: how often to read, for `poll` alone.
         publishing_interval: how often the server sends what has changed.
         sampling_interval: how often the server looks at each node; '0s' is as fast as it can.
         queue_size: changes of one node the server keeps between two sendings; left out, it is
@@ -129,9 +77,11 @@ class Config(DeviceConfig):
     pki: Path = Path("pki")
     server_certificate: Path | None = None
     tolerate: frozenset[Literal["time", "uri"]] = frozenset()
+    mode: Literal["subscribe", "poll"] = "subscribe"
+    interval: Duration = _SECOND
     publishing_interval: Duration = 500 * _MILLISECOND
-    sampling_interval: Duration = 100 * _MILLISECOND
-    queue_size: int | None = Field(default=None, ge=1, le=_LARGEST_QUEUE)
+    sampling_interval: Sampling = 100 * _MILLISECOND
+    queue_size: int | None = Field(default=None, ge=1, le=LARGEST_QUEUE)
     timeout: Duration = 5 * _SECOND
     keep_alive: Duration = 5 * _SECOND
     points: list[OpcuaPoint] = Field(min_length=1, max_length=100_000)  # type: ignore[assignment] # a narrower list of a frozen model
@@ -156,36 +106,48 @@ class Config(DeviceConfig):
             )
         return parts.geturl()
 
-    @field_validator("publishing_interval", "timeout", "keep_alive")
+    @field_validator("interval", "publishing_interval", "timeout", "keep_alive")
     @classmethod
     def _bounded(cls, span: int) -> int:
         if not 10 * _MILLISECOND <= span <= 3600 * _SECOND:
             raise ValueError(tr("must be from 10ms to 1h", "须为 10ms 至 1h"))
         return span
 
-    @field_validator("sampling_interval")
-    @classmethod
-    def _sampling(cls, span: int) -> int:
-        if not 0 <= span <= 3600 * _SECOND:
-            raise ValueError(tr("must be from 0s to 1h", "须为 0s 至 1h"))
-        return span
+    @model_validator(mode="after")
+    def _mode_fits(self) -> Self:
+        only = _FOR_SUBSCRIBING if self.mode == "poll" else ("interval",)
+        wrong = [name for name in only if name in self.model_fields_set]
+        if self.mode == "poll":
+            wrong += [f"{point.id}: ..." for point in self.points if point.follows]
+        if wrong:
+            names = ", ".join(wrong[:_MOST_NAMED])
+            raise ValueError(
+                tr(
+                    f'these do nothing with mode = "{self.mode}": {names}',
+                    f'mode = "{self.mode}" 时以下设置无效：{names}',
+                )
+            )
+        return self
 
     @field_validator("queue_size")
     @classmethod
-    def _long_enough(cls, size: int | None, info: Any) -> int | None:
+    def _long_enough(cls, size: int | None, info: ValidationInfo) -> int | None:
         spans = info.data
-        if size is None or not {"publishing_interval", "sampling_interval"} <= spans.keys():
-            return size
-        needed = _samples_between(spans["publishing_interval"], spans["sampling_interval"])
-        if spans["sampling_interval"] and size < needed:
-            raise ValueError(
-                tr(
-                    f"the server would drop changes; it samples {needed} times between two "
-                    f"sendings: write at least {needed}, or sample less often",
-                    f"服务器会丢弃变化：两次发送之间采样 {needed} 次；请至少写 {needed}，或降低采样频率",
-                )
-            )
+        if {"publishing_interval", "sampling_interval"} <= spans.keys():
+            _check_queue(spans["publishing_interval"], spans["sampling_interval"], size)
         return size
+
+    @model_validator(mode="after")
+    def _queues_long_enough(self) -> Self:
+        for point in self.points:
+            if point.sampling_interval is None and point.queue_size is None:
+                continue
+            sampling, queue = self.sampling_of(point)
+            try:
+                _check_queue(self.publishing_interval, sampling, queue)
+            except ValueError as error:
+                raise ValueError(f"{point.id}: {error}") from None
+        return self
 
     @model_validator(mode="after")
     def _identity_whole(self) -> Self:
@@ -238,13 +200,18 @@ class Config(DeviceConfig):
         }
         return self.model_copy(update=paths)
 
-    @property
-    def queue(self) -> int:
-        """Changes of one node the server is asked to keep between two sendings."""
-        if self.queue_size is not None:
-            return self.queue_size
-        needed = _samples_between(self.publishing_interval, self.sampling_interval)
-        return min(max(2 * needed, _SHORTEST_QUEUE), _LARGEST_QUEUE)
+    def sampling_of(self, point: OpcuaPoint) -> tuple[int, int]:
+        """Return how often the server is to look at a point, ns, and how many changes it keeps."""
+        sampling = self.sampling_interval
+        queue = self.queue_size
+        if point.sampling_interval is not None:
+            sampling, queue = point.sampling_interval, None
+        if point.queue_size is not None:
+            queue = point.queue_size
+        if queue is None:
+            needed = _samples_between(self.publishing_interval, sampling)
+            queue = min(max(2 * needed, _SHORTEST_QUEUE), LARGEST_QUEUE)
+        return sampling, queue
 
     def table(self) -> PointTable:
         """Return the point table that this device's frames refer to."""
@@ -254,8 +221,24 @@ class Config(DeviceConfig):
             points=tuple(self.points),
             integer=np.array([point.integer for point in self.points]),
             modulus=tuple(point.modulus() for point in self.points),
+            hold_ns=max(_HOLD_INTERVALS * self.interval, _SHORTEST_HOLD)
+            if self.mode == "poll"
+            else None,
         )
 
 
 def _samples_between(publishing_ns: int, sampling_ns: int) -> int:
     return -(-publishing_ns // max(sampling_ns, _SHORTEST_SAMPLING))
+
+
+def _check_queue(publishing_ns: int, sampling_ns: int, size: int | None) -> None:
+    needed = _samples_between(publishing_ns, sampling_ns)
+    if sampling_ns and size is not None and size < needed:
+        raise ValueError(
+            tr(
+                f"the server would drop changes; it samples {needed} times between two "
+                f"sendings: write queue_size of at least {needed}, or sample less often",
+                f"服务器会丢弃变化：两次发送之间采样 {needed} 次；queue_size 请至少写 {needed}，"
+                "或降低采样频率",
+            )
+        )

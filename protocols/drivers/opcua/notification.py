@@ -15,6 +15,7 @@ from asyncua.ua.status_codes import StatusCodes
 from numpy.typing import NDArray
 
 from protocols.drivers.opcua.grid import REAL_TYPES, bits_of
+from protocols.drivers.opcua.items import Item
 from protocols.frame import Flags, Ints, Values
 from protocols.points import Point
 
@@ -67,6 +68,23 @@ class _Rows:
     raw: list[Any] = field(default_factory=list)
     usable: list[bool] = field(default_factory=list)
 
+    def put(
+        self,
+        column: int,
+        time_us: int,
+        status: int,
+        variant: ua.Variant | None,
+        expected: ua.VariantType,
+    ) -> bool:
+        """Add a sample; return False when a good value is not of the expected type."""
+        usable = variant is not None and variant.VariantType is expected and not variant.is_array
+        self.column.append(column)
+        self.time_us.append(time_us)
+        self.status.append(status)
+        self.raw.append(variant.Value if usable and variant is not None else 0)
+        self.usable.append(usable)
+        return usable or status >= StatusCodes.Bad
+
     def samples(self, raw: Values) -> Samples:
         return Samples(
             np.array(self.column, np.int32),
@@ -78,42 +96,40 @@ class _Rows:
 
 
 class Reader:
-    """Knows of each client handle which point it is and what type to expect.
+    """Knows of each client handle which points it is for and what type to expect.
 
-    A point's client handle is its position plus one, since handle 0 is reserved.
+    An item's client handle is its place plus one, since handle 0 is reserved.
+
+    Args:
+        points: the device's points.
+        items: what is asked of the server.
+        timed: whether the server's times count.
     """
 
-    def __init__(self, points: Sequence[Point]) -> None:
+    def __init__(self, points: Sequence[Point], items: Sequence[Item], *, timed: bool) -> None:
         self._types = [ua.VariantType[point.type] for point in points]
         self._real = [point.type in REAL_TYPES for point in points]
+        self._columns = [item.columns for item in items]
+        self._timed = timed
 
     def take_apart(self, items: Iterable[ua.MonitoredItemNotification]) -> Notification:
         """Turn the monitored items of one notification into columns.
 
         Items with a handle that was never given out are left out.
         """
-        integers, reals, mistyped = _Rows(), _Rows(), set()
-        types, real, known = self._types, self._real, range(len(self._types))
+        integers, reals, mistyped = _Rows(), _Rows(), set[int]()
+        known = range(len(self._columns))
         for item in items:
-            column = item.ClientHandle - 1
-            if column not in known:
+            place = item.ClientHandle - 1
+            if place not in known:
                 continue
             value = item.Value
-            variant = value.Value
             status = 0 if value.StatusCode is None else value.StatusCode.value
-            usable = (
-                variant is not None
-                and variant.VariantType is types[column]
-                and not variant.is_array
-            )
-            if not usable and status < StatusCodes.Bad:
-                mistyped.add(column)
-            rows = reals if real[column] else integers
-            rows.column.append(column)
-            rows.time_us.append(_microseconds(value))
-            rows.status.append(status)
-            rows.raw.append(variant.Value if usable else 0)
-            rows.usable.append(usable)
+            time_us = _microseconds(value) if self._timed else NO_TIME
+            for column in self._columns[place]:
+                rows = reals if self._real[column] else integers
+                if not rows.put(column, time_us, status, value.Value, self._types[column]):
+                    mistyped.add(column)
         return Notification(
             integers.samples(bits_of(integers.raw)),
             reals.samples(np.array(reals.raw, np.float64)),

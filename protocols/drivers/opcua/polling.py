@@ -1,0 +1,98 @@
+"""Reads all nodes of a server over and over, for servers whose subscriptions are no use."""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Final
+
+from asyncua import ua
+from asyncua.ua.attribute_ids import AttributeIds
+
+from protocols.drivers import NotConnected
+from protocols.drivers.opcua.config import Config
+from protocols.drivers.opcua.faults import status_name
+from protocols.drivers.opcua.items import Item
+from protocols.drivers.opcua.limits import READ, Batches, batches_for
+from protocols.drivers.opcua.link import Delivery, Link, Nodes
+from protocols.frame import SECOND, NowNs
+
+_NOT_GIVEN: Final = frozenset(
+    {
+        "BadNodeIdInvalid",
+        "BadNodeIdUnknown",
+        "BadAttributeIdInvalid",
+        "BadNotReadable",
+        "BadUserAccessDenied",
+        "BadSecurityModeInsufficient",
+    }
+)
+
+
+class Polling(Link):
+    """Reads a server's nodes every interval; a poll that comes too late is not made up for.
+
+    What is read is what holds at that moment, so values carry the time of reading: a value that
+    has not changed for an hour is as good as one that just has.
+    """
+
+    def __init__(self, config: Config, items: Sequence[Item], now_ns: NowNs, where: str) -> None:
+        super().__init__(config, items, now_ns, where)
+        self._nodes: Nodes = []
+        self._batches = Batches(1, where)
+        self._ready: deque[Delivery] = deque()
+        self._due = 0.0
+        self._gone = asyncio.Event()
+
+    async def next(self) -> Delivery:
+        """Wait for the next values; see `Link.next`."""
+        while not self._ready:
+            await self._rest()
+            if self._lost is not None:
+                raise self._lost
+            try:
+                self._ready.extend(await self._read(self._nodes))
+            except Exception as error:  # noqa: BLE001 a misbehaving server surfaces as any exception; re-raised
+                raise self._connection.fault(error) from None
+        return self._ready.popleft()
+
+    async def _start(self, nodes: Nodes) -> None:
+        self._batches = await batches_for(self._client, READ, self._where)
+        self._due = asyncio.get_running_loop().time() + self._config.interval / SECOND
+        self._ready.extend(await self._read(nodes, first=True))
+        self._nodes = [(place, node) for place, node in nodes if place not in self.refused]
+
+    async def _rest(self) -> None:
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(self._due):
+                await self._gone.wait()
+        self._due = max(self._due + self._config.interval / SECOND, loop.time())
+
+    def _end(self, fault: NotConnected) -> None:
+        super()._end(fault)
+        self._gone.set()
+
+    async def _read(self, nodes: Nodes, *, first: bool = False) -> list[Delivery]:
+        """Read nodes; at the first time also note which of them the server does not give."""
+        found = []
+        async for batch, answers in self._batches.call(nodes, self._service):
+            items = []
+            for (place, _), answer in zip(batch, answers, strict=True):
+                name = status_name(answer.StatusCode.value) if answer.StatusCode.is_bad() else ""
+                if first and name in _NOT_GIVEN:
+                    self.refused[place] = name
+                else:
+                    items.append(ua.MonitoredItemNotification(place + 1, answer))
+            found.append(Delivery(items, self._now()))
+        return [delivery for delivery in found if delivery.items]
+
+    async def _service(self, batch: Nodes) -> Sequence[Any]:
+        wanted = ua.ReadParameters(
+            MaxAge=0,
+            TimestampsToReturn=ua.TimestampsToReturn.Neither,
+            NodesToRead=[
+                ua.ReadValueId(NodeId=node, AttributeId=AttributeIds.Value) for _, node in batch
+            ],
+        )
+        return await self._client.uaclient.session.read(wanted)

@@ -1,0 +1,229 @@
+"""Has the server send what changes, and watches that nothing of it goes missing."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final
+
+from asyncua import ua
+from asyncua.ua.attribute_ids import AttributeIds
+
+from protocols.drivers import NotConnected
+from protocols.drivers.opcua.config import Config
+from protocols.drivers.opcua.faults import status_name
+from protocols.drivers.opcua.items import Deadband, Item, columns_of, some
+from protocols.drivers.opcua.limits import MONITOR, Batches, batches_for
+from protocols.drivers.opcua.link import Delivery, Link, Nodes
+from protocols.frame import SECOND, NowNs
+from protocols.language import tr
+
+_MILLISECOND: Final = 10**6
+_MOST_PER_NOTIFICATION: Final = 10_000
+_MOST_WAITING: Final = 8
+_SHORTEST_LIFETIME: Final = 60 * SECOND
+_NO_DEADBAND: Final = frozenset(
+    {
+        "BadDeadbandFilterInvalid",
+        "BadFilterNotAllowed",
+        "BadMonitoredItemFilterInvalid",
+        "BadMonitoredItemFilterUnsupported",
+    }
+)
+_DEADBANDS: Final = {
+    "absolute": ua.DeadbandType.Absolute,
+    "percent": ua.DeadbandType.Percent,
+}
+_SLOWER: Final = 1.5
+
+
+class Subscription(Link):
+    """Follows the changes of a server's nodes.
+
+    When notifications come faster than they are taken, the server is left without a publish
+    request: its queues then overflow, and it says so.
+    """
+
+    def __init__(self, config: Config, items: Sequence[Item], now_ns: NowNs, where: str) -> None:
+        super().__init__(config, items, now_ns, where)
+        self._waiting: asyncio.Queue[Delivery | None] = asyncio.Queue(_MOST_WAITING)
+        self._heard = 0.0
+        self._silence = self._timeout
+        self._sequence: int | None = None
+        self._id = 0
+        self._batches = Batches(1, where)
+        self._undamped: dict[int, str] = {}
+        self._slower: dict[int, float] = {}
+
+    async def next(self) -> Delivery:
+        """Wait for the next notification; see `Link.next`."""
+        while True:
+            if self._waiting.empty() and self._lost is not None:
+                raise self._lost
+            delivery = await self._take()
+            if delivery is not None:
+                return delivery
+
+    async def _take(self) -> Delivery | None:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout_at(self._heard + self._silence):
+                return await self._waiting.get()
+        except TimeoutError:
+            if loop.time() >= self._heard + self._silence and self._waiting.empty():
+                self._lose(
+                    tr("connected, but the subscription is silent", "已连接，但订阅无任何消息")
+                )
+            return None
+
+    def _end(self, fault: NotConnected) -> None:
+        super()._end(fault)
+        if not self._waiting.full():
+            # Wakes a reader that waits; with a full queue there is none.
+            self._waiting.put_nowait(None)
+
+    async def _start(self, nodes: Nodes) -> None:
+        self._batches = await batches_for(self._client, MONITOR, self._where)
+        self._id = await self._create()
+        await self._watch(nodes)
+        self._remark()
+
+    async def _create(self) -> int:
+        config = self._config
+        keep_alive = -(-config.keep_alive // config.publishing_interval)
+        lifetime = -(-_SHORTEST_LIFETIME // config.publishing_interval)
+        wanted = ua.CreateSubscriptionParameters(
+            RequestedPublishingInterval=config.publishing_interval / _MILLISECOND,
+            RequestedLifetimeCount=max(3 * keep_alive, lifetime),
+            RequestedMaxKeepAliveCount=keep_alive,
+            MaxNotificationsPerPublish=_MOST_PER_NOTIFICATION,
+            PublishingEnabled=True,
+        )
+        self._heard = asyncio.get_running_loop().time()
+        # Below the library's own Subscription: its queue drops values, and its watchdog
+        # replaces a dead subscription without telling that there was a gap.
+        given = await self._client.uaclient.session.create_subscription(wanted, self._on_publish)
+        period = given.RevisedPublishingInterval * given.RevisedMaxKeepAliveCount / 1000
+        self._silence = 2 * period + self._timeout
+        return int(given.SubscriptionId)
+
+    async def _watch(self, nodes: Nodes) -> None:
+        """Create monitored items; where a server refuses a deadband, every change is taken."""
+        refused = await self._create_items(nodes)
+        again = [
+            (place, node)
+            for place, node in nodes
+            if refused.get(place) in _NO_DEADBAND and self._items[place].ask.deadband is not None
+        ]
+        for place, _ in again:
+            self._undamped[place] = refused.pop(place)
+        if again:
+            refused |= await self._create_items(again)
+        for place, _ in nodes:
+            self.refused.pop(place, None)
+        self.refused |= refused
+
+    async def _create_items(self, nodes: Nodes) -> dict[int, str]:
+        """Create monitored items; return those that the server refuses, with its reasons."""
+
+        async def create(batch: Nodes) -> Sequence[Any]:
+            wanted = ua.CreateMonitoredItemsParameters(
+                SubscriptionId=self._id,
+                TimestampsToReturn=ua.TimestampsToReturn.Both,
+                ItemsToCreate=[self._item(place, node) for place, node in batch],
+            )
+            return await self._client.uaclient.session.create_monitored_items(wanted)
+
+        refused: dict[int, str] = {}
+        async for batch, answers in self._batches.call(nodes, create):
+            for (place, _), answer in zip(batch, answers, strict=True):
+                if answer.StatusCode.is_good():
+                    self._compare(place, answer)
+                else:
+                    refused[place] = status_name(answer.StatusCode.value)
+        return refused
+
+    def _item(self, place: int, node: ua.NodeId) -> ua.MonitoredItemCreateRequest:
+        ask = self._items[place].ask
+        deadband = None if place in self._undamped else ask.deadband
+        return ua.MonitoredItemCreateRequest(
+            ItemToMonitor=ua.ReadValueId(NodeId=node, AttributeId=AttributeIds.Value),
+            MonitoringMode=ua.MonitoringMode.Reporting,
+            RequestedParameters=ua.MonitoringParameters(
+                ClientHandle=place + 1,
+                SamplingInterval=ask.sampling_ns / _MILLISECOND,
+                Filter=_filter(deadband),
+                QueueSize=ask.queue,
+                DiscardOldest=True,
+            ),
+        )
+
+    def _compare(self, place: int, answer: ua.MonitoredItemCreateResult) -> None:
+        wanted = self._items[place].ask.sampling_ns / _MILLISECOND
+        if answer.RevisedSamplingInterval > max(wanted, 1) * _SLOWER:
+            self._slower[place] = float(answer.RevisedSamplingInterval)
+
+    def _remark(self) -> None:
+        """Say what the server does otherwise than asked."""
+        points = self._config.points
+        self.remarks = []
+        for reason in sorted(set(self._undamped.values())):
+            places = [place for place, name in self._undamped.items() if name == reason]
+            ids = [points[column].id for column in columns_of(self._items, places)]
+            self.remarks.append(
+                tr(
+                    f"the server refuses the deadband ({reason}), so every change is taken: ",
+                    f"服务器拒绝死区（{reason}），已改为接收每次变化：",
+                )
+                + some(ids)
+            )
+        for interval in sorted(set(self._slower.values())):
+            places = [place for place, revised in self._slower.items() if revised == interval]
+            count = len(columns_of(self._items, places))
+            self.remarks.append(
+                tr(
+                    f"the server samples {count} point(s) only every {interval:g} ms",
+                    f"服务器每 {interval:g} 毫秒才采样 {count} 个点",
+                )
+            )
+
+    async def _on_publish(self, result: ua.PublishResult) -> None:
+        """Take what the server sends; while this waits, the server gets no further request."""
+        loop = asyncio.get_running_loop()
+        self._heard = loop.time()
+        message = result.NotificationMessage
+        for data in message.NotificationData or ():
+            if isinstance(data, ua.StatusChangeNotification):
+                name = status_name(data.Status.value)
+                self._lose(tr(f"the subscription ended: {name}", f"订阅已终止：{name}"))
+        if self._lost is not None or not self._in_sequence(message):
+            return
+        items = [
+            item
+            for data in message.NotificationData or ()
+            if isinstance(data, ua.DataChangeNotification)
+            for item in data.MonitoredItems or ()
+        ]
+        if items:
+            await self._waiting.put(Delivery(items, self._now()))
+            self._heard = loop.time()
+
+    def _in_sequence(self, message: ua.NotificationMessage) -> bool:
+        """Tell whether no notification is missing before this one; a keep-alive uses none up."""
+        number = int(message.SequenceNumber)
+        if number == 0 and not message.NotificationData:
+            return True  # some servers do not number their keep-alives
+        if self._sequence is not None and number != self._sequence:
+            self._lose(tr("notifications are missing", "通知消息有缺失"))
+            return False
+        following = 1 if number == 2**32 - 1 else number + 1
+        self._sequence = following if message.NotificationData else number
+        return True
+
+
+def _filter(deadband: Deadband | None) -> ua.DataChangeFilter | None:
+    if deadband is None:
+        return None
+    return ua.DataChangeFilter(
+        Trigger=ua.DataChangeTrigger.StatusValue,
+        DeadbandType=_DEADBANDS[deadband.kind],
+        DeadbandValue=deadband.value,
+    )
