@@ -11,7 +11,6 @@ from pydantic import ValidationError
 
 from aggregator.stores import SeriesBlock, SeriesKey, StoreRefused, StoreUnavailable
 from aggregator.stores.influx import Config, Store
-from protocols.frame import SECOND
 from tests.servers.influx import InfluxServer, running
 
 T0 = 1_700_000_100 * 10**9
@@ -36,7 +35,9 @@ def store(influx: InfluxServer) -> Iterator[Store]:
 def test_while_influxdb_is_down_writes_wait_and_then_the_same_write_works(
     own_influx: InfluxServer,
 ) -> None:
-    store = Store(Config(url=own_influx.url, timeout=5 * SECOND), "b")
+    store = Store(
+        Config.model_validate({"kind": "influx", "url": own_influx.url, "timeout": "5s"}), "b"
+    )
     key = key_of("a")
     store.write([block(key)])
     own_influx.stop()
@@ -130,7 +131,9 @@ def test_a_server_that_understands_no_query_is_told_so(influx: InfluxServer, sto
 def test_a_server_that_never_answers_is_given_up() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        store = Store(Config(url=url, timeout=SECOND // 5), "b")
+        store = Store(
+            Config.model_validate({"kind": "influx", "url": url, "timeout": "200ms"}), "b"
+        )
         with pytest.raises(StoreUnavailable, match="answer"):
             store.write([block(key_of("a"))])
         with pytest.raises(StoreUnavailable, match="answer"):

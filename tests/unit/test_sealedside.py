@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 
 from agent import sealedside
 from agent.config import SpoolConfig
+from agent.disk import SpoolThread
 from agent.released import Committed, Hello, Link, Released, Restore
 from agent.sealedside import SealedSide, Sealer
 from agent.spool import Spool
@@ -478,7 +478,7 @@ async def side_of(
         spool,
         config,
         link,
-        ThreadPoolExecutor(1),
+        SpoolThread(),
         lambda: told.append(1),
     )
     return link, asyncio.create_task(side.run(1, stop)), told
