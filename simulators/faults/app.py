@@ -91,7 +91,7 @@ async def run_chaos_modbus(
                 tr(f"{what} at {where} (Modbus TCP)", f"{what}：{where}（Modbus TCP）"),
             )
             await until(stop, outing.duration_s)
-    _tell(device.requests, device.played)
+    _tell(device.requests, device.played, tr("requests", "个请求"))
 
 
 async def run_capture(device: CapturedDevice, *, port: int, outing: Outing) -> None:
@@ -113,6 +113,84 @@ async def run_capture(device: CapturedDevice, *, port: int, outing: Outing) -> N
         report={"source": source, "units": device.units, "values": device.values},
         what=tr(f"{device.values} values of {source}", f"{source} 的 {device.values} 个值"),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Chaos:
+    """How an OPC UA server misbehaves.
+
+    Attributes:
+        faults: names, of those that last and of those that happen at a moment.
+        every_s: how often each of the latter happens.
+        nodes, share, interval_s, delay_s, away_s, seed: see `chaos_opcua`.
+    """
+
+    faults: Collection[str]
+    every_s: float
+    nodes: int
+    share: float
+    interval_s: float
+    delay_s: float
+    away_s: float
+    seed: int
+
+
+async def run_chaos_opcua(chaos: Chaos, *, season: Season, port: int, outing: Outing) -> None:
+    """Serve telling nodes over OPC UA, with faults.
+
+    Raises:
+        MillgateError: when the port cannot be had or the ready file cannot be written.
+    """
+    from simulators.faults.opcua_server import EVENTS, chaos_opcua  # noqa: PLC0415 - slow to load
+
+    events = [name for name in chaos.faults if name in EVENTS]
+    async with (
+        stopping(outing.ready) as stop,
+        chaos_opcua(
+            nodes=chaos.nodes,
+            seed=chaos.seed,
+            share=chaos.share,
+            interval_s=chaos.interval_s,
+            delay_s=chaos.delay_s,
+            away_s=chaos.away_s,
+            port=port,
+        ) as server,
+    ):
+        playing = asyncio.Event()
+
+        async def begin() -> None:
+            await server.suffer(chaos.faults)
+            playing.set()
+
+        async def end() -> None:
+            playing.clear()
+            await server.suffer(())
+
+        async def happen() -> None:
+            while events:
+                await playing.wait()
+                await asyncio.sleep(chaos.every_s)
+                for name in events if playing.is_set() else ():
+                    await server.play(name)
+
+        async with _seasonal(season, begin, end), company() as tasks:
+            happening = tasks.create_task(happen(), name="chaos: events")
+            await announce(
+                outing.ready,
+                {
+                    "opcua_url": server.url,
+                    "opcua_port": server.port,
+                    "nodes": [
+                        {"address": node.address, "type": node.type} for node in server.nodes
+                    ],
+                    "faults": list(chaos.faults),
+                    "seed": chaos.seed,
+                },
+                tr(f"server at {server.url} (OPC UA)", f"服务器：{server.url}（OPC UA）"),
+            )
+            await until(stop, outing.duration_s)
+            happening.cancel()
+    _tell(server.turn, server.played, tr("changes of all values", "次全部值变化"))
 
 
 async def run_proxy(
@@ -169,9 +247,6 @@ async def _seasonal(season: Season, begin: Turn, end: Turn) -> AsyncIterator[Non
             turning.cancel()
 
 
-def _tell(requests: int, played: Mapping[str, int]) -> None:
+def _tell(number: int, played: Mapping[str, int], of_what: str) -> None:
     what = ", ".join(f"{name} {times}" for name, times in Counter(played).most_common())
-    nothing = tr("nothing went wrong", "没有发生故障")
-    sys.stdout.write(
-        tr(f"{requests} requests; {what or nothing}\n", f"{requests} 个请求；{what or nothing}\n")
-    )
+    sys.stdout.write(f"{number} {of_what}; {what or tr('nothing went wrong', '没有发生故障')}\n")

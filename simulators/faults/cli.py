@@ -22,6 +22,7 @@ chaos = typer.Typer(
 )
 
 _MOST_UNITS: Final = 64
+_SHORTEST_PAUSE_S: Final = 0.01
 
 Seed = Annotated[int, typer.Option(min=0, help=tr("decides every choice", "决定所有随机选择"))]
 After = Annotated[
@@ -35,6 +36,20 @@ For = Annotated[
 
 def _span(text: str, option: str) -> float:
     return seconds(text, option) or 0.0
+
+
+def _pause(text: str, option: str) -> float:
+    """Read how long to wait between two rounds; too short a wait would leave time for nothing."""
+    span = _span(text, option)
+    if span < _SHORTEST_PAUSE_S:
+        fail(
+            MillgateError(
+                tr("is too short", "时间过短"),
+                where=option,
+                remedy=tr("write at least 10ms", "请至少写 10ms"),
+            )
+        )
+    return span
 
 
 @chaos.command(
@@ -155,6 +170,75 @@ def _units(text: str) -> list[int]:
             ),
         )
     return numbers
+
+
+@chaos.command(
+    help=tr(
+        "Serve an OPC UA server that misbehaves.\n\n"
+        "Node n shows a number that ends in n, in three namespaces that hold the same names. "
+        "Faults either last, or happen again and again.\n\n"
+        "\b\nExample:\n"
+        "  millgate sim chaos opcua --fault session-drop --every 10s --ready server.json",
+        "模拟一台会出错的 OPC UA 服务器。\n\n"
+        "节点 n 的值以 n 结尾；三个命名空间中名称相同。故障或持续存在，或反复发生。\n\n"
+        "\b\n示例：\n"
+        "  millgate sim chaos opcua --fault session-drop --every 10s --ready server.json",
+    )
+)
+def opcua(
+    *,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(help=tr("a fault; may be repeated", "故障名；可重复")),
+    ] = None,
+    every: Annotated[
+        str,
+        typer.Option(help=tr("how often a drop or restart happens", "断开、重启类故障的间隔")),
+    ] = "10s",
+    seed: Seed = 1,
+    share: Annotated[
+        float, typer.Option(min=0, max=1, help=tr("share of values that lie", "失真值的比例"))
+    ] = 0.3,
+    nodes: Annotated[int, typer.Option(min=1, max=999, help=tr("how many", "节点数"))] = 30,
+    interval: Annotated[
+        str, typer.Option(help=tr("how often all values change", "全部值的变化间隔"))
+    ] = "100ms",
+    delay: Annotated[
+        str, typer.Option(help=tr("how late a slow server is", "缓慢时的延迟"))
+    ] = "500ms",
+    away: Annotated[str, typer.Option(help=tr("how long a restart takes", "重启耗时"))] = "1s",
+    after: After = None,
+    for_: For = None,
+    port: Port = 0,
+    ready: Ready = None,
+    duration: Duration = None,
+) -> None:
+    """Serve an OPC UA server that misbehaves."""
+    from simulators.faults.app import Chaos, Outing, Season, run_chaos_opcua  # noqa: PLC0415 - slow
+
+    names = fault or []
+    try:
+        for name in names:
+            check_name(name, OPCUA)
+    except MillgateError as error:
+        fail(error)
+    run(
+        run_chaos_opcua(
+            Chaos(
+                faults=names,
+                every_s=_pause(every, "--every"),
+                nodes=nodes,
+                share=share,
+                interval_s=_pause(interval, "--interval"),
+                delay_s=_span(delay, "--delay"),
+                away_s=_span(away, "--away"),
+                seed=seed,
+            ),
+            season=Season(_span(after or "0", "--after"), seconds(for_, "--for")),
+            port=port,
+            outing=Outing(ready, seconds(duration)),
+        )
+    )
 
 
 def proxy(

@@ -37,7 +37,7 @@ async def running() -> AsyncIterator[ChaosOpcua]:
 
     async def keep() -> None:
         async with chaos_opcua(
-            nodes=NODES, interval_s=0.15, delay_s=0.15, away_s=0.1, share=0.5
+            nodes=NODES, interval_s=0.1, delay_s=0.15, away_s=0.1, share=0.5
         ) as server:
             made.set_result(server)
             await over.wait()
@@ -171,7 +171,7 @@ async def test_no_lie_is_taken_for_a_value_and_the_connection_lasts(
     witness = Witness(driver_for(server, timeout="10s"))
     told = server.teller.told
     await server.suffer({name})
-    await witness.follow(lambda: server.teller.told >= told + 400)
+    await witness.follow(lambda: server.teller.told >= told + 200)
     assert witness.bad or name == "absurd-times"
     await server.suffer(())
     await witness.recover()
