@@ -205,6 +205,8 @@ def test_bounds_of_the_policy_are_those_of_the_code() -> None:
             with pytest.raises(ValueError, match=key):
                 Consumer.model_validate(example()["consumer"][0] | {key: beyond})
     assert set(codes(rows["`purpose`"])) == set(PURPOSES)
+    assert f"at most {language.MOST_RELEASED} points" in page
+    assert f"at most {language.MOST_NUMBERS} numbers" in page
     raw = table(page, "### `classes`", "| key ")[0][1]
     assert [name for name in CLASSES if name in raw or name in {"general-2", "general-3"}] == [
         *CLASSES
