@@ -124,6 +124,12 @@ def test_the_same_state_given_again_restores_knowledge() -> None:
     assert seconds(found, 3) == {"RUN": 10}
 
 
+def test_a_state_lost_within_half_a_step_of_the_end_has_no_end_and_all_its_seconds() -> None:
+    found = released(FOLLOWED, [(0, 1, GOOD), (9.6, 0, Quality.LOST)], 10)
+    assert seconds(found, 0) == {"RUN": 10}
+    assert end(found, 0) is None
+
+
 def test_a_polled_state_does_not_outlive_its_holding_time() -> None:
     found = released(POLLED, [(0, 1, GOOD), (2, 1, GOOD), (9, 3, GOOD)], 20)
     assert seconds(found, 0) == {"RUN": 5, "IDLE": 1}
@@ -188,7 +194,7 @@ def test_too_many_changes_drop_the_window_and_keep_the_account() -> None:
 def test_seconds_never_exceed_the_slot_and_lie_on_the_grid(
     changes: list[tuple[int, int, Quality]], step: str, polled: bool
 ) -> None:
-    """And where all is known they fill it exactly."""
+    """And where all is known, after rounding, they fill it exactly."""
     owner = POLLED if polled else FOLLOWED
     samples = [(at / 100, code, int(quality)) for at, code, quality in sorted(changes)]
     found = released(owner, samples, 60, step)
@@ -202,4 +208,4 @@ def test_seconds_never_exceed_the_slot_and_lie_on_the_grid(
         good = all(quality == GOOD for _, quality, _ in parts.values())
         assert all(m % unit == 0 for number, (m, _, _) in parts.items() if number > 1)
         assert total <= window * unit
-        assert not good or (total == window * unit and 1 in parts)
+        assert not good or total == window * unit
