@@ -42,6 +42,7 @@ _LARGEST_SLOT: Final = 1 << 48
 _LARGEST_NUMBER: Final = 1 << 31
 
 _DTYPES: Final = tuple(np.dtype(name) for name in ("<i1", "<i2", "<i4", "<i8"))
+_LIMITS: Final = tuple((int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)) for dtype in _DTYPES)
 _TAGS: Final = (72, 77, 78, 79)
 _TAG_SET: Final = frozenset(_TAGS)
 _VERSION: Final = 1
@@ -148,20 +149,13 @@ def _body(blocks: Sequence[Block]) -> bytes:
     return strict_cbor.encode([_VERSION, [_write_block(block) for block in blocks]])
 
 
-def _width(values: Ints) -> int:
-    """Return the code of the narrowest width that holds all values."""
-    if values.size == 0:
-        return 0
-    low, high = int(values.min()), int(values.max())
-    return next(
-        code
-        for code, dtype in enumerate(_DTYPES)
-        if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max
-    )
+def _width(low: int, high: int) -> int:
+    """Return the code of the narrowest width that holds all values from `low` to `high`."""
+    return next(code for code, (least, most) in enumerate(_LIMITS) if least <= low and high <= most)
 
 
 def _pack(values: Ints) -> cbor2.CBORTag:
-    code = _width(values)
+    code = _width(int(values.min()), int(values.max())) if values.size else 0
     return cbor2.CBORTag(_TAGS[code], values.astype(_DTYPES[code]).tobytes())
 
 
@@ -178,18 +172,27 @@ def _column_widths(deltas: Ints) -> NDArray[np.uint8]:
     """Return the width code of each column of differences, shape (c,)."""
     low, high = deltas.min(axis=0), deltas.max(axis=0)
     codes = np.zeros(deltas.shape[1], np.uint8)
-    for code, dtype in enumerate(_DTYPES[:-1]):
-        limit = np.iinfo(dtype)
-        codes[(low < limit.min) | (high > limit.max)] = code + 1
+    for code in range(_width(int(low.min()), int(high.max()))):
+        least, most = _LIMITS[code]
+        codes[(low < least) | (high > most)] = code + 1
     return codes
 
 
 def _differences(values: Ints) -> Ints:
-    return np.diff(values, prepend=np.int64(0))
+    """Return the first value, then each one's difference from the one before."""
+    steps = values.copy()
+    np.subtract(values[1:], values[:-1], out=steps[1:])
+    return steps
+
+
+def _ascending(values: Ints) -> bool:
+    return bool((values[1:] > values[:-1]).all())
 
 
 def _held(mantissa: Ints, quality: Bytes) -> Ints:
     """Repeat the value above in cells that have none, so that their difference is 0."""
+    if not quality.any():
+        return mantissa
     empty = quality == NO_VALUE
     if not empty.any():
         return mantissa
@@ -204,12 +207,12 @@ def _write_block(block: Block) -> list[Any]:
     held = _held(block.mantissa, block.quality)
     widths, deltas = b"", []
     if block.rows > 1:
-        steps = np.diff(held, axis=0)
+        steps = held[1:] - held[:-1]
         codes = _column_widths(steps)
         widths = codes.tobytes()
-        for code in np.unique(codes).tolist():
-            group = np.asfortranarray(steps[:, codes == code])
-            packed = group.astype(_DTYPES[code]).tobytes(order="F")
+        for code in sorted(set(widths)):
+            group = steps if widths.count(code) == len(widths) else steps[:, codes == code]
+            packed = group.T.astype(_DTYPES[code], order="C").tobytes()
             deltas.append(cbor2.CBORTag(_TAGS[code], packed))
     return [
         block.slot,
@@ -230,16 +233,22 @@ def _check(block: Block) -> None:
         0 <= block.slot < _LARGEST_SLOT
         and 0 < shape[0] * shape[1] <= MAX_CELLS
         and block.mantissa.shape == shape == block.quality.shape
-        and bool((block.numbers >= 0).all())
-        and int(block.numbers[-1]) < _LARGEST_NUMBER
-        and bool((np.diff(block.numbers) > 0).all())
-        and bool((block.mantissa >= -LARGEST_MANTISSA).all())
-        and bool((block.mantissa <= LARGEST_MANTISSA).all())
-        and bool((block.quality <= NO_VALUE).all())
-        and not bool(block.mantissa[block.quality == NO_VALUE].any())
+        and _legal_numbers(block.numbers)
+        and _legal_cells(block.mantissa, block.quality)
     )
     if not (legal and _legal_spans(block)):
         raise ValueError("block breaks the rules")
+
+
+def _legal_numbers(numbers: Ints) -> bool:
+    return int(numbers[0]) >= 0 and int(numbers[-1]) < _LARGEST_NUMBER and _ascending(numbers)
+
+
+def _legal_cells(mantissa: Ints, quality: Bytes) -> bool:
+    if int(mantissa.min()) < -LARGEST_MANTISSA or int(mantissa.max()) > LARGEST_MANTISSA:
+        return False
+    worst = int(quality.max())
+    return worst < NO_VALUE or (worst == NO_VALUE and not bool(mantissa[quality == NO_VALUE].any()))
 
 
 def _legal_spans(block: Block) -> bool:
@@ -249,7 +258,7 @@ def _legal_spans(block: Block) -> bool:
     if len(cells) == 0:
         return True
     return (
-        bool((np.diff(cells) > 0).all())
+        _ascending(cells)
         and int(cells[0]) >= 0
         and int(cells[-1]) < block.mantissa.size
         and bool((spans >= 2).all())
@@ -273,7 +282,7 @@ def _read_block(parts: object) -> Block:
     return Block(
         slot=slot,
         numbers=numbers,
-        mantissa=np.where(qualities == NO_VALUE, 0, held),
+        mantissa=np.where(qualities == NO_VALUE, 0, held) if quality else held,
         quality=qualities,
         span_cells=np.cumsum(_unpack(span_cells)),
         spans=_unpack(spans),
@@ -298,13 +307,15 @@ def _read_mantissas(first: Ints, rows: int, widths: object, deltas: object) -> I
             raise Malformed("differences of a single row")
         return held
     codes = np.frombuffer(widths, np.uint8)
-    used = np.unique(codes).tolist()
+    used = sorted(set(widths))
     if len(codes) != len(first) or len(deltas) != len(used):
         raise Malformed("widths of the wrong length")
     for code, packed in zip(used, deltas, strict=True):
-        chosen = codes == code
-        count = int(np.count_nonzero(chosen))
-        steps = _unpack(packed, (rows - 1) * count)
-        held[1:, chosen] = steps.reshape((rows - 1, count), order="F")
+        count = widths.count(code)
+        steps = _unpack(packed, (rows - 1) * count).reshape((rows - 1, count), order="F")
+        if count == len(codes):
+            held[1:] = steps
+        else:
+            held[1:, codes == code] = steps
     np.cumsum(held, axis=0, out=held)
     return held
