@@ -18,6 +18,7 @@ from security.answers import Head, Refused
 from security.envelope import REASON_REFUSED, Gap
 
 WAITING, ACKNOWLEDGED, REFUSED = 0, 1, 2
+_LOG_PAGES: Final = 8192
 _SCHEMA_VERSION: Final = 1
 _SCHEMA: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID;
@@ -118,6 +119,9 @@ class Spool:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.execute("PRAGMA busy_timeout=5000")
+        # Every message writes the gate memory over the one before: what the write-ahead log holds
+        # is written twice only when it is brought into the file, so that is done seldom.
+        self._db.execute(f"PRAGMA wal_autocheckpoint={_LOG_PAGES}")
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
             self._db.executescript(
