@@ -109,6 +109,15 @@ def test_every_fault_is_refused_and_named(old: str, new: str, told: str) -> None
     assert told in faults(changed(old, new))
 
 
+def test_a_class_is_never_higher_after_than_before() -> None:
+    """Whatever the ceiling allows."""
+    text = changed('class_ceiling = "general-1"', 'class_ceiling = "general-4"')
+    assert len(read(text).released()) == 3
+    higher = changed('raw = "general-1", released = "general-1"',
+                     'raw = "general-1", released = "general-2"', text)  # fmt: skip
+    assert "may not leave" in faults(higher)
+
+
 def test_all_faults_are_told_at_once_with_their_lines(tmp_path: Path) -> None:
     path = tmp_path / "policy.toml"
     text = changed("version = 3", "verzion = 3")
