@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -111,13 +112,13 @@ class Shape:
     Attributes:
         points: of the one device.
         rows: per message of the gate; one a second.
-        groups: how many times 64 messages.
+        messages: how many.
         step: how many batches the projection takes at a time.
     """
 
     points: int
     rows: int
-    groups: int
+    messages: int
     step: int = GROUP
 
     @property
@@ -161,8 +162,10 @@ def device(points: int) -> Config:
     )
 
 
-def policy(keys: Keys, points: int) -> TrustedPolicy:
+@cache
+def policy(points: int) -> TrustedPolicy:
     """Return a signed policy that releases every point as its last value in each second."""
+    keys = Keys()
     stream = stream_id(keys.pin, WINDOW_S)
     rules = [
         Rule(
@@ -355,7 +358,7 @@ class BrainSide:
         opened = Opened()
         self.ledger = Ledger(folder / "ledger.db")
         self.bare_ledger = Ledger(folder / "bare-ledger.db")
-        self.opener = Opener(self.ledger, keys.encryption, lambda: self.factories, opened)
+        self.opener = Opener(self.ledger, keys.encryption, opened)
         self.inbox = Inbox(
             self.ledger,
             self.opener,
@@ -371,7 +374,7 @@ class BrainSide:
             bucket: embedded.Store(config, bucket)
             for bucket in ("future_factory", "carbon_emission")
         }
-        self.projecting = Opener(reader, keys.encryption, lambda: self.factories, opened)
+        self.projecting = Opener(reader, keys.encryption, opened)
         self.projection = Projection(
             reader,
             self.projecting,
@@ -448,7 +451,7 @@ def introduce(factory: FactorySide, brain: BrainSide) -> None:
     """Deliver the release sheet and let the brain read it; that is not measured."""
     (sheet,) = factory.spool.waiting(0, GROUP)
     receipt = brain.receive([sheet.sealed], Costs())
-    factory.spool.settle(_heads(factory, receipt), [], 1, digest(receipt))
+    factory.spool.settle(_heads(factory, receipt), [], digest(receipt))
     (agent,) = brain.reader.agents().values()
     for opener in (brain.opener, brain.projecting):
         if opener.sheet(agent, factory.policy.sheets[0].hash) is None:
@@ -475,11 +478,11 @@ def deliver(factory: FactorySide, brain: BrainSide, step: int, costs: Costs) -> 
         receipt = brain.receive(payloads, costs)
         with costs.of(SETTLE):
             heads = _heads(factory, receipt)
-            spool.settle(heads, [], 1, digest(receipt))
+            spool.settle(heads, [], digest(receipt))
             spool.trim(ARCHIVE)
         with costs.of(BARE_SETTLE):
             contents = [row.sealed for row in bare.waiting(0, GROUP)]
-            bare.settle(heads, [], 1, bytes(32))
+            bare.settle(heads, [], bytes(32))
             bare.trim(ARCHIVE)
         brain.receive_bare(headers, contents, factory.terms, costs)
         brain.project(step, costs)
@@ -488,22 +491,22 @@ def deliver(factory: FactorySide, brain: BrainSide, step: int, costs: Costs) -> 
 def run(shape: Shape, folder: Path, profiled: Sequence[str]) -> None:
     """Send a shape through all stages, and print what each cost."""
     keys = Keys()
-    trusted = policy(keys, shape.points)
+    trusted = policy(shape.points)
     factory = FactorySide(folder, keys, trusted, shape.points)
     costs = Costs(profiled)
-    rows = shape.rows * GROUP
     size = 0
     with ExitStack() as stack:
         brain = BrainSide(folder, keys, factory.clock)
         stack.callback(brain.close)
         stack.callback(factory.close)
         introduce(factory, brain)
-        for group in range(shape.groups):
-            values = [row.tobytes() for row in walk(rows, shape.points, seed=group).astype(">u2")]
+        for first in range(0, shape.messages, GROUP):
+            rows = shape.rows * min(GROUP, shape.messages - first)
+            values = [row.tobytes() for row in walk(rows, shape.points, seed=first).astype(">u2")]
             for start in range(0, rows, shape.rows):
                 factory.message(values[start : start + shape.rows], costs)
             size += deliver(factory, brain, shape.step, costs)
-    cells = shape.points * rows * shape.groups
+    cells = shape.points * shape.rows * shape.messages
     if profiled:
         pstats.Stats(costs.profiler).sort_stats("tottime").print_stats(25)
         return
@@ -513,10 +516,9 @@ def run(shape: Shape, folder: Path, profiled: Sequence[str]) -> None:
 def show(shape: Shape, costs: Costs, cells: int, size: int) -> None:
     """Print the table of a shape."""
     rest = costs.stages.setdefault(REST, Cost())
-    rest.cpu = costs.stages[INBOX].cpu - costs.sum((PARSE, OPEN, CHECK))
-    rest.wall = costs.stages[INBOX].wall - sum(
-        costs.stages[part].wall for part in (PARSE, OPEN, CHECK)
-    )
+    parts = [costs.stages[part] for part in (PARSE, OPEN, CHECK)]
+    rest.cpu = max(costs.stages[INBOX].cpu - sum(part.cpu for part in parts), 0)
+    rest.wall = max(costs.stages[INBOX].wall - sum(part.wall for part in parts), 0)
     protected, bare = costs.sum(PROTECTED), costs.sum(BARE)
     lines: list[list[object]] = [
         _line(stage, cells, costs.stages[stage].cpu, costs.stages[stage].wall)
@@ -531,10 +533,9 @@ def show(shape: Shape, costs: Costs, cells: int, size: int) -> None:
         lines.append(_line(name, cells, costs.sum(stages), wall))
     title = f"{shape.name}, {cells / MILLION:.1f} million values"
     table(title, ("stage", "values per CPU-s", "CPU-s per million", "wall s per million"), lines)
-    messages = GROUP * shape.groups
     print(
         f"  protection on / off: {protected / bare:.2f} of the CPU; "
-        f"{size / messages / 1024:.1f} KiB a message, {size / cells:.3f} bytes per released value"
+        f"{size / shape.messages / 1024:.1f} KiB a message, {size / cells:.3f} bytes per released value"
     )
 
 
@@ -549,7 +550,7 @@ def sizes() -> None:
     lines: list[list[object]] = []
     with tempfile.TemporaryDirectory() as folder:
         for points, rows in SIZES:
-            trusted = policy(keys, points)
+            trusted = policy(points)
             factory = FactorySide(Path(folder) / f"{points}-{rows}", keys, trusted, points)
             line: list[object] = [f"{points:,} points x {rows:,} rows", f"{points * rows:,}"]
             last = 1
@@ -572,11 +573,9 @@ def sizes() -> None:
 
 def limits() -> None:
     """Print how many points can be released at once."""
-    keys = Keys()
     lines: list[list[object]] = []
     for name, labels in (
         ("one label per 125 points", lambda at: f"line-{at // 125}"),
-        ("a label of its own for each point", lambda at: f"line-{at // 125}-part-{at % 125}"),
         ("labels of 12 random letters", lambda at: hashlib.sha256(b"%d" % at).hexdigest()[:12]),
     ):
         most = _largest_sheet(labels)
@@ -589,7 +588,7 @@ def limits() -> None:
     lines = []
     for name, few, more in (
         ("a release sheet", _sheet(10, str), _sheet(20, str)),
-        ("a policy", policy(keys, 10).policy, policy(keys, 20).policy),
+        ("a policy", policy(10).policy, policy(20).policy),
     ):
         each = (_items(to_bytes(more)) - _items(to_bytes(few))) / 10
         most = int((_MAX_ITEMS - _items(to_bytes(few))) / each) + 10
@@ -608,7 +607,7 @@ def _largest_sheet(labels: Callable[[int], str]) -> int:
     low, high = 1_000, MOST_TRIED
     if _sealed_sheet(high, labels) <= MAX_SEALED:
         return high
-    while high - low > 250:
+    while high - low > 500:
         middle = (low + high) // 2
         fits = _sealed_sheet(middle, labels) <= MAX_SEALED
         low, high = (middle, high) if fits else (low, middle)
@@ -655,7 +654,7 @@ def _sheet(points: int, labels: Callable[[int], str]) -> ReleaseSheet:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--groups", type=int, default=3, help="of 64 messages of the narrow shape")
+    parser.add_argument("--messages", type=int, default=192, help="of narrow; fewer of the others")
     parser.add_argument("--points", type=int, default=10_000, help="of the wide shape")
     parser.add_argument("--rows", type=int, default=100, help="per message of the narrow shape")
     parser.add_argument("--only", choices=["narrow", "wide", "live", "sizes", "limits"])
@@ -664,9 +663,9 @@ def main() -> None:
     os.environ.setdefault("MILLGATE_LANG", "en")
     stages = [stage for stage in STAGES if args.profile and args.profile in stage]
     shapes = {
-        "narrow": Shape(125, args.rows, args.groups),
-        "wide": Shape(args.points, 1, 1),
-        "live": Shape(args.points, 1, 1, 1),
+        "narrow": Shape(125, args.rows, args.messages),
+        "wide": Shape(args.points, 1, args.messages // 3),
+        "live": Shape(args.points, 1, args.messages // 12, 1),
     }
     for name, shape in shapes.items():
         if args.only in (None, name):
