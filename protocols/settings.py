@@ -36,12 +36,18 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
 
+class _Nanoseconds(int):
+    """A duration that was read; a validator that meets it again lets it be."""
+
+
 def parse_duration(value: object) -> int:
     """Turn '500ms', '5s', '15m', '1h' or '7d' into nanoseconds.
 
     Raises:
         ValueError: for anything else.
     """
+    if isinstance(value, _Nanoseconds):
+        return value
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise ValueError(
@@ -50,7 +56,7 @@ def parse_duration(value: object) -> int:
                 "不是时长；请写数字加 ms、s、m、h 或 d，例如 '15m'",
             )
         )
-    return int(match[1]) * _UNITS[match[2]]
+    return _Nanoseconds(int(match[1]) * _UNITS[match[2]])
 
 
 Duration = Annotated[int, BeforeValidator(parse_duration)]

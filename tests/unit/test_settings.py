@@ -450,6 +450,8 @@ def test_any_text_has_some_lines_of_keys(text: str) -> None:
 )
 def test_a_duration_is_a_number_and_a_unit(text: str, ns: int) -> None:
     assert parse_duration(text) == ns
+    # A validator may be asked twice about one value.
+    assert parse_duration(parse_duration(text)) == ns
 
 
 @pytest.mark.parametrize(
