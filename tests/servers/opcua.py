@@ -28,6 +28,7 @@ from protocols.settings import check_settings
 URI = "urn:mill:press"
 # The library's annotations ask for wrappers of int and str that its own code does not use.
 NODE: Callable[..., ua.NodeId] = ua.NodeId
+NAME: Callable[..., ua.QualifiedName] = ua.QualifiedName
 STATUS: Callable[..., ua.StatusCode] = ua.StatusCode
 Sample = tuple[Any, int, Quality]
 
@@ -104,8 +105,9 @@ async def plant(server: Server, nodes: list[Node]) -> AsyncIterator[Plant]:
     """Put variables into a running server for a while."""
     made = []
     for node in nodes:
-        where = NODE(node.name, await server.register_namespace(node.uri))
-        made.append(await server.nodes.objects.add_variable(where, node.name, node.variant))
+        index = await server.register_namespace(node.uri)
+        where, name = NODE(node.name, index), NAME(node.name, index)
+        made.append(await server.nodes.objects.add_variable(where, name, node.variant))
     plant_here = Plant(server, nodes)
     try:
         yield plant_here

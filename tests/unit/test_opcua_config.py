@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 
 from protocols.drivers.opcua import Config
-from protocols.drivers.opcua.address import STANDARD_NAMESPACE, NodeAddress, parse_address
+from protocols.drivers.opcua.address import (
+    STANDARD_NAMESPACE,
+    Address,
+    NodeAddress,
+    PathAddress,
+    parse_address,
+)
 from protocols.drivers.opcua.config import Identity
 from protocols.drivers.opcua.items import Ask, Deadband, items_of
 from protocols.errors import ConfigError
@@ -60,7 +66,49 @@ def faults(**settings: Any) -> list[str]:
 def test_an_address_names_its_namespace_by_uri(
     text: str, namespace: str, identifier: object
 ) -> None:
-    assert parse_address(text) == NodeAddress(namespace, identifier)  # type: ignore[arg-type] # the parameters mix types
+    assert parse_address(text) == Address(NodeAddress(namespace, identifier))  # type: ignore[arg-type] # the parameters mix types
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        (
+            "path=/{urn:m}Line/Press/Speed",
+            [("urn:m", "Line"), ("urn:m", "Press"), ("urn:m", "Speed")],
+        ),
+        (
+            "path=/{http://a.example/UA/}Machines/{urn:m}m1/State",
+            [("http://a.example/UA/", "Machines"), ("urn:m", "m1"), ("urn:m", "State")],
+        ),
+        (
+            "path=/Server/ServerStatus",
+            [(STANDARD_NAMESPACE, "Server"), (STANDARD_NAMESPACE, "ServerStatus")],
+        ),
+        ("path=/{urn:a%7Bb}x%2Fy%7B/100%25", [("urn:a{b", "x/y{"), ("urn:a{b", "100%")]),
+        ("path=/{urn:m}温度 [1];a", [("urn:m", "温度 [1];a")]),
+    ],
+)
+def test_a_path_names_the_namespace_of_each_step_or_takes_that_of_the_step_before(
+    text: str, names: list[tuple[str, str]]
+) -> None:
+    assert parse_address(text) == Address(PathAddress(tuple(names)))
+
+
+@pytest.mark.parametrize(
+    ("part", "steps"),
+    [
+        ("[2]", ((2,),)),
+        ("[0,3]", ((0, 3),)),
+        ("Spindle.Speed", ("Spindle", "Speed")),
+        ("Axes[2].Load", ("Axes", (2,), "Load")),
+        ("[1].X[2][3]", ((1,), "X", (2,), (3,))),
+    ],
+)
+def test_a_part_belongs_to_the_address(part: str, steps: tuple[Any, ...]) -> None:
+    node = NodeAddress("urn:m", "A")
+    assert parse_address(f"part={part};nsu=urn:m;s=A") == Address(node, steps)
+    assert parse_address(f"part={part};path=/{{urn:m}}A").part == steps
+    assert parse_address("nsu=urn:m;s=part=[2];A").part == ()
 
 
 @pytest.mark.parametrize(
@@ -77,6 +125,20 @@ def test_an_address_names_its_namespace_by_uri(
         ("nsu=urn:m;i=٣", "0 to 4294967295"),
         ("nsu=urn:m;g=1", "GUID"),
         ("nsu=urn:m;b=*", "base64"),
+        ("path=", "path=/{<namespace uri>}"),
+        ("path=Line/Press", "path=/{<namespace uri>}"),
+        ("path=/Line//Press", "path=/{<namespace uri>}"),
+        ("path=/Line/", "path=/{<namespace uri>}"),
+        ("path=/{}Line", "path=/{<namespace uri>}"),
+        ("path=/{urn:m}", "path=/{<namespace uri>}"),
+        ("path=" + 33 * "/x", "path=/{<namespace uri>}"),
+        ("part=;nsu=urn:m;s=A", "counted from 0"),
+        ("part=[];nsu=urn:m;s=A", "counted from 0"),
+        ("part=[-1];nsu=urn:m;s=A", "counted from 0"),
+        ("part=.X;nsu=urn:m;s=A", "counted from 0"),
+        ("part=X Y]Z;nsu=urn:m;s=A", "counted from 0"),
+        ("part=[1]X;nsu=urn:m;s=A", "counted from 0"),
+        ("part=[1]", "write the node as"),
     ],
 )
 def test_a_wrong_address_is_one_line_with_its_key_path_and_remedy(address: str, told: str) -> None:

@@ -53,9 +53,13 @@ class Driver:
             await link.open(self._floor)
             self._remember(link.door.level)
             self._report.opened(link)
+            changes = link.changes
             while True:
                 delivery = await link.next()
-                notification = self._reader.take_apart(delivery.items)
+                if link.changes != changes:
+                    changes = link.changes
+                    self._report.changed(link)
+                notification = self._reader.take_apart(delivery.items, link.layouts)
                 for frame in self._assembler.frames(notification, delivery.received_ns):
                     yield frame
                 self._report.arrived(notification.mistyped)

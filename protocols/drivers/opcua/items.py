@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
 
-from protocols.drivers.opcua.address import NodeAddress, parse_address
+from protocols.drivers.opcua.address import Where, parse_address
 from protocols.drivers.opcua.config import Config
 from protocols.drivers.opcua.point import OpcuaPoint
+from protocols.drivers.opcua.steps import Part
 from protocols.language import tr
 
 _MOST_NAMED: Final = 20
@@ -27,13 +28,13 @@ class Ask(NamedTuple):
     """What is asked of the server for a node.
 
     Attributes:
-        address: the node.
+        where: the node.
         sampling_ns: how often the server looks at it.
         queue: changes it keeps between two sendings.
         deadband: which changes it leaves out; None is none.
     """
 
-    address: NodeAddress
+    where: Where
     sampling_ns: int
     queue: int
     deadband: Deadband | None
@@ -45,23 +46,26 @@ class Item(NamedTuple):
     Attributes:
         ask: what is asked.
         columns: the points that it is for.
+        parts: of each of them, the part of the value that it reads.
     """
 
     ask: Ask
     columns: tuple[int, ...]
+    parts: tuple[Part, ...]
 
 
 def items_of(config: Config) -> list[Item]:
     """Return what to ask for, in the order of the points."""
-    columns: dict[Ask, list[int]] = {}
+    found: dict[Ask, list[tuple[int, Part]]] = {}
     for column, point in enumerate(config.points):
-        columns.setdefault(_ask(config, point), []).append(column)
-    return [Item(ask, tuple(found)) for ask, found in columns.items()]
-
-
-def _ask(config: Config, point: OpcuaPoint) -> Ask:
-    sampling, queue = config.sampling_of(point)
-    return Ask(parse_address(point.address), sampling, queue, _deadband(point))
+        address = parse_address(point.address)
+        sampling, queue = config.sampling_of(point)
+        ask = Ask(address.where, sampling, queue, _deadband(point))
+        found.setdefault(ask, []).append((column, address.part))
+    return [
+        Item(ask, tuple(column for column, _ in points), tuple(part for _, part in points))
+        for ask, points in found.items()
+    ]
 
 
 def _deadband(point: OpcuaPoint) -> Deadband | None:

@@ -17,6 +17,9 @@ from protocols.language import tr
 Entry = TypeVar("Entry")
 
 READ: Final = ObjectIds.Server_ServerCapabilities_OperationLimits_MaxNodesPerRead
+TRANSLATE: Final = (
+    ObjectIds.Server_ServerCapabilities_OperationLimits_MaxNodesPerTranslateBrowsePathsToNodeIds
+)
 MONITOR: Final = ObjectIds.Server_ServerCapabilities_OperationLimits_MaxMonitoredItemsPerCall
 _MOST_PER_CALL: Final = 500
 _TOO_MANY: Final = (

@@ -1,28 +1,32 @@
 """One connection to an OPC-UA server and the nodes it is for."""
 
+import asyncio
+import contextlib
+import math
+import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from asyncua import ua
+from asyncua.ua.uaerrors import UaStatusCodeError
 
 from protocols.drivers import NotConnected
-from protocols.drivers.opcua.address import STANDARD_NAMESPACE
 from protocols.drivers.opcua.client import SecureClient
 from protocols.drivers.opcua.config import Config
 from protocols.drivers.opcua.connection import Connection
 from protocols.drivers.opcua.door import Door
 from protocols.drivers.opcua.items import Item
 from protocols.drivers.opcua.levels import Level
-from protocols.drivers.opcua.limits import NODE
+from protocols.drivers.opcua.nodes import Finder, Nodes
+from protocols.drivers.opcua.structures import Layout
 from protocols.frame import SECOND, NowNs
 from protocols.language import tr
 
-_UNKNOWN_NAMESPACE: Final = "NamespaceUnknown"
-
-Nodes = list[tuple[int, ua.NodeId]]
-"""Nodes, each with the place of its item."""
+_FIRST_RETRY_S: Final = 30.0
+_LONGEST_RETRY_S: Final = 3600.0
+_MOST_RETRIED: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,23 +46,30 @@ class Link(ABC):
     """Connects once, and ends at the first sign of loss.
 
     It never mends itself: whoever supervises the driver connects anew, so that no value is
-    ever taken to be valid across a gap.
+    ever taken to be valid across a gap. Only for nodes that the server does not give it asks
+    again now and then.
 
     Attributes:
         refused: places of items that the server does not give, with the name of its reason.
         remarks: what the server does otherwise than asked, in one line each.
+        changes: how often `refused` or `remarks` have changed since `open`.
     """
 
     def __init__(self, config: Config, items: Sequence[Item], now_ns: NowNs, where: str) -> None:
         self.refused: dict[int, str] = {}
         self.remarks: list[str] = []
+        self.changes = 0
         self._config = config
         self._items = items
         self._now = now_ns
         self._where = where
         self._timeout = config.timeout / SECOND
         self._connection = Connection(config, now_ns, where, self._end)
+        self._finder: Finder | None = None
         self._lost: NotConnected | None = None
+        self._retry_at = math.inf
+        self._retry_wait = _FIRST_RETRY_S
+        self._retried = -1
 
     @property
     def _client(self) -> SecureClient:
@@ -72,6 +83,11 @@ class Link(ABC):
         """How the connection is made."""
         return self._connection.door
 
+    @property
+    def layouts(self) -> Mapping[ua.NodeId, Layout]:
+        """The structures that points reach into, by the mark of their values."""
+        return {} if self._finder is None else self._finder.layouts.by_encoding
+
     async def open(self, floor: Level | None) -> None:
         """Connect and find the nodes.
 
@@ -82,9 +98,10 @@ class Link(ABC):
             NotConnected: when that fails, or no node at all can be had.
         """
         client = await self._connection.open(floor)
+        self._finder = Finder(client, self._items, self._where)
         try:
-            nodes = self._resolve(range(len(self._items)), await client.get_namespace_array())
-            await self._start(nodes)
+            await self._begin()
+            await self._try(self._finder, range(len(self._items)))
         except Exception as error:  # noqa: BLE001 a misbehaving server surfaces as any exception; re-raised
             raise self._connection.fault(error) from None
         if len(self.refused) == len(self._items):
@@ -96,10 +113,15 @@ class Link(ABC):
                     f"请检查地址；第一个节点的原因：{self.refused[0]}",
                 ),
             )
+        self._plan_retry()
 
     @abstractmethod
-    async def _start(self, nodes: Nodes) -> None:
-        """Begin to watch or read nodes."""
+    async def _begin(self) -> None:
+        """Prepare to watch or read."""
+
+    @abstractmethod
+    async def _take_up(self, nodes: Nodes) -> None:
+        """Begin to watch or read these nodes; note each that is or is not given at once."""
 
     @abstractmethod
     async def next(self) -> Delivery:
@@ -120,16 +142,37 @@ class Link(ABC):
     def _end(self, fault: NotConnected) -> None:
         self._lost = self._lost or fault
 
-    def _resolve(self, places: Iterable[int], namespaces: list[str]) -> Nodes:
-        """Return place and node of every item whose namespace the server has now."""
-        indices = {uri: index for index, uri in reversed(list(enumerate(namespaces)))}
-        indices[STANDARD_NAMESPACE] = 0
-        found = []
-        for place in places:
-            address = self._items[place].ask.address
-            index = indices.get(address.namespace)
-            if index is None:
-                self.refused[place] = _UNKNOWN_NAMESPACE
-            else:
-                found.append((place, NODE(address.identifier, index)))
-        return found
+    async def _try(self, finder: Finder, places: Iterable[int]) -> None:
+        nodes, refused = await finder.find(places)
+        self.refused |= refused
+        await self._take_up(nodes)
+
+    async def _retry_if_due(self) -> None:
+        """Ask again for what the server did not give; it may have it by now.
+
+        Raises:
+            NotConnected: when the connection does not bear it.
+        """
+        if asyncio.get_running_loop().time() < self._retry_at or self._finder is None:
+            return
+        places = sorted(self.refused)
+        later = [place for place in places if place > self._retried]
+        chosen = (later or places)[:_MOST_RETRIED]
+        self._retried = chosen[-1]
+        before = dict(self.refused)
+        try:
+            # A service that is refused as a whole has changed nothing.
+            with contextlib.suppress(UaStatusCodeError):
+                await self._try(self._finder, chosen)
+        except Exception as error:  # noqa: BLE001 a misbehaving server surfaces as any exception; re-raised
+            raise self._connection.fault(error) from None
+        self.changes += self.refused != before
+        self._plan_retry()
+
+    def _plan_retry(self) -> None:
+        if not self.refused:
+            self._retry_at = math.inf
+            return
+        jitter = random.uniform(0.5, 1.0)  # noqa: S311 - so that servers are not asked in step
+        self._retry_at = asyncio.get_running_loop().time() + self._retry_wait * jitter
+        self._retry_wait = min(2 * self._retry_wait, _LONGEST_RETRY_S)

@@ -4,7 +4,8 @@ This is the only place that touches a single value; a decoder of the received by
 the place of `take_apart`.
 """
 
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -16,12 +17,16 @@ from numpy.typing import NDArray
 
 from protocols.drivers.opcua.grid import REAL_TYPES, bits_of
 from protocols.drivers.opcua.items import Item
+from protocols.drivers.opcua.parts import pick
+from protocols.drivers.opcua.steps import Part
+from protocols.drivers.opcua.structures import Layout
 from protocols.frame import Flags, Ints, Values
 from protocols.points import Point
 
 NO_TIME: Final = -(2**63)
 """In a column of times: the server gave none."""
 
+_log = logging.getLogger(__name__)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY: Final = 86_400
 _MILLION: Final = 1_000_000
@@ -68,22 +73,13 @@ class _Rows:
     raw: list[Any] = field(default_factory=list)
     usable: list[bool] = field(default_factory=list)
 
-    def put(
-        self,
-        column: int,
-        time_us: int,
-        status: int,
-        variant: ua.Variant | None,
-        expected: ua.VariantType,
-    ) -> bool:
-        """Add a sample; return False when a good value is not of the expected type."""
-        usable = variant is not None and variant.VariantType is expected and not variant.is_array
+    def put(self, column: int, time_us: int, status: int, raw: Any) -> None:
+        """Add a sample; `raw` is None where there is no value of the declared type."""
         self.column.append(column)
         self.time_us.append(time_us)
         self.status.append(status)
-        self.raw.append(variant.Value if usable and variant is not None else 0)
-        self.usable.append(usable)
-        return usable or status >= StatusCodes.Bad
+        self.raw.append(0 if raw is None else raw)
+        self.usable.append(raw is not None)
 
     def samples(self, raw: Values) -> Samples:
         return Samples(
@@ -109,16 +105,24 @@ class Reader:
     def __init__(self, points: Sequence[Point], items: Sequence[Item], *, timed: bool) -> None:
         self._types = [ua.VariantType[point.type] for point in points]
         self._real = [point.type in REAL_TYPES for point in points]
-        self._columns = [item.columns for item in items]
+        self._targets = [tuple(zip(item.columns, item.parts, strict=True)) for item in items]
         self._timed = timed
 
-    def take_apart(self, items: Iterable[ua.MonitoredItemNotification]) -> Notification:
+    def take_apart(
+        self,
+        items: Iterable[ua.MonitoredItemNotification],
+        layouts: Mapping[ua.NodeId, Layout],
+    ) -> Notification:
         """Turn the monitored items of one notification into columns.
 
         Items with a handle that was never given out are left out.
+
+        Args:
+            items: what came.
+            layouts: of the structures that points reach into.
         """
         integers, reals, mistyped = _Rows(), _Rows(), set[int]()
-        known = range(len(self._columns))
+        known = range(len(self._targets))
         for item in items:
             place = item.ClientHandle - 1
             if place not in known:
@@ -126,15 +130,37 @@ class Reader:
             value = item.Value
             status = 0 if value.StatusCode is None else value.StatusCode.value
             time_us = _microseconds(value) if self._timed else NO_TIME
-            for column in self._columns[place]:
-                rows = reals if self._real[column] else integers
-                if not rows.put(column, time_us, status, value.Value, self._types[column]):
+            for column, part in self._targets[place]:
+                raw = self._pick(value.Value, column, part, layouts)
+                if raw is None and status < StatusCodes.Bad:
                     mistyped.add(column)
+                rows = reals if self._real[column] else integers
+                rows.put(column, time_us, status, raw)
         return Notification(
             integers.samples(bits_of(integers.raw)),
             reals.samples(np.array(reals.raw, np.float64)),
             frozenset(mistyped),
         )
+
+    def _pick(
+        self,
+        variant: ua.Variant | None,
+        column: int,
+        part: Part,
+        layouts: Mapping[ua.NodeId, Layout],
+    ) -> Any:
+        """Return the scalar of the declared type; None where there is none."""
+        expected = self._types[column]
+        if variant is None:
+            return None
+        if not part:
+            fits = variant.VariantType is expected and not variant.is_array
+            return variant.Value if fits else None
+        try:
+            return pick(variant, part, expected, layouts)
+        except Exception as error:  # noqa: BLE001 what a server packs into a structure can trip its reader anyhow
+            _log.debug("a structure does not follow its layout (%s)", type(error).__name__)
+            return None
 
 
 def _microseconds(value: ua.DataValue) -> int:

@@ -31,7 +31,9 @@ class OpcuaPoint(Point):
     """A point in a node's value.
 
     Attributes:
-        address: `nsu=<namespace uri>;s=<name>` or `nsu=<namespace uri>;i=<number>`.
+        address: `nsu=<namespace uri>;s=<name>`, `nsu=<namespace uri>;i=<number>`, or
+            `path=/{<namespace uri>}Line/Press/Speed` from the Objects folder on. Before it may
+            stand which scalar of an array or structure: `part=[2];`, `part=Spindle.Speed;`.
         type: the node's built-in type: Boolean, SByte, Byte, Int16, UInt16, Int32, UInt32,
             Int64, UInt64, Float or Double; another type is never converted.
         sampling_interval, queue_size: as the device's, for this point alone.

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any, Final
 
 from asyncua import ua
@@ -14,7 +15,8 @@ from protocols.drivers.opcua.config import Config
 from protocols.drivers.opcua.faults import status_name
 from protocols.drivers.opcua.items import Item
 from protocols.drivers.opcua.limits import READ, Batches, batches_for
-from protocols.drivers.opcua.link import Delivery, Link, Nodes
+from protocols.drivers.opcua.link import Delivery, Link
+from protocols.drivers.opcua.nodes import Nodes
 from protocols.frame import SECOND, NowNs
 
 _NOT_GIVEN: Final = frozenset(
@@ -46,28 +48,34 @@ class Polling(Link):
 
     async def next(self) -> Delivery:
         """Wait for the next values; see `Link.next`."""
+        loop = asyncio.get_running_loop()
         while not self._ready:
             await self._rest()
             if self._lost is not None:
                 raise self._lost
+            await self._retry_if_due()
+            if loop.time() < self._due:
+                continue
+            self._due = max(self._due + self._config.interval / SECOND, loop.time())
             try:
                 self._ready.extend(await self._read(self._nodes))
             except Exception as error:  # noqa: BLE001 a misbehaving server surfaces as any exception; re-raised
                 raise self._connection.fault(error) from None
         return self._ready.popleft()
 
-    async def _start(self, nodes: Nodes) -> None:
+    async def _begin(self) -> None:
         self._batches = await batches_for(self._client, READ, self._where)
         self._due = asyncio.get_running_loop().time() + self._config.interval / SECOND
+
+    async def _take_up(self, nodes: Nodes) -> None:
         self._ready.extend(await self._read(nodes, first=True))
-        self._nodes = [(place, node) for place, node in nodes if place not in self.refused]
+        taken = [(place, node) for place, node in nodes if place not in self.refused]
+        self._nodes = sorted([*self._nodes, *taken], key=itemgetter(0))
 
     async def _rest(self) -> None:
-        loop = asyncio.get_running_loop()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(self._due):
+            async with asyncio.timeout_at(min(self._due, self._retry_at)):
                 await self._gone.wait()
-        self._due = max(self._due + self._config.interval / SECOND, loop.time())
 
     def _end(self, fault: NotConnected) -> None:
         super()._end(fault)
@@ -83,6 +91,8 @@ class Polling(Link):
                 if first and name in _NOT_GIVEN:
                     self.refused[place] = name
                 else:
+                    if first:
+                        self.refused.pop(place, None)
                     items.append(ua.MonitoredItemNotification(place + 1, answer))
             found.append(Delivery(items, self._now()))
         return [delivery for delivery in found if delivery.items]

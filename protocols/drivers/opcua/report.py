@@ -50,11 +50,14 @@ class Report:
 
     def changed(self, link: Link) -> None:
         """Take note of what the server gives; what was known before is not said again."""
+        before = self.refused.keys()
         self.refused = {
             self._config.points[column].id: name
             for place, name in sorted(link.refused.items())
             for column in self._items[place].columns
         }
+        if given := sorted(before - self.refused.keys()):
+            _log.info("%s: %s", self._where, tr("now given: ", "现已提供：") + some(given))
         standing = [*link.door.warnings, *self._refusals(), *link.remarks]
         for text in standing:
             if text not in self._standing:

@@ -12,7 +12,8 @@ from protocols.drivers.opcua.config import Config
 from protocols.drivers.opcua.faults import status_name
 from protocols.drivers.opcua.items import Deadband, Item, columns_of, some
 from protocols.drivers.opcua.limits import MONITOR, Batches, batches_for
-from protocols.drivers.opcua.link import Delivery, Link, Nodes
+from protocols.drivers.opcua.link import Delivery, Link
+from protocols.drivers.opcua.nodes import Nodes
 from protocols.frame import SECOND, NowNs
 from protocols.language import tr
 
@@ -61,11 +62,13 @@ class Subscription(Link):
             delivery = await self._take()
             if delivery is not None:
                 return delivery
+            if self._lost is None:
+                await self._retry_if_due()
 
     async def _take(self) -> Delivery | None:
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout_at(self._heard + self._silence):
+            async with asyncio.timeout_at(min(self._heard + self._silence, self._retry_at)):
                 return await self._waiting.get()
         except TimeoutError:
             if loop.time() >= self._heard + self._silence and self._waiting.empty():
@@ -80,11 +83,9 @@ class Subscription(Link):
             # Wakes a reader that waits; with a full queue there is none.
             self._waiting.put_nowait(None)
 
-    async def _start(self, nodes: Nodes) -> None:
+    async def _begin(self) -> None:
         self._batches = await batches_for(self._client, MONITOR, self._where)
         self._id = await self._create()
-        await self._watch(nodes)
-        self._remark()
 
     async def _create(self) -> int:
         config = self._config
@@ -105,24 +106,22 @@ class Subscription(Link):
         self._silence = 2 * period + self._timeout
         return int(given.SubscriptionId)
 
-    async def _watch(self, nodes: Nodes) -> None:
+    async def _take_up(self, nodes: Nodes) -> None:
         """Create monitored items; where a server refuses a deadband, every change is taken."""
-        refused = await self._create_items(nodes)
+        await self._create_items(nodes)
         again = [
             (place, node)
             for place, node in nodes
-            if refused.get(place) in _NO_DEADBAND and self._items[place].ask.deadband is not None
+            if self.refused.get(place) in _NO_DEADBAND
+            and self._items[place].ask.deadband is not None
         ]
         for place, _ in again:
-            self._undamped[place] = refused.pop(place)
+            self._undamped[place] = self.refused[place]
         if again:
-            refused |= await self._create_items(again)
-        for place, _ in nodes:
-            self.refused.pop(place, None)
-        self.refused |= refused
+            await self._create_items(again)
+        self._remark()
 
-    async def _create_items(self, nodes: Nodes) -> dict[int, str]:
-        """Create monitored items; return those that the server refuses, with its reasons."""
+    async def _create_items(self, nodes: Nodes) -> None:
 
         async def create(batch: Nodes) -> Sequence[Any]:
             wanted = ua.CreateMonitoredItemsParameters(
@@ -132,14 +131,13 @@ class Subscription(Link):
             )
             return await self._client.uaclient.session.create_monitored_items(wanted)
 
-        refused: dict[int, str] = {}
         async for batch, answers in self._batches.call(nodes, create):
             for (place, _), answer in zip(batch, answers, strict=True):
                 if answer.StatusCode.is_good():
+                    self.refused.pop(place, None)
                     self._compare(place, answer)
                 else:
-                    refused[place] = status_name(answer.StatusCode.value)
-        return refused
+                    self.refused[place] = status_name(answer.StatusCode.value)
 
     def _item(self, place: int, node: ua.NodeId) -> ua.MonitoredItemCreateRequest:
         ask = self._items[place].ask
