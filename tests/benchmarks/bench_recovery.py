@@ -31,7 +31,7 @@ from protocols.settings import check_settings
 from simulators.faults.catalogue import MODBUS, MODBUS_SHAPES, OPCUA
 from simulators.faults.modbus_lies import Pace
 from simulators.faults.modbus_server import DEAD_UNIT, chaos_modbus
-from simulators.faults.opcua_nodes import LIES, telling_nodes
+from simulators.faults.opcua_nodes import telling_nodes
 from simulators.faults.opcua_server import EVENTS, chaos_opcua
 from simulators.faults.plan import Script, Step
 from simulators.faults.telling import TellingRegisters
@@ -45,6 +45,11 @@ AT_ONCE = 4
 """OPC-UA servers that run at the same time; they share the processor with what reads them."""
 
 Turn = Callable[[], Awaitable[None]]
+AT_CONNECT = frozenset(
+    {"limit-0", "limit-1", "limit-100", "silent-limit-10", "two-sessions", "bad-node"}
+)
+"""Faults that show at a connect only: there `whole` is from its begin."""
+
 UNITS = {"dead-unit": DEAD_UNIT, "silent-unit": DEAD_UNIT}
 
 
@@ -98,9 +103,9 @@ async def until(holds: Callable[[], bool]) -> bool:
 
 
 async def measure(
-    name: str, settings: dict[str, Any], begin: Turn, end: Turn, lasting_s: float
+    name: str, settings: dict[str, Any], begin: Turn, end: Turn, lasting_s: float | None
 ) -> Figure:
-    """Collect from a device while a fault comes and goes."""
+    """Collect from a device while a fault comes and goes; None lasts until it is noticed."""
     config = check_settings(settings, load(settings["kind"]).Config, Path("agent.toml"))
     collector, stop = Collector(config, time.time_ns), asyncio.Event()
     watch = Watch(len(config.points))
@@ -111,11 +116,16 @@ async def measure(
         watch.forget()
         began = time.monotonic()
         await begin()
-        await asyncio.sleep(lasting_s)
+        ended = time.monotonic()
+        if lasting_s is None:
+            await until(lambda: watch.trouble is not None)
+            since = watch.trouble or ended
+        else:
+            await asyncio.sleep(lasting_s)
+            since = ended = time.monotonic()
         said = collector.state.fault
         await end()
-        ended = time.monotonic()
-        whole = await until(lambda: watch.whole_since(ended))
+        whole = await until(lambda: watch.whole_since(since))
         ready = max(watch.good.values()) if whole else None
         reading.cancel()
     return Figure(
@@ -124,6 +134,18 @@ async def measure(
         None if ready is None else max(ready - ended, 0.0),
         said.partition(": ")[2] or said,
     )
+
+
+async def first_connect(name: str, settings: dict[str, Any], points: int) -> Figure:
+    """Collect from a device that has its fault from the start, until so many points are good."""
+    config = check_settings(settings, load(settings["kind"]).Config, Path("agent.toml"))
+    collector, watch = Collector(config, time.time_ns), Watch(points)
+    began = time.monotonic()
+    async with asyncio.TaskGroup() as tasks:
+        reading = tasks.create_task(collector.run(watch.put, asyncio.Event()))
+        whole = await until(lambda: watch.whole_since(0.0))
+        reading.cancel()
+    return Figure(name, None, max(watch.good.values()) - began if whole else None, "")
 
 
 async def modbus(name: str, lasting_s: float) -> Figure:
@@ -159,8 +181,8 @@ async def modbus(name: str, lasting_s: float) -> Figure:
             for writer in writers:
                 writer.close()
 
-        lasting_s = AWAY_S if name == "restart" else lasting_s
-        return await measure(name, settings, begin, end, lasting_s)
+        lasts = AWAY_S if name == "restart" else lasting_s
+        return await measure(name, settings, begin, end, lasts)
 
 
 async def opcua(name: str, lasting_s: float) -> Figure:
@@ -177,21 +199,22 @@ async def opcua(name: str, lasting_s: float) -> Figure:
             ],
         }
 
+        if name in AT_CONNECT:
+            await server.suffer({name})
+            return await first_connect(name, settings, NODES - (name == "bad-node"))
+
         async def begin() -> None:
             if name in EVENTS:
                 await server.play(name)
             else:
                 await server.suffer({name})
-                if name not in {*LIES, "slow", "frozen"}:
-                    # These show at the next connect only.
-                    await server.play("session-drop")
 
         async def end() -> None:
             await server.suffer(())
 
         # A short silence is no loss: the server says itself what has changed meanwhile.
-        lasting_s = 0.0 if name in EVENTS else FROZEN_S if name == "frozen" else lasting_s
-        return await measure(name, settings, begin, end, lasting_s)
+        lasting = FROZEN_S if name == "frozen" else lasting_s
+        return await measure(name, settings, begin, end, None if name in EVENTS else lasting)
 
 
 async def run(kind: str, names: Collection[str], runs: int, lasting_s: float) -> list[Figure]:
