@@ -181,6 +181,14 @@ def assert_in_order(cells: Cells) -> None:
         newest[number] = slot
 
 
+def assert_chained(chain: list[Sealed]) -> None:
+    """Each batch is the next one and names the one before."""
+    previous = genesis(ADDRESS, 1, chain[0].header.stream)
+    for sequence, one in enumerate(chain):
+        assert (one.header.sequence, one.header.previous) == (sequence, previous)
+        previous = one.digest
+
+
 def test_what_is_released_can_be_read_by_brain_and_audit_and_nobody_else(
     spool: Spool, normal: TrustedPolicy
 ) -> None:
@@ -221,6 +229,7 @@ def test_splitting_to_fit_loses_nothing_and_keeps_order(
     found = [cell for one in batches_in(spool) for cell in cells_of(content_of(one))]
     assert sorted(found) == sorted(cells_of(blocks))
     assert_in_order(found)
+    assert_chained(batches_in(spool))
     assert spool.tally().released == 2 * shape[0] * shape[1]
 
 
@@ -351,12 +360,8 @@ def test_chains_go_on_over_restarts(tmp_path: Path, normal: TrustedPolicy) -> No
     spool = Spool(tmp_path / "spool.db")
     for stream in (FAST, SLOW):
         chain = batches_in(spool, stream)
-        assert [one.header.sequence for one in chain] == list(range(8))
-        previous = genesis(ADDRESS, 1, stream)
-        for one in chain:
-            assert one.header.previous == previous
-            previous = one.digest
-        assert spool.chain(1, stream) == (8, previous)
+        assert_chained(chain)
+        assert spool.chain(1, stream) == (8, chain[-1].digest)
     spool.close()
 
 
@@ -446,7 +451,7 @@ def test_a_refused_batch_is_declared_once_by_the_next_one(
     sealer = started(spool, normal)
     sealer.commit(message(1, normal, fast=[fast(1, noise(1, 1))]))
     (one,) = batches_in(spool)
-    spool.settle([], [Refused(Head(1, FAST, 0, one.digest), 4)], 1, b"r" * 32)
+    spool.settle([], [Refused(Head(1, FAST, 0, one.digest), 4)], b"r" * 32)
     for number in (2, 3):
         sealer.commit(message(number, normal, fast=[fast(number, noise(1, 1))]))
     gaps = [[(g.first, g.last) for g in one.header.gaps] for one in batches_in(spool)]
