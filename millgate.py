@@ -110,22 +110,20 @@ def _exit_code(error: BaseException) -> int:
     return _UNFORESEEN
 
 
-app = typer.Typer(
-    rich_markup_mode=None,
-    add_completion=False,
-    help=tr(
-        "Print the sums that always hold, and say whether they do.\n\n"
-        "Inputs, known only inside the factory: produced = consumed + withheld + open + dropped.\n"
-        "Outputs: released = stored + waiting + refused + lost.\n\n"
-        "Example: millgate reconcile --agent mill/agent.toml --aggregator brain/aggregator.toml",
-        "打印恒等的两个总账，并说明是否相符。\n\n"
-        "输入（仅厂内可知）：读取 = 已用 + 未放行 + 未结 + 丢弃。\n输出：放行 = 入库 + 等待 + 被拒 + 丢失。\n\n"
-        "示例：millgate reconcile --agent mill/agent.toml --aggregator brain/aggregator.toml",
-    ),
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+_RECONCILE: Final = tr(
+    "Print the sums that always hold, and say whether they do.\n\n"
+    "Inputs, known only inside the factory: produced = consumed + withheld + open + dropped.\n"
+    "Outputs: released = stored + waiting + refused + lost.\n\n"
+    "Example: millgate reconcile --agent mill/agent.toml --aggregator brain/aggregator.toml",
+    "打印恒等的两个总账，并说明是否相符。\n\n"
+    "输入（仅厂内可知）：读取 = 已用 + 未放行 + 未结 + 丢弃。\n输出：放行 = 入库 + 等待 + 被拒 + 丢失。\n\n"
+    "示例：millgate reconcile --agent mill/agent.toml --aggregator brain/aggregator.toml",
 )
 
 
-@app.command()
+@app.command(help=_RECONCILE)
 def reconcile(
     agent: Annotated[Path | None, typer.Option(help="agent.toml")] = None,
     aggregator: Annotated[Path | None, typer.Option(help="aggregator.toml")] = None,
@@ -172,8 +170,10 @@ def account(
 
         config = read_config(agent)
         address = config.identity.address
-        stored = brain.stored.get(address, 0) if brain is not None else None
-        _add_agent(report, read_account(config), stored)
+        found = read_account(config)
+        # The spool counts since its epoch began; epochs before it are settled.
+        stored = None if brain is None else brain.stored.get(address, {}).get(found["epoch"], 0)
+        _add_agent(report, found, stored)
     if brain is not None:
         cells = [
             cell
@@ -222,7 +222,7 @@ def _add_brain(
     address: "Address | None",
 ) -> None:
     if address is None:
-        report["stored"] = sum(brain.stored.values())
+        report["stored"] = sum(sum(epochs.values()) for epochs in brain.stored.values())
         report["refused_batches"] = sum(brain.refused.values())
     report["series"] = brain.series
     doubled = sum(cell.doubled for cell in cells)

@@ -29,7 +29,7 @@ def read_account(config: AgentConfig) -> dict[str, Any]:
     spool = Spool(path)
     try:
         memory = spool.meta("memory", b"")
-        tally = spool.tally()
+        tally, epoch = spool.tally(), spool.meta("epoch", 0)
         devices: dict[str, Account] = {}
         if memory:
             key = load_key_file(config.identity.gate_key, "aes256")
@@ -55,4 +55,5 @@ def read_account(config: AgentConfig) -> dict[str, Any]:
             name: {**book.as_dict(), "balanced": book.balanced} for name, book in devices.items()
         },
         "outputs": asdict(tally),
+        "epoch": epoch,
     }

@@ -104,6 +104,7 @@ class Agent:
             [card.receipt_key for card in cards],
             config.spool.archive_bytes,
             self._thread,
+            sealer.sheet_again,
         )
         self.sealed_side = SealedSide(
             sealer, spool, config.spool, link, self._thread, self.uplink.wake

@@ -2,9 +2,9 @@
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -29,10 +29,11 @@ from security.envelope import (
     digest,
     genesis,
     pad,
+    right_hash,
     seal,
 )
 from security.keys import SealingKey, SigningKey
-from security.policy.bundle import SignedSheet, TrustedPolicy
+from security.policy.bundle import SignedSheet, TrustedPolicy, signed_sheet
 from security.policy.check import StreamTerms, stream_terms
 from security.policy.compiled import Terms, pack_sheet
 from security.policy.compiler import stream_id
@@ -48,14 +49,18 @@ _FULL_POLL_S: Final = 0.5
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
 class _Lane:
     """What is needed to seal one stream."""
 
-    def __init__(self, terms: Terms, card: BrainCard, sheet: SignedSheet) -> None:
-        self.terms = terms
-        self.brain = card.encryption_key
-        self.sheet = sheet
-        self.right_hash = hashlib.sha256(terms.right.encode()).digest() if terms.right else b""
+    terms: Terms
+    brain: SealingKey
+    sheet: SignedSheet
+
+    @property
+    def right_hash(self) -> bytes:
+        """How the header names the right; empty where there is none."""
+        return right_hash(self.sheet.sheet.right)
 
 
 class Sealer:
@@ -82,7 +87,7 @@ class Sealer:
         self._sheets: dict[int, _Lane] = {}
         self._stream_terms: dict[int, StreamTerms] = {}
         for terms, sheet in zip(policy.policy.consumers, policy.sheets, strict=True):
-            lane = _Lane(terms, consumers[terms.encryption_key], sheet)
+            lane = _Lane(terms, consumers[terms.encryption_key].encryption_key, sheet)
             for stream in sheet.sheet.streams:
                 self._lanes[stream.id] = lane
             self._sheets[stream_id(terms.encryption_key, 0)] = lane
@@ -101,6 +106,8 @@ class Sealer:
             for stream, lane in self._sheets.items()
             if not spool.sheet_sent(epoch, lane.sheet.hash)
         ]
+        for lane in self._sheets.values():
+            spool.keep_sheet(lane.sheet.hash, lane.sheet.signed)
         spool.commit(epoch, number, memory_policy, memory, entries)
         # Only now: memory of the epoch before must not be taken for this one's after a crash.
         spool.set_meta({"epoch": epoch})
@@ -134,6 +141,23 @@ class Sealer:
                 entries.append(self._seal(chain, lane, padded, window, cells, is_sheet=False))
         return entries
 
+    def sheet_again(self, sheet_hash: bytes) -> list[bytes]:
+        """Return the messages that carry a sheet the brain asks for; it must have lost or refused it.
+
+        One that still waits is the answer. Else it is sealed anew, as the next of its stream.
+        """
+        waiting = self._spool.sheets_waiting(sheet_hash)
+        signed = self._spool.kept_sheet(sheet_hash)
+        if waiting or signed is None:
+            return waiting
+        sheet = signed_sheet(signed)
+        stream = stream_id(sheet.sheet.consumer, 0)
+        if stream not in self._sheets:
+            return []
+        entry = self._sheet_entry(stream, replace(self._sheets[stream], sheet=sheet))
+        self._spool.append(self.epoch, [entry])
+        return [entry.sealed]
+
     def _sheet_entry(self, stream: int, lane: _Lane) -> Entry:
         chain = _Chain(self._spool, self._address, self.epoch, stream)
         padded = pad(pack_sheet(lane.sheet.signed), lane.terms.pad)
@@ -158,15 +182,15 @@ class Sealer:
             stream=chain.stream,
             sequence=chain.next,
             previous=chain.previous,
-            policy_version=self._policy.policy.version,
-            policy_hash=self._policy.hash,
+            policy_version=lane.sheet.sheet.policy_version,
+            policy_hash=lane.sheet.sheet.policy_hash,
             sheet_hash=lane.sheet.hash,
             window=window,
             issued_at=self._now() // SECOND,
             recipients=tuple(sorted(key.kid for key in recipients)),
             commitment=commitment(padded),
             receipt=(self._spool.meta("receipts", 0), self._spool.meta("receipt", bytes(32))),
-            purpose=lane.terms.purpose,
+            purpose=lane.sheet.sheet.purpose,
             right_hash=lane.right_hash,
             gaps=gaps,
         )

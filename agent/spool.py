@@ -171,11 +171,36 @@ class Spool:
     ) -> None:
         """Take one message of the gate side, all or nothing."""
         with _transaction(self._db):
-            for entry in entries:
-                self._insert(epoch, entry)
+            self._append(epoch, entries)
             self.set_meta({"number": number, "memory": memory, "memory_policy": policy_hash})
-            released = sum(entry.cells for entry in entries)
-            self.set_meta({"released": self.meta("released", 0) + released})
+
+    def append(self, epoch: int, entries: Sequence[Entry]) -> None:
+        """Take messages of our own, all or nothing; the gate's place stays."""
+        with _transaction(self._db):
+            self._append(epoch, entries)
+
+    def _append(self, epoch: int, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            self._insert(epoch, entry)
+        released = sum(entry.cells for entry in entries)
+        self.set_meta({"released": self.meta("released", 0) + released})
+
+    def keep_sheet(self, sheet_hash: bytes, signed: bytes) -> None:
+        """Keep a signed sheet for good: the brain may ask for it as long as batches refer to it."""
+        self.set_meta({f"sheet:{sheet_hash.hex()}": signed})
+
+    def kept_sheet(self, sheet_hash: bytes) -> bytes | None:
+        """Return a signed sheet that was kept."""
+        found: bytes | None = self.meta(f"sheet:{sheet_hash.hex()}")
+        return found
+
+    def sheets_waiting(self, sheet: bytes) -> list[bytes]:
+        """Return the sealed messages with this sheet that have no receipt yet, oldest first."""
+        rows = self._db.execute(
+            "SELECT sealed FROM batch WHERE is_sheet = 1 AND sheet = ? AND status = ? ORDER BY id",
+            (sheet, WAITING),
+        )
+        return [row[0] for row in rows]
 
     def _insert(self, epoch: int, entry: Entry) -> None:
         self._db.execute(
@@ -212,9 +237,7 @@ class Spool:
         )
         return [Waiting(*row) for row in rows]
 
-    def settle(
-        self, heads: Iterable[Head], refused: Iterable[Refused], count: int, digest: bytes
-    ) -> int:
+    def settle(self, heads: Iterable[Head], refused: Iterable[Refused], digest: bytes) -> int:
         """Apply a receipt that was verified; return how many messages no longer wait.
 
         A head that is not of our chain settles nothing. A refused message is kept in the refused
@@ -231,7 +254,7 @@ class Spool:
                         " AND sequence <= ? AND status = ?",
                         (ACKNOWLEDGED, head.epoch, head.stream, head.sequence, WAITING),
                     ).rowcount
-            self.set_meta({"receipts": count, "receipt": digest})
+            self.set_meta({"receipts": self.meta("receipts", 0) + 1, "receipt": digest})
         return settled
 
     def _is_ours(self, head: Head) -> bool:
@@ -256,13 +279,6 @@ class Spool:
                 (head.epoch, head.stream, head.sequence, head.sequence, REASON_REFUSED),
             )
         return changed
-
-    def send_again(self, sheet: bytes) -> int:
-        """Let the message that carries a sheet wait again; return how many do."""
-        return self._db.execute(
-            "UPDATE batch SET status = ? WHERE is_sheet = 1 AND sheet = ? AND status = ?",
-            (WAITING, sheet, ACKNOWLEDGED),
-        ).rowcount
 
     def trim(self, archive_bytes: int) -> int:
         """Delete the oldest acknowledged batches beyond the bound; sheets stay.

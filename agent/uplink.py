@@ -7,13 +7,13 @@ waits is sent again from the oldest on, with back-off and jitter.
 import asyncio
 import contextlib
 import logging
-import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from agent.disk import SpoolThread
 from agent.spool import Spool
+from agent.window import Window
 from protocols.errors import MillgateError
 from protocols.language import tr
 from protocols.mqtt import BrokerConfig, Mqtt, NotConnected, connection
@@ -21,10 +21,8 @@ from protocols.topics import OFFLINE, ONLINE, Address
 from security.answers import Receipt, Request, answer_digest, read_answer
 from security.keys import VerifyKey
 
-_WINDOW: Final = 32
-_FIRST_WAIT_S: Final = 3.0
-_LONGEST_WAIT_S: Final = 60.0
-_ALARM_S: Final = 60.0
+_IDLE_S: Final = 5.0
+_SHEET_S: Final = 10.0
 _TRIM_S: Final = 30.0
 
 _log = logging.getLogger(__name__)
@@ -64,6 +62,7 @@ class Uplink:
         receipt_keys: Sequence[VerifyKey],
         archive_bytes: int,
         thread: SpoolThread,
+        resend_sheet: Callable[[bytes], list[bytes]],
     ) -> None:
         self.state = UplinkState()
         self._spool = spool
@@ -72,14 +71,12 @@ class Uplink:
         self._keys = list(receipt_keys)
         self._archive_bytes = archive_bytes
         self._thread = thread
+        self._resend_sheet = resend_sheet
+        self._window = Window()
         self._wake = asyncio.Event()
         self._settled = asyncio.Event()
-        self._cursor = 0
-        self._in_flight = 0
-        self._wait_s = _FIRST_WAIT_S
-        self._silent_since: float | None = None
-        self._alarmed = False
         self._trim_at = 0.0
+        self._sheets_at: dict[bytes, float] = {}
 
     def wake(self) -> None:
         """Say that there is more to send."""
@@ -108,6 +105,7 @@ class Uplink:
                     await self._settled.wait()
 
     async def _send(self, link: Mqtt) -> None:
+        now = asyncio.get_running_loop().time
         while True:
             if not link.connected.is_set():
                 self.state.connected = False
@@ -115,12 +113,16 @@ class Uplink:
             self.state.connected = True
             self._wake.clear()
             await self._send_more(link)
-            try:
-                async with asyncio.timeout(self._wait_s):
+            self._alarm_when_silent()
+            left = self._window.left_s(now())
+            if left == 0:
+                self._window.start_over()
+                self.state.resent = self._window.resent
+                continue
+            # New messages wake it, but put no receipt's deadline off.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_IDLE_S if left is None else left):
                     await self._wake.wait()
-            except TimeoutError:
-                if self._in_flight:
-                    self._start_over()
 
     async def _wait_for_broker(self, link: Mqtt) -> None:
         while not link.connected.is_set():
@@ -128,40 +130,24 @@ class Uplink:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
                     await link.connected.wait()
-        self._cursor = self._in_flight = 0
+        self._window.reconnected()
         with contextlib.suppress(NotConnected):
             link.publish(self._address.topic("state"), ONLINE, retain=True)
 
     async def _send_more(self, link: Mqtt) -> None:
-        room = _WINDOW - self._in_flight
-        if room <= 0:
+        room = self._window.room
+        if not room:
             return
-        rows = await self._thread.call(self._spool.waiting, self._cursor, room)
+        rows = await self._thread.call(self._spool.waiting, self._window.cursor, room)
         for row in rows:
             try:
                 link.publish(self._address.topic("up"), row.sealed)
             except NotConnected:
                 return
-            self._cursor = row.id
-            self._in_flight += 1
-        if rows and self._silent_since is None:
-            self._silent_since = asyncio.get_running_loop().time()
-
-    def _start_over(self) -> None:
-        """Send again from the oldest on: no receipt came in time."""
-        self._cursor = self._in_flight = 0
-        self.state.resent += 1
-        jitter = random.uniform(0.8, 1.2)  # noqa: S311 - jitter, so that agents do not resend in step
-        self._wait_s = min(self._wait_s * 2 * jitter, _LONGEST_WAIT_S)
-        self._alarm_when_silent()
-        self._wake.set()
+            self._window.sent(row.id, asyncio.get_running_loop().time())
 
     def _alarm_when_silent(self) -> None:
-        now = asyncio.get_running_loop().time()
-        if self._silent_since is None:
-            self._silent_since = now
-        if now - self._silent_since > _ALARM_S and not self._alarmed:
-            self._alarmed = True
+        if self._window.waits_in_vain(asyncio.get_running_loop().time()):
             _log.warning(
                 "%s",
                 tr(
@@ -179,14 +165,18 @@ class Uplink:
                 answer = read_answer(message.payload, self._address, self._keys)
             except MillgateError:
                 self.state.strange += 1
-                _log.warning("an answer that no pinned key signed for us was ignored")
+                _log.warning(
+                    "%s",
+                    tr(
+                        "an answer that no pinned key signed for us was ignored",
+                        "已忽略一条并非由指定密钥为本代理签署的应答",
+                    ),
+                )
                 continue
             if isinstance(answer, Receipt):
                 await self._settle(answer, message.payload)
             elif isinstance(answer, Request):
-                await self._thread.call(self._spool.send_again, answer.sheet_hash)
-                self._cursor = self._in_flight = 0
-                self._wake.set()
+                await self._answer_request(link, answer.sheet_hash)
 
     async def _settle(self, receipt: Receipt, signed: bytes) -> None:
         self.state.receipts += 1
@@ -195,23 +185,33 @@ class Uplink:
             self._spool.settle,
             receipt.heads,
             receipt.refused,
-            self.state.receipts,
             answer_digest(signed),
         )
         for one in receipt.refused:
+            head = one.head
             _log.warning(
-                "the brain refused batch %d of stream %d with code %d; it is kept in the refused box",
-                one.head.sequence,
-                one.head.stream,
-                one.code,
+                "%s",
+                tr(
+                    f"the brain refused message {head.sequence} of stream {head.stream} with code "
+                    f"{one.code}; it is kept in the refused box",
+                    f"产业大脑以代码 {one.code} 拒收流 {head.stream} 的第 {head.sequence} 条消息；已存入拒收箱",
+                ),
             )
         if settled:
-            self._in_flight = max(self._in_flight - settled, 0)
-            self._wait_s = _FIRST_WAIT_S
-            self._silent_since, self._alarmed = None, False
+            self._window.settled(settled, asyncio.get_running_loop().time())
             await self._trim_now_and_then()
         self._settled.set()
         self._wake.set()
+
+    async def _answer_request(self, link: Mqtt, sheet_hash: bytes) -> None:
+        """Send a sheet that the brain lacks at once, ahead of what waits for it, now and then."""
+        now = asyncio.get_running_loop().time()
+        if now < self._sheets_at.get(sheet_hash, now):
+            return
+        self._sheets_at = {sheet_hash: now + _SHEET_S}
+        for sealed in await self._thread.call(self._resend_sheet, sheet_hash):
+            with contextlib.suppress(NotConnected):
+                link.publish(self._address.topic("up"), sealed)
 
     async def _trim_now_and_then(self) -> None:
         """Keep the archive to its bound; looking at all of it with every receipt would cost."""

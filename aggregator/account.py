@@ -48,7 +48,7 @@ class BrainAccount:
     """What the brain holds.
 
     Attributes:
-        stored: values in the ledger, by agent.
+        stored: values in the ledger, by agent and epoch.
         refused: refused batches, by agent.
         cells: kept values of each point, by agent.
         series: rows in the stores, by measurement.
@@ -56,7 +56,7 @@ class BrainAccount:
         first_differing: the first of them, in words.
     """
 
-    stored: dict[Address, int] = field(default_factory=dict)
+    stored: dict[Address, dict[int, int]] = field(default_factory=dict)
     refused: dict[Address, int] = field(default_factory=dict)
     cells: dict[Address, list[PointCells]] = field(default_factory=dict)
     series: dict[str, int] = field(default_factory=dict)
@@ -75,8 +75,8 @@ def read_account(config: AggregatorConfig) -> BrainAccount:
     stores = make_stores(config)
     try:
         for address, agent in ledger.agents().items():
-            _, values, refused, _, _ = ledger.totals(agent)
-            account.stored[address], account.refused[address] = values, refused
+            account.stored[address] = ledger.stored(agent)
+            account.refused[address] = ledger.totals(agent)[2]
         account.cells = _cells(config, ledger)
         _compare(config, ledger, stores, account)
         for module in (future_factory, carbon):
@@ -91,8 +91,7 @@ def read_account(config: AggregatorConfig) -> BrainAccount:
 
 def _cells(config: AggregatorConfig, ledger: Ledger) -> dict[Address, list[PointCells]]:
     key = OpeningKey(load_key_file(config.brain.encryption_key, "xwing"))
-    factories = read_factories(config.brain.factories)
-    opener = Opener(ledger, key, lambda: factories, Opened())
+    opener = Opener(ledger, key, Opened())
     parts: dict[tuple[int, int], list[tuple[Ints, Ints, Ints]]] = {}
     points: dict[tuple[int, int], tuple[SheetPoint, int]] = {}
     after = 0

@@ -84,7 +84,7 @@ def make_projection(
     key = OpeningKey(load_key_file(config.brain.encryption_key, "xwing"))
     return Projection(
         ledger,
-        Opener(ledger, key, factories, opened),
+        Opener(ledger, key, opened),
         targets,
         Factors(shipped_sets(), config.carbon.region, config.carbon.factor_set),
         factories,
@@ -107,7 +107,7 @@ class Aggregator:
         receipt = SigningKey(load_key_file(config.brain.receipt_key, "ed25519"))
         self._inbox = Inbox(
             self._ledger,
-            Opener(self._ledger, encryption, self._factories, self._opened),
+            Opener(self._ledger, encryption, self._opened),
             encryption.public.kid,
             sheet_pin(encryption.public.public),
             receipt,

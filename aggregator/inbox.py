@@ -17,18 +17,29 @@ from protocols import batch, topics
 from protocols.batch import Block
 from protocols.errors import MillgateError
 from protocols.frame import SECOND, NowNs
+from protocols.language import tr
 from protocols.strict_cbor import Malformed
 from protocols.topics import Address
 from security import answers
 from security.answers import MOST_REFUSED, Head, Receipt, Refused, Request, sign_answer
-from security.envelope import SHEET, CannotOpen, Header, Sealed, open_sealed, parse, unpad
+from security.envelope import (
+    SHEET,
+    CannotOpen,
+    Header,
+    Sealed,
+    open_sealed,
+    parse,
+    right_hash,
+    unpad,
+)
 from security.keys import BadSignature, OpeningKey, SigningKey
-from security.policy.bundle import SignedSheet, read_sheet
+from security.policy.bundle import SignedSheet, read_sheet, signed_sheet
 from security.policy.check import BeyondSheet, StreamTerms, stream_terms
 from security.policy.compiled import content_hash, unpack_sheet
 
 _MOST_HELD: Final = 64
-_MOST_HELD_ALL: Final = 1024
+_MOST_HELD_ALL: Final = 256
+_ASK_AGAIN_S: Final = 3
 _MOST_CACHED_CELLS: Final = 2_000_000
 _LATEST_S: Final = (1 << 63) // SECOND
 """Series count nanoseconds in 64 bits; a slot must end before they do."""
@@ -103,12 +114,10 @@ class Opener:
         self,
         ledger: Ledger,
         key: OpeningKey,
-        factories: Callable[[], Factories],
         opened: Opened,
     ) -> None:
         self._ledger = ledger
         self._key = key
-        self._factories = factories
         self._sheets: dict[tuple[int, bytes], KnownSheet] = {}
         self.opened = opened
 
@@ -117,10 +126,9 @@ class Opener:
         known = self._sheets.get((agent, sheet_hash))
         if known is None:
             signed = self._ledger.sheet(agent, sheet_hash)
-            factory = self._factories().get(self._ledger.address(agent))
-            if signed is None or factory is None:
+            if signed is None:
                 return None
-            read = read_sheet(signed, factory.card.officers, factory.card.threshold)
+            read = signed_sheet(signed)
             known = KnownSheet(read, stream_terms(read.sheet))
             self._sheets[agent, sheet_hash] = known
         return known
@@ -184,6 +192,7 @@ class Inbox:
         self._factories = factories
         self._now = now_ns
         self._held: dict[tuple[Address, bytes], list[bytes]] = {}
+        self._asked: dict[tuple[Address, bytes], int] = {}
 
     def process(self, messages: Sequence[tuple[str, bytes]]) -> Outcome:
         """Decide about messages, in one durable transaction."""
@@ -228,17 +237,20 @@ class Inbox:
             now_s = self._now() // SECOND
             self._ledger.refuse(chain.agent, header, sealed.digest, payload, refused.code, now_s)
             _log.warning(
-                "refused a batch of agent %s, stream %d, sequence %d, with code %d",
-                header.agent.hex(),
-                header.stream,
-                header.sequence,
-                refused.code,
+                "%s",
+                tr(
+                    f"refused message {header.sequence} of stream {header.stream} of agent "
+                    f"{header.agent.hex()} with code {refused.code}",
+                    f"以代码 {refused.code} 拒收代理 {header.agent.hex()} 流 {header.stream} 的第 "
+                    f"{header.sequence} 条消息",
+                ),
             )
         else:
             outcome.kept += 1
             outcome.counts["kept"] += 1
             if sealed.content_type == SHEET:
                 held = self._held.pop((header.address, header.sheet_hash), [])
+                self._asked.pop((header.address, header.sheet_hash), None)
                 work.extendleft((topic, message) for message in reversed(held))
         self._ledger.declare(chain.agent, header, header.gaps)
         head = Head(header.epoch, header.stream, header.sequence, sealed.digest)
@@ -315,6 +327,8 @@ class Inbox:
         if sealed.content_type == SHEET:
             self._take_sheet(sealed, payload, chain, factory)
             return
+        if sealed.header.policy_version < chain.version:
+            raise RefusedMessage(answers.BEYOND_SHEET)
         known = self._opener.sheet(chain.agent, sealed.header.sheet_hash)
         if known is None:
             raise NotYet("sheet")
@@ -326,20 +340,27 @@ class Inbox:
             raise RefusedMessage(answers.NOT_A_BATCH) from None
         except BeyondSheet:
             raise RefusedMessage(answers.BEYOND_SHEET) from None
-        window_s = known.streams[sealed.header.stream].window_s
-        if repeats(blocks):
-            raise RefusedMessage(answers.SLOT_TAKEN)
-        overlap = Overlap(self._ledger, self._opener.blocks)
-        for block in blocks:
-            self._ledger.cover(chain.agent, window_s, block, overlap)
-        try:
-            overlap.check(chain.agent, window_s)
-        except SlotTaken:
-            raise RefusedMessage(answers.SLOT_TAKEN) from None
+        self._cover(chain.agent, known.streams[sealed.header.stream].window_s, blocks)
         cells = sum(block.values for block in blocks)
         now_s = self._now() // SECOND
         self._ledger.keep(chain.agent, sealed.header, sealed.digest, payload, cells, now_s)
         self._opener.opened.put(sealed.digest, blocks)
+
+    def _cover(self, agent: int, window_s: int, blocks: Sequence[Block]) -> None:
+        """Mark the time that blocks cover.
+
+        Raises:
+            RefusedMessage: when a point's slot would have two values.
+        """
+        if repeats(blocks):
+            raise RefusedMessage(answers.SLOT_TAKEN)
+        overlap = Overlap(self._ledger, self._opener.blocks)
+        for block in blocks:
+            self._ledger.cover(agent, window_s, block, overlap)
+        try:
+            overlap.check(agent, window_s)
+        except SlotTaken:
+            raise RefusedMessage(answers.SLOT_TAKEN) from None
 
     def _checked(self, sealed: Sealed, known: KnownSheet) -> list[Block]:
         """Open a batch and check it against its sheet: no finer than released."""
@@ -347,8 +368,10 @@ class Inbox:
         terms = known.streams.get(header.stream)
         if terms is None or not _names(header, sheet.policy_version, sheet.policy_hash):
             raise BeyondSheet("not what its sheet says")
-        if header.purpose != sheet.purpose:
-            raise BeyondSheet("another purpose")
+        if header.purpose != sheet.purpose or header.right_hash != right_hash(sheet.right):
+            raise BeyondSheet("another purpose or right")
+        if not sheet.valid_from <= header.issued_at < sheet.valid_until:
+            raise BeyondSheet("sealed while its sheet was not valid")
         blocks = batch.decode(self._opener.decrypt(sealed, terms.pad))
         start = min(block.slot for block in blocks) * terms.window_s
         end = max(block.slot + block.rows for block in blocks) * terms.window_s
@@ -372,7 +395,6 @@ class Inbox:
             read.hash == header.sheet_hash
             and sheet.consumer == self._pin
             and _names(header, sheet.policy_version, sheet.policy_hash)
-            and sheet.policy_version >= self._ledger.newest_version(chain.agent)
         )
         if not right:
             raise RefusedMessage(answers.BAD_SHEET)
@@ -383,13 +405,17 @@ class Inbox:
     def _hold(self, topic: str, header: Header, payload: bytes, outcome: Outcome) -> None:
         """Keep a message for when its sheet comes, within a bound, and ask for the sheet.
 
-        It is asked for whenever such a message comes, since a request can get lost.
+        It is asked for again after a while, since a request can get lost.
         """
         outcome.counts["held_for_sheet"] += 1
         held = self._held.get((header.address, header.sheet_hash), [])
         if payload not in held and self._has_room(header.address):
             self._held[header.address, header.sheet_hash] = [*held, payload]
-        request = Request(header.address, self._now() // SECOND, header.sheet_hash)
+        now_s = self._now() // SECOND
+        if now_s < self._asked.get((header.address, header.sheet_hash), now_s):
+            return
+        self._asked[header.address, header.sheet_hash] = now_s + _ASK_AGAIN_S
+        request = Request(header.address, now_s, header.sheet_hash)
         answer = (topic.removesuffix("up") + "down", sign_answer(request, self._key))
         if answer not in outcome.answers:
             outcome.answers.append(answer)

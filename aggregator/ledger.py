@@ -32,7 +32,7 @@ CREATE TABLE agent (
 ) STRICT;
 CREATE TABLE chain (
     agent INTEGER, epoch INTEGER, stream INTEGER, next INTEGER NOT NULL, digest BLOB NOT NULL,
-    receipt BLOB NOT NULL, PRIMARY KEY (agent, epoch, stream)
+    receipt BLOB NOT NULL, version INTEGER NOT NULL, PRIMARY KEY (agent, epoch, stream)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE batch (
     id INTEGER PRIMARY KEY, agent INTEGER NOT NULL, epoch INTEGER NOT NULL,
@@ -85,12 +85,14 @@ class Chain:
         next: the sequence that comes next.
         digest: hash of the message before it.
         receipt: the newest signed receipt; empty before the first.
+        version: the policy version of the newest kept batch; 0 before the first.
     """
 
     agent: int
     next: int
     digest: bytes
     receipt: bytes
+    version: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +129,9 @@ class Ledger:
                 where=str(path),
                 remedy=tr(
                     f"check disk and permissions ({type(error).__name__}); restore it from a backup "
-                    "if it is damaged: agents can send again what they keep",
-                    f"请检查磁盘与权限（{type(error).__name__}）；若已损坏请从备份恢复，代理程序可补发其留存",
+                    "if it is damaged; docs/operations.md says how agents send again what they keep",
+                    f"请检查磁盘与权限（{type(error).__name__}）；若已损坏请从备份恢复；"
+                    "代理程序如何补发见 docs/operations.zh-CN.md",
                 ),
             ) from None
 
@@ -185,11 +188,11 @@ class Ledger:
         address = header.address
         agent = self._agent(address)
         row = self._db.execute(
-            "SELECT next, digest, receipt FROM chain WHERE agent=? AND epoch=? AND stream=?",
+            "SELECT next, digest, receipt, version FROM chain WHERE agent=? AND epoch=? AND stream=?",
             (agent, header.epoch, header.stream),
         ).fetchone()
         if row is None:
-            return Chain(agent, 0, genesis(address, header.epoch, header.stream), b"")
+            return Chain(agent, 0, genesis(address, header.epoch, header.stream), b"", 0)
         return Chain(agent, *row)
 
     def _agent(self, address: Address) -> int:
@@ -239,7 +242,7 @@ class Ledger:
                 sealed,
             ),
         )
-        self._advance(agent, header, digest)
+        self._advance(agent, header, digest, header.policy_version if cells else 0)
         return int(cursor.lastrowid or 0)
 
     def refuse(
@@ -261,13 +264,14 @@ class Ledger:
                 sealed if room else b"",
             ),
         )
-        self._advance(agent, header, digest)
+        self._advance(agent, header, digest, 0)
 
-    def _advance(self, agent: int, header: Header, digest: bytes) -> None:
+    def _advance(self, agent: int, header: Header, digest: bytes, version: int) -> None:
         self._db.execute(
-            "INSERT INTO chain VALUES (?,?,?,?,?,x'') ON CONFLICT (agent, epoch, stream)"
-            " DO UPDATE SET next=excluded.next, digest=excluded.digest",
-            (agent, header.epoch, header.stream, header.sequence + 1, digest),
+            "INSERT INTO chain VALUES (?,?,?,?,?,x'',?) ON CONFLICT (agent, epoch, stream)"
+            " DO UPDATE SET next=excluded.next, digest=excluded.digest,"
+            " version=MAX(version, excluded.version)",
+            (agent, header.epoch, header.stream, header.sequence + 1, digest, version),
         )
 
     def declare(self, agent: int, header: Header, gaps: Sequence[Gap]) -> None:
@@ -369,11 +373,6 @@ class Ledger:
         ).fetchone()
         return None if row is None else bytes(row[0])
 
-    def newest_version(self, agent: int) -> int:
-        """Return the newest policy version that a sheet of this agent was for; 0 for none."""
-        row = self._db.execute("SELECT MAX(version) FROM sheet WHERE agent=?", (agent,)).fetchone()
-        return int(row[0] or 0)
-
     def batches(self, after_id: int, limit: int) -> list[Kept]:
         """Return batches with values in the order they were kept."""
         rows = self._db.execute(
@@ -412,6 +411,13 @@ class Ledger:
         """Return all agents that ever sent something valid."""
         rows = self._db.execute("SELECT factory, agent, id FROM agent")
         return {Address(row[0], row[1]): row[2] for row in rows}
+
+    def stored(self, agent: int) -> dict[int, int]:
+        """Return how many values of an agent are kept, by epoch."""
+        rows = self._db.execute(
+            "SELECT epoch, SUM(cells) FROM batch WHERE agent=? GROUP BY epoch", (agent,)
+        )
+        return dict(rows.fetchall())
 
     def totals(self, agent: int) -> tuple[int, int, int, int | None, int | None]:
         """Return batches, values, refused batches, newest receive time and newest slot end (s)."""

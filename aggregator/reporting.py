@@ -11,7 +11,7 @@ from aggregator.ledger import Ledger
 from protocols.frame import SECOND
 from protocols.topics import Address
 from protocols.vocabulary.purposes import PURPOSES
-from security.policy.bundle import read_sheet
+from security.policy.bundle import signed_sheet
 from security.policy.compiled import ReleaseSheet, SheetPoint
 
 _PURPOSE_NAMES = {code: name for name, code in PURPOSES.items()}
@@ -60,14 +60,13 @@ class Reporter:
             batches=batches,
             values=values,
             refused=refused,
-            sheets=self._sheets(agent, factory) if agent is not None else (),
+            sheets=self._sheets(agent) if agent is not None else (),
         )
 
-    def _sheets(self, agent: int, factory: Factory) -> tuple[Sheet, ...]:
-        card = factory.card
+    def _sheets(self, agent: int) -> tuple[Sheet, ...]:
         for sheet_hash, received_s, signed in (rows := self._ledger.sheets(agent)):
             if sheet_hash not in self._known:
-                sheet = read_sheet(signed, card.officers, card.threshold).sheet
+                sheet = signed_sheet(signed).sheet
                 self._known[sheet_hash] = _sheet(sheet_hash, received_s, sheet)
         return tuple(self._known[row[0]] for row in rows)
 

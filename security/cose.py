@@ -147,6 +147,15 @@ def verify_many(
     return payload
 
 
+def payload_of_many(data: bytes, limit: int) -> bytes:
+    """Return the payload of a COSE_Sign that was verified before, when it was kept.
+
+    Raises:
+        Malformed: when it is not such a message.
+    """
+    return _parse_many(data, limit)[1]
+
+
 def _parse_many(data: bytes, limit: int) -> tuple[bytes, bytes, list[list[Any]]]:
     item = strict_cbor.decode(data, max_bytes=limit, tags=frozenset({TAG_SIGN}))
     if not (isinstance(item, cbor2.CBORTag) and isinstance(item.value, list)):

@@ -155,6 +155,11 @@ def commitment(padded: bytes) -> bytes:
     return hashlib.sha256(b"mg1/commit\x00" + padded).digest()
 
 
+def right_hash(right: str) -> bytes:
+    """Return how a header names the right's or contract's reference; empty for none."""
+    return hashlib.sha256(right.encode()).digest() if right else b""
+
+
 def pad(content: bytes, unit: int) -> bytes:
     """Salt content and pad it to a multiple of `unit` bytes (ISO 7816-4).
 

@@ -20,19 +20,16 @@ from protocols.language import tr
 from protocols.settings import parse_duration
 from simulators.demo import SLOT, Mill, running
 
-app = typer.Typer(
-    rich_markup_mode=None,
-    add_completion=False,
-    help=tr(
-        "Run a simulated mill, its agent and the brain on this machine, and judge the end.\n\n"
-        "Nothing else needs to be installed. The exit code is 0 only if everything released "
-        "arrived once and right.\n\nExample: millgate demo --duration 60 --report demo.json",
-        "在本机运行模拟工厂、代理程序与产业大脑，并在结束时核对。\n\n"
-        "无需另装其他软件。仅当所有放行数据恰好一次且正确到达时，退出码为 0。\n\n"
-        "示例：millgate demo --duration 60 --report demo.json",
-    ),
-)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
+_HELP: Final = tr(
+    "Run a simulated mill, its agent and the brain on this machine, and judge the end.\n\n"
+    "Nothing else needs to be installed. The exit code is 0 only if everything released "
+    "arrived once and right.\n\nExample: millgate demo --duration 60 --report demo.json",
+    "在本机运行模拟工厂、代理程序与产业大脑，并在结束时核对。\n\n"
+    "无需另装其他软件。仅当所有放行数据恰好一次且正确到达时，退出码为 0。\n\n"
+    "示例：millgate demo --duration 60 --report demo.json",
+)
 _REFRESH_S: Final = 1.0
 _KEYS: Final = (
     "produced",
@@ -51,7 +48,7 @@ _KEYS: Final = (
 )
 
 
-@app.command()
+@app.command(help=_HELP)
 def demo(
     duration: Annotated[
         str, typer.Option(help=tr("how long, such as 60 or 5m", "运行多久，例如 60 或 5m"))

@@ -32,6 +32,7 @@ from security.envelope import (
     digest,
     genesis,
     pad,
+    right_hash,
     seal,
 )
 from security.keys import OpeningKey, SealingKey, SigningKey
@@ -256,9 +257,9 @@ class Agent:
         """Take an answer as the uplink does; return how many messages no longer wait."""
         answer = read_answer(signed, self.keys.address, [self.keys.receipt.public])
         if isinstance(answer, Request):
-            self.spool.send_again(answer.sheet_hash)
+            self.sealer.sheet_again(answer.sheet_hash)
             return 0
-        return self.spool.settle(answer.heads, answer.refused, 1, digest(signed))
+        return self.spool.settle(answer.heads, answer.refused, digest(signed))
 
 
 class Forger:
@@ -325,6 +326,7 @@ class Forger:
             commitment=commitment(padded),
             receipt=(0, bytes(32)),
             purpose=sheet.purpose,
+            right_hash=right_hash(sheet.right),
         )
         header = dataclasses.replace(header, **changes)
         sealed = seal(header, padded, signer or self.keys.signing, keys, kind)
@@ -359,7 +361,7 @@ class Brain:
     def open(self) -> None:
         """Start, or start again after `close`."""
         self.ledger = Ledger(self.path)
-        self.opener = Opener(self.ledger, self.encryption, lambda: self.factories, Opened())
+        self.opener = Opener(self.ledger, self.encryption, Opened())
         self.inbox = Inbox(
             self.ledger,
             self.opener,

@@ -74,7 +74,7 @@ def commit(spool: Spool, *entries: Entry, number: int = 1, epoch: int = 1) -> No
 
 
 def settle(spool: Spool, *heads: Head, refused: tuple[Refused, ...] = (), count: int = 1) -> int:
-    return spool.settle(heads, refused, count, digest("receipt", count))
+    return spool.settle(heads, refused, digest("receipt", count))
 
 
 def snapshot(spool: Spool) -> list[tuple[object, ...]]:
@@ -150,7 +150,7 @@ while True:
     os.write(1, b"%d\\n" % number)
     if number % 5 == 0:
         head = Head(1, 7, 2 * number - 4, digest(7, 2 * number - 4))
-        spool.settle([head], [], number, digest(number))
+        spool.settle([head], [], digest(number))
         spool.trim(2000)
 """
 
@@ -235,8 +235,9 @@ def test_a_head_that_is_not_of_our_chain_settles_nothing(spool: Spool, foreign: 
 
 def test_a_receipt_is_remembered_for_the_next_header(spool: Spool) -> None:
     commit(spool, entry(0))
-    settle(spool, head(0), count=5)
-    assert (spool.meta("receipts"), spool.meta("receipt")) == (5, digest("receipt", 5))
+    for seen in (1, 2, 3):
+        settle(spool, head(0), count=seen)
+        assert (spool.meta("receipts"), spool.meta("receipt")) == (seen, digest("receipt", seen))
 
 
 def test_a_receipt_that_fails_in_the_middle_leaves_nothing(spool: Spool) -> None:
@@ -248,7 +249,7 @@ def test_a_receipt_that_fails_in_the_middle_leaves_nothing(spool: Spool) -> None
         raise RuntimeError("cut")
 
     with pytest.raises(RuntimeError, match="cut"):
-        spool.settle(heads(), [Refused(head(0), BEYOND_SHEET)], 1, digest("receipt"))
+        spool.settle(heads(), [Refused(head(0), BEYOND_SHEET)], digest("receipt"))
     assert snapshot(spool) == before
 
 
@@ -337,7 +338,7 @@ def test_the_sealed_side_declares_a_refusal_exactly_once(tmp_path: Path) -> None
     heads = [
         Head(1, agent.short, parsed.header.sequence, parsed.digest) for parsed in (first, second)
     ]
-    agent.spool.settle([heads[1]], [Refused(heads[0], BEYOND_SHEET)], 1, digest("receipt"))
+    agent.spool.settle([heads[1]], [Refused(heads[0], BEYOND_SHEET)], digest("receipt"))
     agent.release(block(3, [ENERGY], [5]), block(9, [ENERGY], [5]))
     agent.release(block(10, [ENERGY], [5]))
     declared = [parse(sealed).header.gaps for sealed in agent.waiting()[-2:]]
@@ -367,18 +368,26 @@ def test_sheets_are_never_trimmed(spool: Spool) -> None:
     assert spool.sheet_sent(1, SHEET)
 
 
-def test_a_sheet_that_is_asked_for_waits_again(spool: Spool) -> None:
+def test_sheets_are_kept_for_when_the_brain_asks(spool: Spool) -> None:
     commit(spool, entry(0, stream=1, is_sheet=True, cells=0), entry(0), entry(1))
     assert spool.sheet_sent(1, SHEET)
     assert not spool.sheet_sent(2, SHEET)
     assert not spool.sheet_sent(1, POLICY)
-    assert spool.send_again(SHEET) == 0
+    assert len(spool.sheets_waiting(SHEET)) == 1
+    assert spool.sheets_waiting(POLICY) == []
     settle(spool, head(0, stream=1), head(1))
-    assert spool.send_again(POLICY) == 0
-    assert spool.send_again(SHEET) == 1
-    assert len(spool.waiting(0, 10)) == 1
-    assert spool.tally() == Tally(20, 20, 0, 0, 1, 100)
-    assert settle(spool, head(0, stream=1)) == 1
+    assert spool.sheets_waiting(SHEET) == []
+    assert spool.kept_sheet(SHEET) is None
+    spool.keep_sheet(SHEET, b"signed")
+    assert spool.kept_sheet(SHEET) == b"signed"
+
+
+def test_a_message_of_our_own_leaves_the_gates_place_alone(spool: Spool) -> None:
+    commit(spool, entry(0), number=7)
+    spool.append(1, [entry(0, stream=1, is_sheet=True, cells=0)])
+    assert (spool.meta("number"), spool.meta("memory")) == (7, b"memory 7")
+    assert spool.chain(1, 1) is not None
+    assert len(spool.waiting(0, 10)) == 2
 
 
 # Opening again.
