@@ -28,6 +28,7 @@ from simulators.faults.modbus_server import (
 )
 from simulators.faults.modbus_wire import COILS, HOLDING, INPUT, read_request
 from simulators.faults.plan import OK, Script, Sprinkle, Step
+from simulators.faults.proxy import FREE, Hindrance, Way, proxying
 from simulators.faults.telling import TellingRegisters, bit, word
 
 TIMEOUT = 30
@@ -298,6 +299,19 @@ async def test_a_device_that_does_not_answer_never_delays_another_of_the_same_un
     assert not stuck.good
     assert not stuck.faults
     assert not lively.noticed
+
+
+@pytest.mark.parametrize("fault", ["cut", "drop-bytes", "half-open"])
+@pytest.mark.parametrize("way", [Way.OUT, Way.BACK])
+async def test_a_bad_network_gives_right_values_or_none(fault: str, way: Way) -> None:
+    async with device() as chaos, proxying((chaos.host, chaos.port), seed=2) as proxy:
+        witness = Witness(driver_for(chaos, port=proxy.port))
+        await witness.recover()
+        proxy.hindrance = Hindrance(fault, way, pieces=5)
+        await witness.follow(lambda: len(witness.faults) >= 4)
+        proxy.hindrance = FREE
+        await witness.recover()
+    assert not witness.bad
 
 
 async def test_a_reader_that_stops_leaves_no_connection_behind_whatever_the_device_does() -> None:

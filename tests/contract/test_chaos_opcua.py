@@ -21,6 +21,7 @@ from simulators.faults.catalogue import OPCUA
 from simulators.faults.door import doorway
 from simulators.faults.opcua_nodes import BAD_CODES, LIES, NAMESPACES, telling_nodes
 from simulators.faults.opcua_server import EVENTS, ChaosOpcua, chaos_opcua
+from simulators.faults.proxy import FREE, Hindrance, Way, proxying
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -257,6 +258,25 @@ async def test_a_server_that_does_not_answer_never_delays_another(server: ChaosO
     assert not stuck.fresh
     assert not stuck.faults
     assert not lively.faults
+
+
+@pytest.mark.parametrize(
+    ("fault", "way"), [("cut", Way.BACK), ("cut", Way.OUT), ("half-open", Way.BACK)]
+)
+async def test_a_bad_network_gives_right_values_or_none(
+    server: ChaosOpcua, fault: str, way: Way
+) -> None:
+    async with proxying(("127.0.0.1", server.port), seed=2) as proxy:
+        url = f"opc.tcp://{proxy.host}:{proxy.port}/"
+        witness = Witness(driver_for(server, 10, url=url, timeout="500ms"))
+        await witness.recover()
+        proxy.hindrance = Hindrance(fault, way, pieces=20)
+        await witness.follow(lambda: len(witness.faults) >= 2)
+        proxy.hindrance = FREE
+        await witness.recover()
+        # Sessions of connections that broke are the server's to end; here they are told to.
+        await server.play("session-drop")
+    assert not witness.bad
 
 
 async def test_one_fault_after_another_gives_right_values_or_none(server: ChaosOpcua) -> None:
