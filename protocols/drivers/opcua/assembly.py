@@ -35,12 +35,14 @@ class Counts:
             the previous one stands instead, so that the order of the changes is kept.
         overflows: samples before which the server says it dropped changes of the point.
         unusable: samples without a usable value of the declared type.
+        refilled: samples from the server's history.
     """
 
     absurd_times: int = 0
     backward_times: int = 0
     overflows: int = 0
     unusable: int = 0
+    refilled: int = 0
 
 
 class Assembler:
@@ -50,6 +52,8 @@ class Assembler:
         self._device = device
         self._grid = Grid(points)
         self.counts = Counts()
+        self.latest_us: Ints = np.full(len(points), NO_TIME, np.int64)
+        """Shape (n,), the time of each point's newest sample, microseconds since 1970 UTC."""
 
     def frames(self, notification: Notification, received_ns: int) -> Iterator[Frame]:
         """Yield at most one frame of integers and one of floats, or more of uneven shape.
@@ -98,6 +102,8 @@ class Assembler:
         # Fills absent cells, which lie below the present ones, and keeps each column in order.
         cell_time = np.maximum.accumulate(cell_time, axis=0)
         self.counts.backward_times += _count(cell_time[row, place] != time)
+        newest = cell_time[-1] // _MICROSECOND
+        self.latest_us[columns] = np.maximum(self.latest_us[columns], newest)
         return Frame(
             device=self._device,
             columns=columns,

@@ -2,7 +2,7 @@
 
 from enum import Enum
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -16,6 +16,7 @@ from protocols.settings import Duration
 
 _MILLISECOND: Final = 10**6
 _SECOND: Final = 10**9
+_DAY: Final = 86_400 * _SECOND
 _DEFAULT_PORT: Final = 4840
 _SHORTEST_QUEUE: Final = 10
 _SHORTEST_SAMPLING: Final = 10 * _MILLISECOND
@@ -27,6 +28,7 @@ _FOR_SUBSCRIBING: Final = (
     "sampling_interval",
     "queue_size",
     "keep_alive",
+    "refill",
 )
 
 
@@ -63,6 +65,8 @@ class Config(DeviceConfig):
             twice what the two intervals ask for, and at least 10.
         timeout: how long connecting and each answer may take; ServerStatus is asked this often.
         keep_alive: how often a server without news has to say that the subscription lives.
+        refill: how far back the server's history is read for what changed while contact was lost;
+            '0s' is not at all.
     """
 
     kind: Literal["opcua"]
@@ -84,6 +88,7 @@ class Config(DeviceConfig):
     queue_size: int | None = Field(default=None, ge=1, le=LARGEST_QUEUE)
     timeout: Duration = 5 * _SECOND
     keep_alive: Duration = 5 * _SECOND
+    refill: Annotated[Duration, Field(ge=0, le=_DAY)] = 900 * _SECOND
     points: list[OpcuaPoint] = Field(min_length=1, max_length=100_000)  # type: ignore[assignment] # a narrower list of a frozen model
 
     @field_validator("url")

@@ -6,6 +6,7 @@ from typing import ClassVar
 from protocols.drivers import DeviceConfig
 from protocols.drivers.opcua.assembly import Assembler, Counts
 from protocols.drivers.opcua.config import Config
+from protocols.drivers.opcua.history import Gap
 from protocols.drivers.opcua.items import items_of
 from protocols.drivers.opcua.levels import Level
 from protocols.drivers.opcua.link import Link
@@ -30,6 +31,8 @@ class Driver:
         self._assembler = Assembler(config.id, config.points)
         self._report = Report(config, self._items, self._where, self._assembler.counts)
         self._floor: Level | None = None
+        self._gap: Gap | None = None
+        self._without: set[int] = set()
 
     @property
     def counts(self) -> Counts:
@@ -50,7 +53,7 @@ class Driver:
         kind = Subscription if self._config.mode == "subscribe" else Polling
         link: Link = kind(self._config, self._items, self._now, self._where)
         try:
-            await link.open(self._floor)
+            await link.open(self._floor, self._gap, self._without)
             self._remember(link.door.level)
             self._report.opened(link)
             changes = link.changes
@@ -61,10 +64,20 @@ class Driver:
                     self._report.changed(link)
                 notification = self._reader.take_apart(delivery.items, link.layouts)
                 for frame in self._assembler.frames(notification, delivery.received_ns):
+                    self.counts.refilled += frame.samples if delivery.refilled else 0
                     yield frame
                 self._report.arrived(notification.mistyped)
         finally:
+            self._part(link)
             await link.close()
+
+    def _part(self, link: Link) -> None:
+        """Keep what is known at the end of a connection."""
+        contact = link.contact
+        if contact is not None:
+            latest = self._assembler.latest_us
+            known = [int(latest[list(item.columns)].max()) for item in self._items]
+            self._gap = Gap(contact, known)
 
     def _remember(self, level: Level | None) -> None:
         """Keep how well the server can protect a connection; it must never be less."""

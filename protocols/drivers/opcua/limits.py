@@ -16,6 +16,7 @@ from protocols.language import tr
 
 Entry = TypeVar("Entry")
 
+HISTORY: Final = ObjectIds.Server_ServerCapabilities_OperationLimits_MaxNodesPerHistoryReadData
 READ: Final = ObjectIds.Server_ServerCapabilities_OperationLimits_MaxNodesPerRead
 TRANSLATE: Final = (
     ObjectIds.Server_ServerCapabilities_OperationLimits_MaxNodesPerTranslateBrowsePathsToNodeIds
@@ -73,12 +74,21 @@ class Batches:
             yield batch, answers
 
 
-async def batches_for(client: SecureClient, limit: int, where: str) -> Batches:
-    """Return how to call a service, after what the server says of its limit."""
+async def batches_for(
+    client: SecureClient, limit: int, where: str, most: int = _MOST_PER_CALL
+) -> Batches:
+    """Return how to call a service, after what the server says of its limit.
+
+    Args:
+        client: the connection.
+        limit: the node that tells the limit.
+        where: the device, for messages.
+        most: how many are sent at once to a server without a limit.
+    """
     wanted = ua.ReadValueId(NodeId=NODE(limit), AttributeId=AttributeIds.Value)
     (answer,) = await client.uaclient.session.read(ua.ReadParameters(NodesToRead=[wanted]))
     stated = answer.Value.Value if answer.Value is not None else None
     # 0 is no limit; a server that says nothing sensible is taken to have none.
     if not isinstance(stated, int) or stated <= 0:
-        return Batches(_MOST_PER_CALL, where)
-    return Batches(min(stated, _MOST_PER_CALL), where)
+        return Batches(most, where)
+    return Batches(min(stated, most), where)

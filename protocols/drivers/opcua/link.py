@@ -17,6 +17,7 @@ from protocols.drivers.opcua.client import SecureClient
 from protocols.drivers.opcua.config import Config
 from protocols.drivers.opcua.connection import Connection
 from protocols.drivers.opcua.door import Door
+from protocols.drivers.opcua.history import Contact, Gap
 from protocols.drivers.opcua.items import Item
 from protocols.drivers.opcua.levels import Level
 from protocols.drivers.opcua.nodes import Finder, Nodes
@@ -36,10 +37,12 @@ class Delivery:
     Attributes:
         items: what was monitored or read, in the server's order; handles are places plus one.
         received_ns: when they came, wall clock.
+        refilled: whether they are from the server's history.
     """
 
     items: list[ua.MonitoredItemNotification]
     received_ns: int
+    refilled: bool = False
 
 
 class Link(ABC):
@@ -88,11 +91,18 @@ class Link(ABC):
         """The structures that points reach into, by the mark of their values."""
         return {} if self._finder is None else self._finder.layouts.by_encoding
 
-    async def open(self, floor: Level | None) -> None:
+    @property
+    def contact(self) -> Contact | None:
+        """When the server was last heard of; None when that is not known."""
+        return None
+
+    async def open(self, floor: Level | None, gap: Gap | None, without: set[int]) -> None:
         """Connect and find the nodes.
 
         Args:
             floor: the best protection this server has had before.
+            gap: what was not seen since the connection before; None at the first.
+            without: places of items that have no history; more are put in.
 
         Raises:
             NotConnected: when that fails, or no node at all can be had.
@@ -100,8 +110,11 @@ class Link(ABC):
         client = await self._connection.open(floor)
         self._finder = Finder(client, self._items, self._where)
         try:
-            await self._begin()
-            await self._try(self._finder, range(len(self._items)))
+            await self._begin(without)
+            nodes = await self._find(self._finder, range(len(self._items)))
+            if gap is not None:
+                await self._refill(gap, nodes)
+            await self._take_up(nodes)
         except Exception as error:  # noqa: BLE001 a misbehaving server surfaces as any exception; re-raised
             raise self._connection.fault(error) from None
         if len(self.refused) == len(self._items):
@@ -116,8 +129,12 @@ class Link(ABC):
         self._plan_retry()
 
     @abstractmethod
-    async def _begin(self) -> None:
+    async def _begin(self, without: set[int]) -> None:
         """Prepare to watch or read."""
+
+    @abstractmethod
+    async def _refill(self, gap: Gap, nodes: Nodes) -> None:
+        """Fetch what changed in a gap, where that is of use."""
 
     @abstractmethod
     async def _take_up(self, nodes: Nodes) -> None:
@@ -142,10 +159,10 @@ class Link(ABC):
     def _end(self, fault: NotConnected) -> None:
         self._lost = self._lost or fault
 
-    async def _try(self, finder: Finder, places: Iterable[int]) -> None:
+    async def _find(self, finder: Finder, places: Iterable[int]) -> Nodes:
         nodes, refused = await finder.find(places)
         self.refused |= refused
-        await self._take_up(nodes)
+        return nodes
 
     async def _retry_if_due(self) -> None:
         """Ask again for what the server did not give; it may have it by now.
@@ -163,7 +180,7 @@ class Link(ABC):
         try:
             # A service that is refused as a whole has changed nothing.
             with contextlib.suppress(UaStatusCodeError):
-                await self._try(self._finder, chosen)
+                await self._take_up(await self._find(self._finder, chosen))
         except Exception as error:  # noqa: BLE001 a misbehaving server surfaces as any exception; re-raised
             raise self._connection.fault(error) from None
         self.changes += self.refused != before

@@ -13,6 +13,7 @@ from asyncua.ua.attribute_ids import AttributeIds
 from protocols.drivers import NotConnected
 from protocols.drivers.opcua.config import Config
 from protocols.drivers.opcua.faults import status_name
+from protocols.drivers.opcua.history import Gap
 from protocols.drivers.opcua.items import Item
 from protocols.drivers.opcua.limits import READ, Batches, batches_for
 from protocols.drivers.opcua.link import Delivery, Link
@@ -63,9 +64,13 @@ class Polling(Link):
                 raise self._connection.fault(error) from None
         return self._ready.popleft()
 
-    async def _begin(self) -> None:
+    async def _begin(self, without: set[int]) -> None:
+        del without
         self._batches = await batches_for(self._client, READ, self._where)
         self._due = asyncio.get_running_loop().time() + self._config.interval / SECOND
+
+    async def _refill(self, gap: Gap, nodes: Nodes) -> None:
+        """Leave the gap as it is: what is polled does not hold as long as one lasts."""
 
     async def _take_up(self, nodes: Nodes) -> None:
         self._ready.extend(await self._read(nodes, first=True))

@@ -119,6 +119,7 @@ class Report:
                 counts.overflows,
                 tr("times the server dropped changes", "次服务器丢弃变化"),
             ),
+            (counts.refilled, tr("values taken from the server's history", "个值取自服务器历史")),
             (counts.unusable, tr("values without use", "个不可用的值")),
         ):
             if count:

@@ -1,7 +1,9 @@
 """Has the server send what changes, and watches that nothing of it goes missing."""
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any, Final
 
 from asyncua import ua
@@ -10,6 +12,7 @@ from asyncua.ua.attribute_ids import AttributeIds
 from protocols.drivers import NotConnected
 from protocols.drivers.opcua.config import Config
 from protocols.drivers.opcua.faults import status_name
+from protocols.drivers.opcua.history import Contact, Gap, History
 from protocols.drivers.opcua.items import Deadband, Item, columns_of, some
 from protocols.drivers.opcua.limits import MONITOR, Batches, batches_for
 from protocols.drivers.opcua.link import Delivery, Link
@@ -17,6 +20,7 @@ from protocols.drivers.opcua.nodes import Nodes
 from protocols.frame import SECOND, NowNs
 from protocols.language import tr
 
+_MICROSECOND: Final = 10**3
 _MILLISECOND: Final = 10**6
 _MOST_PER_NOTIFICATION: Final = 10_000
 _MOST_WAITING: Final = 8
@@ -51,11 +55,16 @@ class Subscription(Link):
         self._sequence: int | None = None
         self._id = 0
         self._batches = Batches(1, where)
+        self._history: History | None = None
+        self._heard_ns = now_ns()
+        self._refilled: deque[Delivery] = deque()
         self._undamped: dict[int, str] = {}
         self._slower: dict[int, float] = {}
 
     async def next(self) -> Delivery:
         """Wait for the next notification; see `Link.next`."""
+        if self._refilled:
+            return self._refilled.popleft()
         while True:
             if self._waiting.empty() and self._lost is not None:
                 raise self._lost
@@ -83,9 +92,31 @@ class Subscription(Link):
             # Wakes a reader that waits; with a full queue there is none.
             self._waiting.put_nowait(None)
 
-    async def _begin(self) -> None:
+    @property
+    def contact(self) -> Contact | None:
+        """When the server was last heard of; None when that is not known."""
+        return None if self._history is None else self._history.contact(self._heard_ns)
+
+    async def _begin(self, without: set[int]) -> None:
         self._batches = await batches_for(self._client, MONITOR, self._where)
+        if self._config.refill:
+            self._history = History(self._client, self._now, self._where, without)
+            await self._history.meet()
         self._id = await self._create()
+
+    async def _refill(self, gap: Gap, nodes: Nodes) -> None:
+        """Fetch what changed in a gap; it is delivered before anything new."""
+        if self._history is None:
+            return
+        longest = timedelta(microseconds=self._config.refill // _MICROSECOND)
+        found = await self._history.since(gap, nodes, longest)
+        items = [
+            ua.MonitoredItemNotification(place + 1, value)
+            for place, values in found.items()
+            for value in values
+        ]
+        if items:
+            self._refilled.append(Delivery(items, self._now(), refilled=True))
 
     async def _create(self) -> int:
         config = self._config
@@ -186,7 +217,7 @@ class Subscription(Link):
     async def _on_publish(self, result: ua.PublishResult) -> None:
         """Take what the server sends; while this waits, the server gets no further request."""
         loop = asyncio.get_running_loop()
-        self._heard = loop.time()
+        self._heard, self._heard_ns = loop.time(), self._now()
         message = result.NotificationMessage
         for data in message.NotificationData or ():
             if isinstance(data, ua.StatusChangeNotification):
