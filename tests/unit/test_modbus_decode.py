@@ -337,7 +337,8 @@ def test_counters_roll_over_where_their_register_does() -> None:
 
     assert modulus(type="uint16") == 1 << 16
     assert modulus(type="uint32", scale="0.01") == 1 << 32
-    assert modulus(type="int32") == 1 << 31
+    assert modulus(type="int32") == 0
+    assert modulus(type="int32", counter={"rollover": "1000000"}) == 1_000_000
     assert modulus(type="uint32", scale="0.01", counter={"rollover": "1000000"}) == 100_000_000
     assert modulus(type="float32") == 0
     assert modulus(type="float64", counter={"rollover": "9999.5"}) == Decimal("9999.5")

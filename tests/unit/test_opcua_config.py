@@ -200,6 +200,7 @@ def test_what_would_weaken_a_connection_by_accident_is_refused(
         ({"timeout": "2h"}, "timeout", "10ms to 1h"),
         ({"keep_alive": "soon"}, "keep_alive", "not a duration"),
         ({"sampling_interval": "2h"}, "sampling_interval", "0s to 1h"),
+        ({"refill": "2d"}, "refill", "86400000000000"),
         ({"queue_size": 4}, "queue_size", "at least 5"),
         ({"queue_size": 0}, "queue_size", "at least 1"),
         ({"points": []}, "points", "at least 1"),
@@ -318,6 +319,7 @@ def test_what_would_lose_changes_of_a_point_is_refused(more: dict[str, Any], tol
     [
         {"mode": "poll", "publishing_interval": "1s"},
         {"mode": "poll", "queue_size": 100},
+        {"mode": "poll", "refill": "5m"},
         {"mode": "poll", "points": [POINT | {"deadband": "1"}]},
         {"mode": "subscribe", "interval": "1s"},
     ],
@@ -352,7 +354,9 @@ def test_the_table_says_how_points_are_carried_and_that_values_hold() -> None:
     ("settings", "modulus"),
     [
         ({"type": "UInt16"}, 2**16),
-        ({"type": "Int32"}, 2**32),
+        ({"type": "Int32"}, 0),
+        ({"type": "Int32", "counter": {"rollover": "1000"}}, 1000),
+        ({"type": "Byte"}, 2**8),
         ({"type": "UInt64"}, 2**64),
         ({"type": "UInt32", "scale": "0.5"}, 5 * 2**32),
         ({"type": "UInt32", "scale": "0.01", "offset": "0.001"}, 10 * 2**32),

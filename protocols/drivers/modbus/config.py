@@ -104,10 +104,10 @@ class ModbusPoint(Point):
         """Return where the counter starts again from 0; see PointTable. 0 is never."""
         rollover = self.counter.rollover
         if rollover is None:
-            if not self.integer:
+            if not self.type.startswith("u"):
+                # Floats have no end, and where a signed counter goes behind its own is not known.
                 return Decimal(0)
-            bits = 16 * self.words - (0 if self.type.startswith("u") else 1)
-            rollover = Decimal(2**bits) * abs(self.scale)
+            rollover = Decimal(2 ** (16 * self.words)) * abs(self.scale)
         return rollover.scaleb(-self.grid_exponent()) if self.integer else rollover
 
 

@@ -24,7 +24,7 @@ BITS: Final = {
     "UInt64": 64,
 }
 TYPES: Final = (*BITS, "Float", "Double")
-_SIGNED: Final = frozenset({"SByte", "Int16", "Int32", "Int64"})
+SIGNED_TYPES: Final = frozenset({"SByte", "Int16", "Int32", "Int64"})
 _LOWEST: Final = -(2**63)
 _HIGHEST: Final = 2**63 - 1
 _TURN: Final = 2**64
@@ -51,7 +51,7 @@ def grid_line(point: Point) -> GridLine:
     factor, shift = int(Fraction(point.scale) / unit), int(Fraction(point.offset) / unit)
     ends = Fraction(_LOWEST - shift, factor), Fraction(_HIGHEST - shift, factor)
     bits = BITS[point.type]
-    signed = point.type in _SIGNED
+    signed = point.type in SIGNED_TYPES
     lowest, highest = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
     # The ends are inclusive, so they are rounded inwards.
     return GridLine(factor, shift, max(lowest, -(-min(ends) // 1)), min(highest, max(ends) // 1))

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from protocols.drivers.opcua.address import parse_address
-from protocols.drivers.opcua.grid import BITS, REAL_TYPES, TYPES, grid_line
+from protocols.drivers.opcua.grid import BITS, REAL_TYPES, SIGNED_TYPES, TYPES, grid_line
 from protocols.language import tr
 from protocols.points import Point
 from protocols.settings import Duration
@@ -119,4 +119,7 @@ class OpcuaPoint(Point):
             return rollover or Decimal(0)
         if rollover is not None:
             return rollover.scaleb(-self.grid_exponent())
+        if self.type in SIGNED_TYPES:
+            # Where a signed counter goes behind its end is not known.
+            return Decimal(0)
         return Decimal(2 ** BITS[self.type] * abs(grid_line(self).factor))
