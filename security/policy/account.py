@@ -52,7 +52,7 @@ class Account:
             "consumed": self.consumed,
             "withheld": self.withheld,
             "open": self.open,
-            "dropped": dict(sorted(self.dropped.items())),
+            "dropped": {reason: n for reason, n in sorted(self.dropped.items()) if n},
         }
 
     @staticmethod

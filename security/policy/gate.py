@@ -23,6 +23,7 @@ from protocols.errors import MillgateError
 from protocols.frame import SECOND, Frame, NowNs, lost_frame
 from protocols.language import tr
 from protocols.points import PointTable
+from protocols.strict_cbor import Malformed
 from protocols.topics import Address
 from security.policy import transforms
 from security.policy.account import GATE_ERROR, RULE_CHANGED, Account
@@ -39,8 +40,8 @@ _MOST_WAITING_CELLS: Final = 2_000_000
 _NONCE: Final = 12
 _MOST_MEMORY: Final = 256 << 20
 _MEMORY_DEPTH: Final = 12
+_MEMORY_VERSION: Final = 1
 _PAGE: Final = 4096
-_PER_POINT: Final = 640
 _PER_LANE: Final = 4096
 
 _log = logging.getLogger(__name__)
@@ -162,6 +163,7 @@ class Gate:
         """
         content = cbor2.dumps(
             {
+                "version": _MEMORY_VERSION,
                 "clocks": dict(sorted(self._clock.items())),
                 "accounts": {device: book.as_dict() for device, book in self.accounts.items()},
                 "lanes": [[_lane_name(lane), lane.memory()] for lane in self._all_lanes()],
@@ -184,7 +186,10 @@ class Gate:
         except Exception:  # noqa: BLE001 - raised anew below: whatever is wrong with it, it is lost
             self._begin()
             raise MemoryLost(
-                tr("gate memory is damaged", "闸门记忆已损坏"),
+                tr(
+                    "gate memory is damaged, or of another version",
+                    "闸门记忆已损坏，或版本不符",
+                ),
                 remedy=tr("counters start from new baselines", "计数器将从新基线开始"),
             ) from None
 
@@ -288,7 +293,7 @@ class Gate:
 
     def _constant_size(self) -> int:
         lanes = self._all_lanes()
-        need = _PAGE + sum(_PER_LANE + _PER_POINT * lane.size for lane in lanes)
+        need = _PAGE + sum(_PER_LANE + lane.memory_per_point * lane.size for lane in lanes)
         need += 512 * len(self._tables)
         return -(-need // _PAGE) * _PAGE
 
@@ -299,6 +304,8 @@ def _memory_content(memory: bytes) -> dict[str, Any]:
     content: dict[str, Any] = strict_cbor.decode(
         memory[4 : 4 + length], max_bytes=_MOST_MEMORY, max_depth=_MEMORY_DEPTH
     )
+    if content.get("version") != _MEMORY_VERSION:
+        raise Malformed("of another version")
     return content
 
 

@@ -72,12 +72,14 @@ class Lane(ABC):
         numbers: shape (n,), the numbers it fills, ascending.
         closing_edge: whether a sample exactly on a boundary belongs to the slot that ends there
             (a counter's reading) or to the one that starts (a quantity at a moment).
+        memory_per_point: bytes that a point takes in memory, with two slots open.
         cursor: the oldest slot that is not closed; None before the first sample.
         open_counts: by open slot, how many samples it holds.
     """
 
     closing_edge: ClassVar[bool] = False
     numbers_per_point: ClassVar[int] = 1
+    memory_per_point: ClassVar[int] = 512
 
     def __init__(
         self, table: PointTable, rules: Sequence[Rule], columns: NDArray[np.int32], book: Account

@@ -257,6 +257,7 @@ class PolicyText(Strict):
         sources = [(rule.device, rule.point) for rule in self.point]
         if len(set(sources)) < len(sources):
             faults.append(tr("a point is listed twice", "有点被重复列出"))
+        faults += self._label_faults()
         used: set[int] = set()
         for rule in self.released():
             if rule.consumer not in ids:
@@ -274,6 +275,23 @@ class PolicyText(Strict):
                     )
                 )
             used |= rule_numbers(rule)
+        return faults
+
+    def _label_faults(self) -> list[str]:
+        """Two points of one consumer with the same public name would overwrite each other."""
+        seen: set[tuple[str | None, str | None, str]] = set()
+        faults = []
+        for rule in self.released():
+            name = (rule.consumer, rule.equipment, rule.measurand)
+            if name in seen:
+                faults.append(
+                    tr(
+                        f"{rule.device}/{rule.point}: {rule.equipment} {rule.measurand} is released "
+                        "already; give this one another equipment",
+                        f"{rule.device}/{rule.point}：{rule.equipment} {rule.measurand} 已放行；请使用其他 equipment",
+                    )
+                )
+            seen.add(name)
         return faults
 
     def _class_faults(self) -> list[str]:

@@ -167,6 +167,8 @@ class ReferenceGate:
             top = kept.modulus
             if top and 10 * kept.raw > 9 * top and 0 <= 10 * value < top:
                 kept.offset += top
+            elif 10 * value > 9 * kept.raw:
+                return None
             elif kept.pending and value > 0:
                 kept.offset += kept.raw - value if kept.rebase else kept.raw
             else:
@@ -240,7 +242,8 @@ class ReferenceGate:
         return [(rounded, 0 if fresh and held[2] == Quality.GOOD else 1, 1)]
 
     def _delta_row(self, group: Group, kept: Kept, slot: int) -> list[tuple[int, int, int] | None]:
-        held, _, fresh = self._newest(group, kept, slot)
+        held, inside, fresh = self._newest(group, kept, slot)
+        fresh = fresh and (inside or group.table.hold_ns is None)
         rounded = self._exact(kept, held[1]) if held is not None and fresh else None
         if held is None or rounded is None:
             return [None]

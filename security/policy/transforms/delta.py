@@ -4,10 +4,12 @@ The cumulative reading is unwrapped, rounded on its exact decimal grid (half to 
 last committed rounded reading is subtracted; so the sum of all deltas is exactly the last rounded
 reading minus the first. A reading exactly on a boundary closes the slot that ends there.
 
-A slot whose counter could not be read near its end has no value; the next one that has says over
-how many slots it counts. A fall of the reading is a rollover when it falls from the last tenth
-of the range to the first; otherwise it is held back until a second reading, not 0, confirms it,
-and then it is a reset. (Meters that lose their link often read 0 and then go on as before.)
+A slot in which a polled counter was not read, or not near its end, has no value; nor has one at
+whose end contact with a subscribed counter was lost. The next one that has a value says over how
+many slots it counts. A fall of the reading is a rollover when it falls from the last tenth
+of the range to the first. One by less than a tenth is noise, and held back until the reading is
+above where it was. Any other is held back until a second reading, not 0, confirms it, and then it is
+a reset. (Meters that lose their link often read 0 and then go on as before.)
 """
 
 from decimal import Decimal
@@ -31,6 +33,7 @@ class Lane(lane.Lane):
     """Differences of cumulative readings."""
 
     closing_edge = True
+    memory_per_point = 224
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -69,7 +72,10 @@ class Lane(lane.Lane):
 
     def close_slot(self, slot: int) -> Row:
         """Subtract the last committed reading."""
-        cells, _, fresh = self._latest.close(slot, self.end_of(slot), self.hold_ns)
+        cells, inside, fresh = self._latest.close(slot, self.end_of(slot), self.hold_ns)
+        if self.hold_ns is not None:
+            # A polled counter may have risen since it was read: no reading, no rise of 0.
+            fresh = fresh & inside
         rounded, fits = round_values(
             self.integer, cells.value, cells.real, self.exponents, self.grid, self.step
         )
@@ -148,6 +154,9 @@ class Lane(lane.Lane):
         for row in np.flatnonzero(usable).tolist():
             value, before = values[row].item(), last[place].item()
             if raw.seen[place] and value < before:
+                if 10 * value > 9 * before:
+                    quality[row] = Quality.ABSENT
+                    continue
                 rise = self._rise_of_fall(place, value, before)
                 raw.lost[place] = rise is None
                 if rise is None:

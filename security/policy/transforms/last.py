@@ -20,6 +20,8 @@ from security.policy.rounding import round_values
 class Lane(lane.Lane):
     """Last value in the slot."""
 
+    memory_per_point = 128
+
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._latest = Latest(self.size)
