@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Final
 
 from agent.collect import Collector
@@ -66,11 +67,15 @@ def usable_policy(config: AgentConfig, registry: Registry) -> TrustedPolicy:
 
 
 def open_epoch(registry: Registry, spool: Spool) -> int:
-    """Return the epoch to run in: a new one when the spool is new, so that no chain forks."""
-    epoch = registry.epoch
-    if epoch == 0 or spool.is_new:
-        epoch += 1
-        registry.open_epoch(epoch, time.time_ns() // SECOND)
+    """Return the epoch to run in: a new one when the spool has none yet, so that no chain forks.
+
+    The newer of what registry and spool know counts, so that losing one of them is no harm.
+    """
+    known = int(spool.meta("epoch", 0))
+    if known and known >= registry.epoch:
+        return known
+    epoch = max(registry.epoch, known) + 1
+    registry.open_epoch(epoch, time.time_ns() // SECOND)
     return epoch
 
 
@@ -110,26 +115,30 @@ class Agent:
             sealer, spool, config.spool, link, self._thread, self.uplink.wake
         )
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Run until `stop`; then release what is closed, deliver for a few seconds, and end."""
+    async def run(self, end: asyncio.Event, stop: asyncio.Event) -> None:
+        """Run until `end`; then release what is closed, and end.
+
+        When it is the end of the process (`stop`), what waits is delivered for a few seconds.
+        """
         for line in self.gate.suspended:
             _log.warning("%s", line)
         async with asyncio.TaskGroup() as group:
             uplink = group.create_task(self.uplink.run(), name="uplink")
-            sealed = group.create_task(self.sealed_side.run(self._epoch, stop), name="sealed-side")
+            sealed = group.create_task(self.sealed_side.run(self._epoch, end), name="sealed-side")
             await self.gate_side.restore()
-            release = group.create_task(self.gate_side.release(stop), name="release")
+            release = group.create_task(self.gate_side.release(end), name="release")
             feed = group.create_task(self.gate_side.take_frames(), name="gate")
             collecting = [
-                group.create_task(collector.run(self.gate_side.put, stop), name=f"collect-{number}")
+                group.create_task(collector.run(self.gate_side.put, end), name=f"collect-{number}")
                 for number, collector in enumerate(self.collectors)
             ]
-            await stop.wait()
+            await end.wait()
             for task in (*collecting, feed):
                 task.cancel()
             await asyncio.wait([release])
             sealed.cancel()
-            await self.uplink.flush(_FLUSH_S)
+            if stop.is_set():
+                await self.uplink.flush(_FLUSH_S)
             uplink.cancel()
         self._thread.shutdown()
 
@@ -205,12 +214,83 @@ async def run(config: AgentConfig) -> None:
         spool = Spool(config.spool.folder / "spool.db")
         try:
             epoch = open_epoch(registry, spool)
-            registry.enforce(policy.policy.version, policy.hash, time.time_ns() // SECOND)
-            agent = Agent(config, policy, spool, epoch)
-            await agent.run(stop)
+            while policy is not None and not stop.is_set():
+                registry.enforce(policy.policy.version, policy.hash, time.time_ns() // SECOND)
+                agent = Agent(config, policy, spool, epoch)
+                policy = await _run_until_new_policy(agent, config, registry, policy, stop)
         finally:
             spool.close()
             registry.close()
+
+
+async def _run_until_new_policy(
+    agent: Agent,
+    config: AgentConfig,
+    registry: Registry,
+    policy: TrustedPolicy,
+    stop: asyncio.Event,
+) -> TrustedPolicy | None:
+    """Run the agent; return the policy to go on with, None at the end."""
+    end = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        watch = group.create_task(_watch_policy(config, registry, policy, stop, end), name="policy")
+        await agent.run(end, stop)
+        end.set()
+        return await watch
+
+
+async def _watch_policy(
+    config: AgentConfig,
+    registry: Registry,
+    policy: TrustedPolicy,
+    stop: asyncio.Event,
+    end: asyncio.Event,
+) -> TrustedPolicy | None:
+    """End the run when it must stop, or when the officer has signed a newer policy.
+
+    A file that may not be enforced changes nothing: one line says why, the old one goes on.
+    """
+    seen = await asyncio.to_thread(_signature, config.policy.file)
+    while not (stop.is_set() or end.is_set()):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_POLICY_POLL_S):
+                await stop.wait()
+        now = await asyncio.to_thread(_signature, config.policy.file)
+        if now == seen or now is None or stop.is_set():
+            continue
+        seen = now
+        try:
+            newer = await asyncio.to_thread(usable_policy, config, registry)
+        except NoPolicy as fault:
+            _log.error(
+                "%s",
+                tr(
+                    f"version {policy.policy.version} stays in force: {fault}",
+                    f"继续执行版本 {policy.policy.version}：{fault}",
+                ),
+            )
+            continue
+        if newer.hash != policy.hash:
+            _log.info(
+                "%s",
+                tr(
+                    f"policy version {newer.policy.version} is enforced from now on",
+                    f"自此执行策略版本 {newer.policy.version}",
+                ),
+            )
+            end.set()
+            return newer
+    end.set()
+    return None
+
+
+def _signature(path: Path) -> tuple[int, int, int] | None:
+    """Return what changes when a file is replaced; None while there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 async def _await_policy(

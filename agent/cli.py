@@ -59,6 +59,12 @@ def init(
         list[str] | None,
         typer.Option(help=tr("a data officer's public key (repeatable)", "数据官公钥（可重复）")),
     ] = None,
+    threshold: Annotated[
+        int,
+        typer.Option(
+            help=tr("how many officers must sign a policy", "策略需要几名数据官签名"), min=1
+        ),
+    ] = 1,
     audit: Annotated[
         Path | None,
         typer.Option(help=tr("file with the firm's public audit key", "企业审计公钥文件")),
@@ -87,6 +93,7 @@ def init(
         "factory": factory.hex(),
         "agent": agent.hex(),
         "officers": "".join(f'    "{key.to_text()}",\n' for key in officers),
+        "threshold": threshold,
         "audit_key": audit_key.to_text(),
         "broker_host": broker_host,
         "broker_port": broker_port,
@@ -102,7 +109,7 @@ def init(
         agent=agent,
         signing_key=signing.public,
         officers=officers,
-        threshold=1,
+        threshold=threshold,
     )
     write_card(folder / "agent.card", card)
     _say_next(folder, [*notes, *audit_notes], cards[0].name)
@@ -201,8 +208,15 @@ def check(path: ConfigPath) -> None:
             f"配置：{len(tables)} 台设备，{points} 个点",
         )
     )
-    registry = Registry(config.spool.folder / "registry.json")
-    policy = usable_policy(config, registry)
+    if not config.policy.file.exists():
+        typer.echo(
+            tr(
+                f"policy: none yet, so nothing leaves; next: millgate policy new {path}",
+                f"策略：尚无，因此不放行任何数据；下一步：millgate policy new {path}",
+            )
+        )
+        return
+    policy = usable_policy(config, Registry(config.spool.folder / "registry.json"))
     gate = Gate(policy.policy, tables, lambda: 0)
     released = sum(int(gate.released_points(device).sum()) for device in tables)
     for line in gate.suspended:

@@ -17,6 +17,7 @@ from protocols.points import PointTable
 
 _SHORTEST_WAIT_S: Final = 0.5
 _LONGEST_WAIT_S: Final = 30.0
+_LONGEST_BLOCK_S: Final = 30.0
 
 _log = logging.getLogger(__name__)
 
@@ -79,9 +80,18 @@ class Collector:
                     self.state.fault = ""
                 self._wait_s = _SHORTEST_WAIT_S
                 self.state.last_frame_ns = self._now()
+                began = asyncio.get_running_loop().time()
                 await put(frame)
-                if stop.is_set():
+                if stop.is_set() or self._missed_changes(began):
                     return
+
+    def _missed_changes(self, began: float) -> bool:
+        """Tell whether nobody could take frames for so long that a subscription must begin anew.
+
+        The gate then no longer believes old values; new ones come with a new connection.
+        """
+        blocked = asyncio.get_running_loop().time() - began
+        return self.table.hold_ns is None and blocked >= _LONGEST_BLOCK_S
 
     async def _lost(self, fault: NotConnected, put: Put) -> None:
         line = str(fault)

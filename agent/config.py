@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from protocols.drivers import DeviceConfig, read_devices
 from protocols.errors import ConfigError, MillgateError
@@ -13,7 +13,14 @@ from protocols.mqtt import BrokerConfig
 from protocols.settings import Strict, check_settings, read_toml
 from protocols.status import socket_path
 from protocols.topics import Address
-from security.cards import BrainCard, OpaqueId, SealingKeyText, VerifyKeyText, read_brain_card
+from security.cards import (
+    BrainCard,
+    OpaqueId,
+    SealingKeyText,
+    VerifyKeyText,
+    check_threshold,
+    read_brain_card,
+)
 
 _MEGABYTE = 1 << 20
 
@@ -52,6 +59,11 @@ class PolicySource(Strict):
     officers: list[VerifyKeyText] = Field(min_length=1, max_length=16)
     threshold: int = Field(default=1, ge=1, le=16)
     audit_key: SealingKeyText
+
+    @model_validator(mode="after")
+    def _reachable(self) -> "PolicySource":
+        check_threshold(self.officers, self.threshold)
+        return self
 
 
 class SpoolConfig(Strict):

@@ -7,6 +7,7 @@ from typing import Final
 
 from agent.released import Committed, Hello, Link, Released, Restore
 from protocols.frame import Frame
+from protocols.language import tr
 from protocols.topics import Address
 from security.policy.bundle import TrustedPolicy
 from security.policy.gate import Gate, MemoryLost, open_memory, seal_memory
@@ -39,6 +40,7 @@ class GateSide:
         self._epoch = 0
         self._number = 0
         self._room = asyncio.Event()
+        self._in_force = True
 
     async def put(self, frame: Frame) -> None:
         """Take a frame from a collector; waits while the gate is full."""
@@ -77,6 +79,7 @@ class GateSide:
     async def release(self, stop: asyncio.Event) -> None:
         """Hand over closed slots, one message at a time, until `stop`; then once more."""
         while not stop.is_set():
+            self._say_when_force_changes()
             self.gate.advance()
             if self.gate.has_closed:
                 await self._hand_over()
@@ -86,6 +89,21 @@ class GateSide:
         self._drain_frames()
         self.gate.advance()
         await self._hand_over()
+
+    def _say_when_force_changes(self) -> None:
+        if self.gate.in_force == self._in_force:
+            return
+        self._in_force = self.gate.in_force
+        if self._in_force:
+            _log.warning("%s", tr("the policy is in force", "策略已生效"))
+        else:
+            _log.error(
+                "%s",
+                tr(
+                    "nothing leaves: the policy has expired or is not yet valid; sign a new one",
+                    "不放行任何数据：策略已过期或尚未生效；请签署新策略",
+                ),
+            )
 
     def _drain_frames(self) -> None:
         while not self.frames.empty():

@@ -1,10 +1,11 @@
 """Cards: the public halves that a factory and a brain exchange as files, until enrolment."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer
+from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from protocols.language import tr
 from protocols.settings import Strict, load_settings
@@ -39,6 +40,21 @@ SealingKeyText = Annotated[
 ]
 
 
+def check_threshold(officers: Sequence[VerifyKey], threshold: int) -> None:
+    """Check that enough different officers are named.
+
+    Raises:
+        ValueError: when they are not.
+    """
+    if len({key.public for key in officers}) < threshold:
+        raise ValueError(
+            tr(
+                "threshold is larger than the number of different officers",
+                "threshold 大于不同数据官的人数",
+            )
+        )
+
+
 class BrainCard(Strict):
     """What a factory needs of a brain.
 
@@ -69,6 +85,11 @@ class AgentCard(Strict):
     signing_key: VerifyKeyText
     officers: list[VerifyKeyText] = Field(min_length=1, max_length=16)
     threshold: int = Field(default=1, ge=1, le=16)
+
+    @model_validator(mode="after")
+    def _reachable(self) -> "AgentCard":
+        check_threshold(self.officers, self.threshold)
+        return self
 
     @property
     def address(self) -> Address:

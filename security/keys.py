@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, Literal
 
@@ -110,10 +111,7 @@ class SealingKey:
 
     def for_hpke(self) -> MLKEM768X25519PublicKey:
         """Return the key as HPKE takes it."""
-        return MLKEM768X25519PublicKey(
-            MLKEM768PublicKey.from_public_bytes(self.public[:_MLKEM_PUBLIC]),
-            X25519PublicKey.from_public_bytes(self.public[_MLKEM_PUBLIC:]),
-        )
+        return _for_hpke(self.public)
 
     def to_text(self) -> str:
         """Return the key as text."""
@@ -129,6 +127,15 @@ class SealingKey:
         key = SealingKey(_public_bytes(text, "mlkem768-x25519", SEALING_BYTES))
         key.for_hpke()
         return key
+
+
+@lru_cache(maxsize=32)
+def _for_hpke(public: bytes) -> MLKEM768X25519PublicKey:
+    """Parse a public key; doing so costs as much as sealing a small message to it."""
+    return MLKEM768X25519PublicKey(
+        MLKEM768PublicKey.from_public_bytes(public[:_MLKEM_PUBLIC]),
+        X25519PublicKey.from_public_bytes(public[_MLKEM_PUBLIC:]),
+    )
 
 
 class SigningKey:

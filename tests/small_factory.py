@@ -181,6 +181,7 @@ def policy_text(keys: Keys, version: int = 1, energy_slot_s: int = SHORT_S) -> P
             **energy,
             "device": "meter",
             "point": "total",
+            "equipment": "meter-2",
             "number": HOURLY,
             "role": "sub",
             "release": release("delta", LONG_S, "0.01"),

@@ -109,14 +109,15 @@ async def replay_mill(
         yield mill, replay
 
 
-def release(path: Path, device: str, point: str, slot: str) -> None:
-    """Release one counter in a policy that withholds it."""
+def release(path: Path, device: str, point: str, slot: str, number: int = 1) -> None:
+    """Release one point in a policy that withholds it: a counter's rise, or a last value."""
     text = path.read_text(encoding="utf-8")
     start = f'[[point]]\ndevice = "{device}"\npoint = "{point}"\n'
     assert text.count(start) == 1
+    aggregate = "delta" if point == "energy" else "last"
     lines = (
-        'consumer = "brain"\nnumber = 1\nequipment = "meter-1"\nrole = "main"\n'
-        f'release = {{ aggregate = "delta", slot = "{slot}", round = 0.01 }}\n'
+        f'consumer = "brain"\nnumber = {number}\nequipment = "meter-1"\nrole = "main"\n'
+        f'release = {{ aggregate = "{aggregate}", slot = "{slot}", round = 0.01 }}\n'
         'classes = { raw = "general-2", released = "general-1" }\n'
     )
     path.write_text(text.replace(start, start + lines), encoding="utf-8")

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from aggregator.ledger import Ledger
 from simulators.demo import Mill, command
 from tests.servers.mosquitto import running
-from tests.system.mills import MOSQUITTO, edit, replay_mill, rows, sign, until
+from tests.system.mills import MOSQUITTO, edit, release, replay_mill, rows, sign, until
 from tests.system.test_canary import Spy
 
 QUIET_S = 4.0
@@ -88,3 +89,50 @@ async def test_a_changed_address_suspends_the_point_and_says_so(tmp_path: Path) 
             assert "steel-meter/energy" in (mill.folder / "agent.log").read_text("utf-8")
             assert rows(mill, "future_factory", "ff_energy") == []
             assert rows(mill, "future_factory", "ff_reading") == []
+
+
+async def test_a_newer_policy_takes_over_while_running_and_a_bad_one_changes_nothing(
+    tmp_path: Path,
+) -> None:
+    with running(tmp_path / "mosquitto", MOSQUITTO) as broker:
+        async with replay_mill(tmp_path, broker, "mqtt311", "--generate", "400", "--seed", "1") as (
+            mill,
+            _,
+        ):
+            folder = mill.folder / "mill"
+            log = mill.folder / "agent.log"
+            await mill.start("aggregator")
+            await mill.start("agent", ready=False)
+
+            def complete() -> bool:
+                """all slots arrived"""
+                found = rows(mill, "future_factory", "ff_energy")
+                return bool(found) and len(found[0][1]) == 400
+
+            await until(complete, 90, mill)
+            # An older one, however rightly signed, is not taken.
+            (folder / "policy.signed").write_bytes(b"half a fi")
+            await until(lambda: "version 1 stays in force" in log.read_text("utf-8"), 20, mill)
+            edit(folder / "policy.toml", "\nversion = 1\n", "\nversion = 2\n")
+            release(folder / "policy.toml", "steel-meter", "power", slot="15m", number=2)
+            await sign(mill)
+            await until(lambda: "version 2 is enforced" in log.read_text("utf-8"), 20, mill)
+
+            def second_sheet() -> bool:
+                """the brain knows the new sheet"""
+                ledger = Ledger(mill.folder / "brain" / "data" / "ledger.db")
+                try:
+                    return [len(ledger.sheets(n)) for n in ledger.agents().values()] == [2]
+                finally:
+                    ledger.close()
+
+            await until(second_sheet, 30, mill)
+            await mill.stop("agent")
+            report = await command(
+                "reconcile",
+                "--agent",
+                str(mill.agent_toml),
+                "--aggregator",
+                str(mill.aggregator_toml),
+            )
+            assert "the account holds" in report

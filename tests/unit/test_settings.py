@@ -90,6 +90,7 @@ def write_agent(folder: Path) -> Path:
         "officers": f'    "{KEYS.officers[0].public.to_text()}",\n',
         "audit_key": KEYS.audit.public.to_text(),
         "broker_host": "127.0.0.1",
+        "threshold": "1",
         "broker_port": "1883",
         "protocol": "mqtt311",
         "consumers": '[[consumer]]\ncard = "brain.card"\n',
@@ -335,7 +336,7 @@ def test_faults_of_a_brains_card_are_told_with_its_own_file(tmp_path: Path) -> N
 
 def write_aggregator(folder: Path) -> Path:
     values = {
-        "name": "brain",
+        "name": '"brain"',
         "broker_host": "127.0.0.1",
         "broker_port": "1883",
         "protocol": "mqtt5",
@@ -521,8 +522,18 @@ def test_the_command_without_a_file_ends_with_code_2_and_one_line(tmp_path: Path
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_right_file_without_a_policy_says_in_one_line_why_nothing_leaves(tmp_path: Path) -> None:
+def test_a_right_file_without_a_policy_is_right_and_says_that_nothing_leaves_yet(
+    tmp_path: Path,
+) -> None:
     done = run("agent", "check", str(write_agent(tmp_path)))
+    assert done.returncode == 0, done.stderr
+    assert "nothing leaves; next: millgate policy new" in done.stdout
+
+
+def test_a_damaged_policy_ends_the_check_with_one_line_that_nothing_leaves(tmp_path: Path) -> None:
+    path = write_agent(tmp_path)
+    (tmp_path / "policy.signed").write_bytes(b"not a policy")
+    done = run("agent", "check", str(path))
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     (line,) = done.stderr.splitlines()
