@@ -1,6 +1,7 @@
 """`millgate aggregator`: install and run the brain's side."""
 
 import asyncio
+import json
 import logging
 import os
 import secrets
@@ -57,7 +58,7 @@ def init(
     (folder / "factories").mkdir(exist_ok=True)
     template = (resources.files("configs.templates") / "aggregator.toml").read_text("utf-8")
     values = {
-        "name": name,
+        "name": json.dumps(name, ensure_ascii=False),
         "broker_host": broker_host,
         "broker_port": broker_port,
         "protocol": protocol,

@@ -40,6 +40,7 @@ from security.policy.compiled import content_hash, unpack_sheet
 _MOST_HELD: Final = 64
 _MOST_HELD_ALL: Final = 256
 _ASK_AGAIN_S: Final = 3
+_MOST_ASKED: Final = 1024
 _MOST_CACHED_CELLS: Final = 2_000_000
 _LATEST_S: Final = (1 << 63) // SECOND
 """Series count nanoseconds in 64 bits; a slot must end before they do."""
@@ -414,6 +415,8 @@ class Inbox:
         now_s = self._now() // SECOND
         if now_s < self._asked.get((header.address, header.sheet_hash), now_s):
             return
+        if len(self._asked) >= _MOST_ASKED:
+            self._asked.clear()
         self._asked[header.address, header.sheet_hash] = now_s + _ASK_AGAIN_S
         request = Request(header.address, now_s, header.sheet_hash)
         answer = (topic.removesuffix("up") + "down", sign_answer(request, self._key))

@@ -24,6 +24,7 @@ from aggregator.series.slots import ReleasedSlots, merge
 from aggregator.stores import SeriesBlock, Store, StoreRefused
 from protocols.batch import Block
 from protocols.errors import MillgateError
+from protocols.language import tr
 from protocols.topics import Address
 
 _BATCHES: Final = 64
@@ -97,6 +98,7 @@ class Projection:
         self._cursor = cursor
         self._rules = hashlib.sha256(f"{_VERSION}/{rules}".encode()).hexdigest()
         self._names: dict[int, Factory] = {}
+        self._looked = False
         self._point_sets: dict[tuple[int, str, str, bytes, int, bytes], PointSet] = {}
 
     def step(self) -> int:
@@ -132,7 +134,8 @@ class Projection:
         names: Names = {str(n): [one.enterprise, one.site] for n, one in self._names.items()}
         new = [number for number in names if number not in position.names]
         stale = (
-            position.rules != self._rules
+            self._stores_are_empty(position)
+            or position.rules != self._rules
             # An older ledger was put back: its next batches have numbers that were passed.
             or position.batch > self._ledger.newest_batch()
             or any(names.get(number, old) != old for number, old in position.names.items())
@@ -140,13 +143,31 @@ class Projection:
         )
         if stale:
             if position.batch:
-                _log.info("series are written anew from the ledger: rules or names have changed")
+                _log.info(
+                    "%s",
+                    tr(
+                        "series are written anew from the ledger: rules, names or stores have changed",
+                        "规则、名称或存储已变化：正从账本重新生成序列",
+                    ),
+                )
             self.clear()
             position = Position(rules=self._rules)
         position.names |= names
         if stale or new:
             self._cursor.write(position)
         return position
+
+    def _stores_are_empty(self, position: Position) -> bool:
+        """Tell, once, whether stores that should hold something were taken away or lost."""
+        if self._looked or not position.batch:
+            return False
+        empty = not any(
+            self._stores[module.BUCKET].count(measurement)
+            for module in (future_factory, carbon)
+            for measurement in module.MEASUREMENTS
+        )
+        self._looked = True
+        return empty
 
     def name_agents(self) -> None:
         """Look up what the brain calls the agents that it knows."""

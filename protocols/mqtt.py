@@ -142,6 +142,7 @@ class Mqtt:
         client.on_connect_fail = self._on_connect_fail
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
+        client.on_subscribe = self._on_subscribe
         return client
 
     def _v5(self) -> dict[str, Any]:
@@ -166,6 +167,17 @@ class Mqtt:
         if self._subscriptions:
             client.subscribe([(topic, 1) for topic in self._subscriptions])
         self._tell(self.connected.set)
+
+    def _on_subscribe(
+        self, _c: paho.Client, _data: object, _mid: int, reasons: list[ReasonCode], _p: object
+    ) -> None:
+        if any(reason.is_failure for reason in reasons):
+            self._say(
+                tr(
+                    "the broker refuses a subscription; check its access list",
+                    "消息代理拒绝订阅；请检查其访问控制",
+                )
+            )
 
     def _on_connect_fail(self, _client: paho.Client, _data: object) -> None:
         self._say(tr("the broker cannot be reached", "无法连接消息代理"))
