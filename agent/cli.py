@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from agent import opcua_cli
 from agent.config import no_devices, read_config
 from protocols.errors import ConfigError, MillgateError
 from protocols.language import tr
@@ -37,6 +38,8 @@ app = typer.Typer(
         "读取设备，只放行策略允许的数据，封装并投递。",
     ),
 )
+
+app.add_typer(opcua_cli.app, name="cert")
 
 ConfigPath = Annotated[Path, typer.Argument(help=tr("path of agent.toml", "agent.toml 的路径"))]
 

@@ -182,7 +182,7 @@ def _device(path: Path, wanted: str) -> "Config":
     devices = read_devices(read_toml(path).get("device", []), path)
     for device in devices:
         if device.id == wanted and isinstance(device, Config):
-            return device.located(path.absolute().parent)
+            return device
     names = ", ".join(device.id for device in devices if isinstance(device, Config))
     raise MillgateError(
         tr(f"no OPC UA device '{wanted}' is configured", f"未配置 OPC UA 设备 '{wanted}'"),

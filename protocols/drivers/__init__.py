@@ -9,7 +9,7 @@ import pkgutil
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 from pydantic import Field, field_validator
 
@@ -53,6 +53,11 @@ class DeviceConfig(Strict):
         """Return the point table that this device's frames refer to."""
         raise NotImplementedError
 
+    def located(self, folder: Path) -> Self:
+        """Return the same with every path that is relative to `folder` made absolute."""
+        del folder
+        return self
+
 
 class Driver(Protocol):
     """Speaks one protocol with one device."""
@@ -92,6 +97,8 @@ def load(kind: str) -> ModuleType:
 def read_devices(tables: object, path: Path) -> list[DeviceConfig]:
     """Validate the `[[device]]` tables of a parsed TOML file, importing only the drivers named.
 
+    Paths in them are meant from the folder of the file, wherever the command was started.
+
     Raises:
         ConfigError: with every fault of every device.
     """
@@ -103,7 +110,8 @@ def read_devices(tables: object, path: Path) -> list[DeviceConfig]:
         kind = table.get("kind") if isinstance(table, dict) else None
         model = load(kind).Config if kind in kinds() else _UnknownKind
         try:
-            devices.append(check_settings(table, model, path, ("device", at)))
+            device = check_settings(table, model, path, ("device", at))
+            devices.append(device.located(path.absolute().parent))
         except ConfigError as error:
             faults += error.faults
     ids = [device.id for device in devices]

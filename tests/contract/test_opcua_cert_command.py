@@ -9,7 +9,7 @@ import pytest_asyncio
 from asyncua.server.server import Server
 from typer.testing import CliRunner, Result
 
-from agent.opcua_cli import app
+from agent.cli import app
 from protocols.drivers.opcua.certificates import parse_certificate
 from protocols.errors import MillgateError
 from tests.servers.opcua import (
@@ -66,7 +66,7 @@ type = "uint16"
 
 async def call(*arguments: str | Path, answer: str | None = None) -> Result:
     """Run the command as another process would, while the server goes on."""
-    words = [str(argument) for argument in arguments]
+    words = ["cert", *(str(argument) for argument in arguments)]
     return await asyncio.to_thread(CliRunner().invoke, app, words, input=answer)
 
 

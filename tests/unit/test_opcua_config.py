@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from protocols.drivers import read_devices
 from protocols.drivers.opcua import Config
 from protocols.drivers.opcua.address import (
     STANDARD_NAMESPACE,
@@ -155,11 +156,16 @@ def test_what_is_not_said_is_the_strongest_and_never_none() -> None:
     assert not made.tolerate
 
 
-def test_paths_are_meant_from_the_folder_of_the_file() -> None:
-    made = config(**SOMEONE).located(Path("/mill"))
+def test_paths_are_meant_from_the_folder_of_the_file_wherever_we_are_started() -> None:
+    def read(**more: Any) -> Config:
+        (made,) = read_devices([DEVICE | more], Path("/mill/agent.toml"))
+        assert isinstance(made, Config)
+        return made
+
+    made = read(**SOMEONE)
     assert (made.pki, made.password_file) == (Path("/mill/pki"), Path("/mill/w"))
     assert made.user_certificate is None
-    assert config(pki="/etc/pki").located(Path("/mill")).pki == Path("/etc/pki")
+    assert read(pki="/etc/pki").pki == Path("/etc/pki")
 
 
 @pytest.mark.parametrize(
