@@ -1,0 +1,1 @@
+"""The officer's tools: lint, preview, diff, explain, attack, record, statement, history."""
