@@ -172,6 +172,7 @@ class Agent:
             "fault": collector.state.fault,
             "losses": collector.state.losses,
             "age_s": collector.age_s(),
+            "notes": collector.notes(),
             "released": [p.id for p, out in zip(table.points, released, strict=True) if out],
             "withheld": [p.id for p, out in zip(table.points, released, strict=True) if not out],
             "account": book.as_dict(),

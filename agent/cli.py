@@ -309,6 +309,9 @@ def _show_devices(console: Console, report: dict[str, Any]) -> None:
             ", ".join(f"{reason} {count}" for reason, count in book["dropped"].items()) or "0",
         )
     console.print(table)
+    for device in report["devices"]:
+        for note in device["notes"]:
+            console.print(f"{device['id']}: {note}", markup=False, highlight=False)
     for line in report["suspended"]:
         console.print(line, style="yellow")
 

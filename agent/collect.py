@@ -11,13 +11,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
-from protocols.drivers import DeviceConfig, Driver, NotConnected, load
+from protocols.drivers import DeviceConfig, Driver, NotConnected, Noting, load
 from protocols.frame import SECOND, Frame, NowNs, lost_frame
 from protocols.points import PointTable
 
 _SHORTEST_WAIT_S: Final = 0.5
 _LONGEST_WAIT_S: Final = 30.0
 _LONGEST_BLOCK_S: Final = 30.0
+_MOST_NOTES: Final = 20
+_LONGEST_NOTE: Final = 300
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +59,7 @@ class Collector:
         self._config = config
         self._now = now_ns
         self._wait_s = _SHORTEST_WAIT_S
+        self._driver: Driver | None = None
 
     async def run(self, put: Put, stop: asyncio.Event) -> None:
         """Read frames and hand them on until `stop` is set.
@@ -64,6 +67,7 @@ class Collector:
         `put` may wait: then the device is not read meanwhile.
         """
         driver: Driver = load(self._config.kind).Driver(self._config, self._now)
+        self._driver = driver
         while not stop.is_set():
             try:
                 await self._read(driver, put, stop)
@@ -115,3 +119,8 @@ class Collector:
         """Return the age of the newest frame in seconds; None before the first."""
         last = self.state.last_frame_ns
         return None if last is None else (self._now() - last) / SECOND
+
+    def notes(self) -> list[str]:
+        """Return what the driver has learned and counted, in a few short lines."""
+        lines = self._driver.notes() if isinstance(self._driver, Noting) else []
+        return [line[:_LONGEST_NOTE] for line in lines[:_MOST_NOTES]]

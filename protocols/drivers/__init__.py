@@ -78,6 +78,19 @@ class Driver(Protocol):
         ...
 
 
+@runtime_checkable
+class Noting(Protocol):
+    """A driver that tells what it has learned and counted; a driver need not."""
+
+    def notes(self) -> list[str]:
+        """Return short lines for the console inside the factory, in the reader's language.
+
+        Counts, addresses and settings, such as which addresses the device refuses or how many
+        answers were foreign; never a value. Lines that have nothing to tell are left out.
+        """
+        ...
+
+
 def kinds() -> list[str]:
     """Return the names of all drivers there are, without importing them."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
