@@ -122,5 +122,6 @@ class Collector:
 
     def notes(self) -> list[str]:
         """Return what the driver has learned and counted, in a few short lines."""
-        lines = self._driver.notes() if isinstance(self._driver, Noting) else []
+        driver: object = self._driver
+        lines = driver.notes() if isinstance(driver, Noting) else []
         return [line[:_LONGEST_NOTE] for line in lines[:_MOST_NOTES]]

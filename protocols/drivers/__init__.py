@@ -9,7 +9,7 @@ import pkgutil
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 from pydantic import Field, field_validator
 
