@@ -8,7 +8,8 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar, cast
+from types import MappingProxyType
+from typing import Annotated, Any, Final, NamedTuple, TypeVar, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
@@ -59,10 +60,31 @@ def parse_duration(value: object) -> int:
     return _Nanoseconds(int(match[1]) * _UNITS[match[2]])
 
 
+def duration_text(span_ns: int) -> str:
+    """Write whole milliseconds, given in nanoseconds, as `parse_duration` reads them."""
+    unit = next(name for name, size in reversed(_UNITS.items()) if span_ns % size == 0)
+    return f"{span_ns // _UNITS[unit]}{unit}"
+
+
 Duration = Annotated[int, BeforeValidator(parse_duration)]
 """A span of time in nanoseconds, written as text such as '15m'."""
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+class Place(NamedTuple):
+    """Where a table stands that came from another file.
+
+    Attributes:
+        where: the file and the line.
+        columns: dotted key -> the column that holds it.
+    """
+
+    where: str
+    columns: Mapping[str, str]
+
+
+_NO_PLACES: Final[Mapping[KeyPath, Place]] = MappingProxyType({})
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -103,7 +125,11 @@ def load_settings(path: Path, model: type[Model]) -> Model:
 
 
 def check_settings(
-    data: Mapping[str, Any], model: type[Model], path: Path, prefix: KeyPath = ()
+    data: Mapping[str, Any],
+    model: type[Model],
+    path: Path,
+    prefix: KeyPath = (),
+    places: Mapping[KeyPath, Place] = _NO_PLACES,
 ) -> Model:
     """Validate parsed TOML against a model.
 
@@ -111,6 +137,7 @@ def check_settings(
         data: the table.
         model: what it must be.
         path, prefix: the file and the key path of the table in it, for the text of faults.
+        places: key paths of tables that another file holds.
 
     Raises:
         ConfigError: with every fault found, each on one line.
@@ -120,7 +147,7 @@ def check_settings(
     except ValidationError as error:
         lines = key_lines(path.read_text(encoding="utf-8")) if path.is_file() else {}
         details = error.errors(include_url=False)
-        faults = [_fault(detail, model, path, prefix, lines) for detail in details]
+        faults = [_fault(detail, model, path, prefix, lines, places) for detail in details]
         raise ConfigError(faults) from None
 
 
@@ -130,14 +157,25 @@ def _fault(
     path: Path,
     prefix: KeyPath,
     lines: Mapping[KeyPath, int],
+    places: Mapping[KeyPath, Place],
 ) -> MillgateError:
     keys = (*prefix, *detail["loc"])
-    line = _line_of(keys, lines)
-    where = f"{path}:{line}" if line else str(path)
-    name = "".join(f"[{key + 1}]" if isinstance(key, int) else f".{key}" for key in keys)
-    name = name.removeprefix(".")
     what, remedy = _explain(detail, model)
+    depth = next((n for n in range(len(keys), 0, -1) if keys[:n] in places), 0)
+    name = _dotted(keys[depth:])
+    if depth:
+        place = places[keys[:depth]]
+        column = place.columns.get(name)
+        where = f"{place.where}, {column}" if column else place.where
+    else:
+        line = _line_of(keys, lines)
+        where = f"{path}:{line}" if line else str(path)
     return MillgateError(f"{name}: {what}" if name else what, where=where, remedy=remedy)
+
+
+def _dotted(keys: KeyPath) -> str:
+    name = "".join(f"[{key + 1}]" if isinstance(key, int) else f".{key}" for key in keys)
+    return name.removeprefix(".")
 
 
 def _explain(detail: ErrorDetails, model: type[BaseModel]) -> tuple[str, str]:
@@ -145,7 +183,7 @@ def _explain(detail: ErrorDetails, model: type[BaseModel]) -> tuple[str, str]:
     context = cast("Mapping[str, Any]", detail.get("ctx", {}))
     correct = tr("correct the value", "请更正取值")
     if kind == "extra_forbidden":
-        return tr("unknown key", "未知的键"), _nearest(last, sorted(_field_names(model)))
+        return tr("unknown key", "未知的键"), nearest(last, sorted(_field_names(model)))
     if kind == "missing":
         return tr("is missing", "缺少此项"), tr("add it", "请补上")
     if kind == "value_error":
@@ -154,7 +192,7 @@ def _explain(detail: ErrorDetails, model: type[BaseModel]) -> tuple[str, str]:
         choices = re.findall(r"'([^']*)'", str(context["expected"]))
         known = ", ".join(choices)
         what = tr(f"is not one of {known}", f"应为以下之一：{known}")
-        return what, _nearest(str(detail["input"]), choices) if len(choices) > 1 else correct
+        return what, nearest(str(detail["input"]), choices) if len(choices) > 1 else correct
     template = _WORDS.get(kind)
     return (tr(*template).format(**context) if template else detail["msg"]), correct
 
@@ -193,7 +231,8 @@ _WORDS: Final = {
 """What pydantic finds, in both languages; its own words are used for anything else."""
 
 
-def _nearest(word: str, known: Sequence[str]) -> str:
+def nearest(word: str, known: Sequence[str]) -> str:
+    """Return the remedy for a word that is not known: the one that is most like it."""
     near = difflib.get_close_matches(word, known, n=1)
     if near:
         return tr(f"did you mean '{near[0]}'?", f"是否应为 '{near[0]}'？")

@@ -9,7 +9,7 @@ import pkgutil
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, get_args, runtime_checkable
 
 from pydantic import Field, field_validator
 
@@ -17,7 +17,8 @@ from protocols.errors import ConfigError, MillgateError
 from protocols.frame import Frame, NowNs
 from protocols.language import tr
 from protocols.points import LocalId, Point, PointTable
-from protocols.settings import Strict, check_settings
+from protocols.settings import KeyPath, Place, Strict, check_settings
+from protocols.tables import read_points
 
 
 class NotConnected(MillgateError):
@@ -30,7 +31,8 @@ class DeviceConfig(Strict):
     Attributes:
         id: local id, unique in the agent.
         kind: the driver's name.
-        points: what the device offers.
+        points: what the device offers; in the file either as tables, or as the name of a point
+            table (CSV) beside it, see `protocols.tables`.
     """
 
     id: LocalId
@@ -123,7 +125,7 @@ def read_devices(tables: object, path: Path) -> list[DeviceConfig]:
         kind = table.get("kind") if isinstance(table, dict) else None
         model = load(kind).Config if kind in kinds() else _UnknownKind
         try:
-            device = check_settings(table, model, path, ("device", at))
+            device = _read_device(table, model, path, at)
             devices.append(device.located(path.absolute().parent))
         except ConfigError as error:
             faults += error.faults
@@ -139,6 +141,33 @@ def read_devices(tables: object, path: Path) -> list[DeviceConfig]:
     if faults:
         raise ConfigError(faults)
     return devices
+
+
+def point_model(model: type[DeviceConfig]) -> type[Point]:
+    """Return what a device's points are."""
+    found: type[Point] = get_args(model.model_fields["points"].annotation)[0]
+    return found
+
+
+def _read_device(table: Any, model: type[DeviceConfig], path: Path, at: int) -> DeviceConfig:
+    name = table.get("points") if isinstance(table, dict) else None
+    if not isinstance(name, str):
+        return check_settings(table, model, path, ("device", at))
+    rows = read_points(path.parent / name, point_model(model))
+    faults, device = list(rows.faults), None
+    places: dict[KeyPath, Place] = {
+        ("device", at, "points", number): place for number, place in enumerate(rows.places)
+    }
+    # Where no row could be used, the file's own faults say why.
+    if rows.points or not faults:
+        try:
+            whole = {**table, "points": rows.points}
+            device = check_settings(whole, model, path, ("device", at), places)
+        except ConfigError as error:
+            faults += error.faults
+    if faults or device is None:
+        raise ConfigError(faults)
+    return device
 
 
 def _not_a_list(path: Path) -> MillgateError:
