@@ -189,7 +189,8 @@ def _explain(detail: ErrorDetails, model: type[BaseModel]) -> tuple[str, str]:
     if kind == "value_error":
         return str(context["error"]), ""
     if kind == "literal_error":
-        choices = re.findall(r"'([^']*)'", str(context["expected"]))
+        expected = str(context["expected"])
+        choices = re.findall(r"'([^']*)'", expected) or re.findall(r"[0-9]+", expected)
         known = ", ".join(choices)
         what = tr(f"is not one of {known}", f"应为以下之一：{known}")
         return what, nearest(str(detail["input"]), choices) if len(choices) > 1 else correct

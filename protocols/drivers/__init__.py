@@ -6,7 +6,7 @@ that a configuration names are imported, since protocol libraries are slow to lo
 
 import importlib
 import pkgutil
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, Protocol, Self, get_args, runtime_checkable
@@ -54,6 +54,17 @@ class DeviceConfig(Strict):
     def table(self) -> PointTable:
         """Return the point table that this device's frames refer to."""
         raise NotImplementedError
+
+    @classmethod
+    def conflicts(cls, devices: Sequence[Any], path: Path) -> list[MillgateError]:
+        """Return what does not fit together among all devices of this kind.
+
+        Args:
+            devices: their configurations, each of which is right by itself.
+            path: the file, for the text of faults.
+        """
+        del devices, path
+        return []
 
     def located(self, folder: Path) -> Self:
         """Return the same with every path that is relative to `folder` made absolute."""
@@ -138,6 +149,8 @@ def read_devices(tables: object, path: Path) -> list[DeviceConfig]:
         )
         for twice in sorted({name for name in ids if ids.count(name) > 1})
     ]
+    for model in {type(device) for device in devices}:
+        faults += model.conflicts([one for one in devices if type(one) is model], path)
     if faults:
         raise ConfigError(faults)
     return devices

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocols.drivers import read_devices
-from protocols.drivers.modbus.config import WORDS, Config, ModbusPoint
+from protocols.drivers.modbus.config import Config
 from protocols.drivers.modbus.decode import Decoder
 from protocols.drivers.modbus.planner import plan
+from protocols.drivers.modbus.point import WORDS, ModbusPoint
 from protocols.errors import ConfigError
 from protocols.frame import Quality
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocols.drivers.modbus.config import WORDS, ModbusPoint
 from protocols.drivers.modbus.planner import Request, plan
+from protocols.drivers.modbus.point import WORDS, ModbusPoint
 
 
 def point(table: str, first: int, kind: str = "uint16") -> ModbusPoint:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from protocols.drivers import read_devices
-from protocols.drivers.modbus.config import ModbusPoint
+from protocols.drivers.modbus.point import ModbusPoint
 from protocols.drivers.opcua.point import OpcuaPoint
 from protocols.errors import ConfigError
 from protocols.points import Point

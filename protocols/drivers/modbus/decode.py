@@ -6,8 +6,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.drivers.modbus.config import LARGEST, ModbusPoint
 from protocols.drivers.modbus.planner import Request
+from protocols.drivers.modbus.point import LARGEST, ModbusPoint
 from protocols.frame import Bytes, Flags, Floats, Ints, Quality, Values
 
 _BIG_ENDIAN: Final = {

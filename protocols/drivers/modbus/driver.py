@@ -41,15 +41,17 @@ class Driver:
     def __init__(self, config: Config, now_ns: NowNs) -> None:
         self._config = config
         self._now = now_ns
-        self._where = f"{config.id} ({config.host}:{config.port}, unit {config.unit})"
-        self._requests = plan(config.points, config.max_registers, config.max_gap)
-        self._decoder = Decoder(config.points, self._requests, config.order)
+        self._where = config.where
+        self._requests = plan(config.samples, config.max_registers, config.max_gap)
+        self._decoder = Decoder(config.samples, self._requests, config.order)
         self._refused: set[Request] = set()
         self._due = 0.0
-        ids = [point.id for point in config.points]
+        ids = [point.id for point in config.samples]
         self._time_column = ids.index(config.slot_time) if config.slot_time else None
         self._time_exponent = (
-            config.points[self._time_column].grid_exponent() if self._time_column is not None else 0
+            config.samples[self._time_column].grid_exponent()
+            if self._time_column is not None
+            else 0
         )
 
     async def frames(self) -> AsyncGenerator[Frame, None]:
@@ -71,7 +73,7 @@ class Driver:
         config = self._config
         seconds = config.timeout / SECOND
         client = AsyncModbusTcpClient(
-            config.host,
+            str(config.host),
             port=config.port,
             timeout=seconds,
             retries=0,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from protocols.drivers.modbus.config import ModbusPoint
+from protocols.drivers.modbus.point import ModbusPoint
 
 
 @dataclass(frozen=True, slots=True)
