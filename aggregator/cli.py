@@ -16,6 +16,7 @@ from aggregator.config import read_config
 from protocols.errors import MillgateError
 from protocols.language import tr
 from protocols.status import only_one
+from protocols.vocabulary import export
 from security.cards import BrainCard, write_card
 from security.keys import OpeningKey, SigningKey, create_key_file
 
@@ -119,3 +120,29 @@ def run(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     with only_one(config.ledger.parent):
         asyncio.run(run_aggregator(config, ready))
+
+
+@app.command(
+    "vocabulary",
+    help=tr(
+        "Print the vocabulary (measurands, media, units, states, formulas) as JSON.\n\n"
+        "Example: millgate aggregator vocabulary > vocabulary.json",
+        "以 JSON 输出词汇表（测点含义、介质、单位、状态、公式）。\n\n"
+        "示例：millgate aggregator vocabulary > vocabulary.json",
+    ),
+)
+def vocabulary(
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            help=tr(
+                "instead renew the tables of this Markdown page", "改为更新此 Markdown 页的表格"
+            )
+        ),
+    ] = None,
+) -> None:
+    """Print or write the vocabulary."""
+    if page is None:
+        typer.echo(export.as_json(), nl=False)
+    else:
+        page.write_text(export.fill(page.read_text("utf-8")), "utf-8")

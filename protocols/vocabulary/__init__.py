@@ -1,1 +1,1 @@
-"""The standard words both sides share: measurands, units, state models."""
+"""The standard words both sides share: measurands, media, units, state models, formulas."""

@@ -1,13 +1,17 @@
 """Measurands: what a point measures, by standard name, with its unit and kind.
 
-Media follow OPC 40001-4 (Machinery, energy management); counts and states follow
-ISO 22400-2 and OPC 40001-1.
+The words are data: `configs/vocabulary/`. Media follow OPC 40001-4 (Machinery, energy management);
+counts and states follow ISO 22400-2 and OPC 40001-1.
 """
 
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
-from typing import Final
+from typing import Final, Literal
+
+from pydantic import Field
+
+from protocols.vocabulary.tables import Table, read_table
 
 
 class Kind(StrEnum):
@@ -24,6 +28,21 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Medium:
+    """What energy or material comes as.
+
+    Attributes:
+        name: OPC 40001-4 resource name where `opc`, else a name of this vocabulary.
+        en, zh: for people.
+    """
+
+    name: str
+    opc: bool
+    en: str
+    zh: str
+
+
+@dataclass(frozen=True, slots=True)
 class Measurand:
     """A standard quantity.
 
@@ -31,42 +50,74 @@ class Measurand:
         name: its name in configuration, policy and release sheet.
         unit: the unit its released values carry.
         kind: how it behaves in time.
-        medium: OPC 40001-4 resource name where it counts as energy, else empty.
+        medium: name of the medium where it counts as energy or material, else empty.
+        scope: what its carbon counts as at a main meter: 1 direct, 2 purchased, 0 none.
+        opc: the OPC 34100 / OPC 40001-1 variable that carries it, else empty.
+        en, zh: for people.
     """
 
     name: str
     unit: str
     kind: Kind
     medium: str = ""
+    scope: Literal[0, 1, 2] = 0
+    opc: str = ""
+    en: str = ""
+    zh: str = ""
 
 
-_ALL: Final = (
-    Measurand("energy.active_import", "kWh", Kind.COUNTER, "Electricity"),
-    Measurand("energy.active_export", "kWh", Kind.COUNTER, "Electricity"),
-    Measurand("energy.reactive_import", "kvarh", Kind.COUNTER),
-    Measurand("gas.volume", "m3", Kind.COUNTER, "NaturalGas"),
-    Measurand("power.active", "kW", Kind.GAUGE, "Electricity"),
-    Measurand("power.factor", "1", Kind.GAUGE, "Electricity"),
-    Measurand("temperature", "degC", Kind.GAUGE),
-    Measurand("pressure", "bar", Kind.GAUGE),
-    Measurand("machine.state", "1", Kind.STATE),
-    Measurand("production.total", "pcs", Kind.COUNTER),
-    Measurand("production.good", "pcs", Kind.COUNTER),
-    Measurand("production.scrap", "pcs", Kind.COUNTER),
-    Measurand("time.device", "s", Kind.OTHER),
-    Measurand("other", "1", Kind.OTHER),
-)
+class _Medium(Table):
+    name: str = Field(pattern=r"^[A-Z][A-Za-z0-9_]{0,31}$")
+    opc: bool
+    en: str
+    zh: str
 
-MEASURANDS: Final = {measurand.name: measurand for measurand in _ALL}
 
-_TO_STANDARD: Final = {
-    ("Wh", "kWh"): Decimal("0.001"),
-    ("MWh", "kWh"): Decimal(1000),
-    ("W", "kW"): Decimal("0.001"),
-    ("MW", "kW"): Decimal(1000),
-    ("varh", "kvarh"): Decimal("0.001"),
-    ("Nm3", "m3"): Decimal(1),
+class _Media(Table):
+    medium: list[_Medium]
+
+
+class _Measurand(Table):
+    name: str = Field(pattern=r"^[a-z][a-z0-9_.]{0,63}$")
+    unit: str = Field(min_length=1, max_length=16)
+    kind: Kind
+    medium: str = ""
+    scope: Literal[0, 1, 2] = 0
+    opc: str = ""
+    en: str
+    zh: str
+
+
+class _Measurands(Table):
+    version: int = Field(ge=1)
+    measurand: list[_Measurand]
+
+
+class _Conversion(Table):
+    source: str = Field(alias="from")
+    target: str = Field(alias="to")
+    factor: Decimal = Field(gt=0)
+
+
+class _Units(Table):
+    conversion: list[_Conversion]
+
+
+_FILE: Final = read_table("measurands.toml", _Measurands)
+
+VERSION: Final = _FILE.version
+"""Rises when a name changes its meaning or names are added."""
+
+MEDIA: Final = {
+    medium.name: Medium(**medium.model_dump()) for medium in read_table("media.toml", _Media).medium
 }
+
+MEASURANDS: Final = {one.name: Measurand(**one.model_dump()) for one in _FILE.measurand}
+
+CONVERSIONS: Final = {
+    (one.source, one.target): one.factor for one in read_table("units.toml", _Units).conversion
+}
+"""By (unit of a device, unit of a measurand): the exact decimal to multiply by."""
 
 
 def unit_factor(unit: str, measurand: Measurand) -> Decimal | None:
@@ -76,4 +127,4 @@ def unit_factor(unit: str, measurand: Measurand) -> Decimal | None:
     """
     if unit == measurand.unit or measurand.kind is Kind.OTHER:
         return Decimal(1)
-    return _TO_STANDARD.get((unit, measurand.unit))
+    return CONVERSIONS.get((unit, measurand.unit))

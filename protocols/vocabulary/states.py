@@ -1,15 +1,17 @@
 """Operating states, and how the state models of machines map to them.
 
 The operating model unites SEMI E10, PackML (ISA-TR88.00.02) and OPC UA for Machinery
-(OPC 40001-1); every code that a model does not list is UNKNOWN, never downtime.
+(OPC 40001-1); every code that a model does not list is UNKNOWN, never downtime. The tables are data:
+`configs/vocabulary/states/`, one file per model.
 """
 
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import Final
 
 import numpy as np
 
 from protocols.frame import Bytes, Ints
+from protocols.vocabulary.tables import Table, read_table, read_tables
 
 
 class OperatingState(IntEnum):
@@ -26,33 +28,68 @@ class OperatingState(IntEnum):
     OFF = 8
 
 
-S = OperatingState
+class TimeElement(StrEnum):
+    """What ISO 22400-2 counts the seconds of a state as."""
 
-STATE_MODELS: Final[dict[str, dict[int, OperatingState]]] = {
-    # The operating states themselves, for machines whose gateway already maps them.
-    "operating": {int(state): state for state in S},
-    # OPC 40001-1 v1.03 MachineryItemState.
-    "machinery_item": {0: S.OFF, 1: S.FAULT, 2: S.IDLE, 3: S.RUN},
-    # PackML nodeset v1.01 state numbers in mode Produce.
-    "packml": {
-        2: S.OFF,
-        3: S.SETUP,
-        4: S.IDLE,
-        5: S.STARVED_BLOCKED,
-        6: S.RUN,
-        8: S.FAULT,
-        9: S.FAULT,
-        10: S.HELD,
-        11: S.HELD,
-        12: S.HELD,
-        13: S.STARVED_BLOCKED,
-        14: S.STARVED_BLOCKED,
-        15: S.SETUP,
-        17: S.IDLE,
-    },
-}
+    PRODUCTION = "production"
+    """APT, actual production time."""
+    SETUP = "setup"
+    """AUST, actual unit setup time."""
+    DELAY = "delay"
+    """ADET, actual unit delay time."""
+    DOWN = "down"
+    """ADOT, actual unit down time: available, but without an order."""
+    PLANNED_DOWN = "planned_down"
+    """Outside planned busy time."""
+    OFF = "off"
+    """Outside planned busy time."""
+
 
 LARGEST_CODE: Final = 255
+
+
+class StateModel(Table):
+    """The file of one state model.
+
+    Attributes:
+        codes: the machine's codes as text, and the operating state of each in lower case.
+    """
+
+    title_en: str
+    title_zh: str
+    source: str
+    codes: dict[str, str]
+
+
+class _Times(Table):
+    source: str
+    elements: dict[str, TimeElement]
+
+
+STATE_FILES: Final = read_tables("states", StateModel)
+
+
+def _codes(model: StateModel) -> dict[int, OperatingState]:
+    found = {int(code): OperatingState[state.upper()] for code, state in model.codes.items()}
+    if min(found) < 0 or max(found) > LARGEST_CODE:
+        raise ValueError("a state's code is out of range")
+    return found
+
+
+STATE_MODELS: Final[dict[str, dict[int, OperatingState]]] = {
+    name: _codes(model) for name, model in STATE_FILES.items()
+}
+
+_TIMES: Final = read_table("times.toml", _Times)
+
+TIMES_SOURCE: Final = _TIMES.source
+
+TIME_ELEMENTS: Final = {
+    OperatingState[state.upper()]: element for state, element in _TIMES.elements.items()
+}
+"""Every state but UNKNOWN, whose seconds lower the coverage and are no time element."""
+
+S = OperatingState
 
 
 def lookup_table(model: str) -> Bytes:

@@ -1,0 +1,1 @@
+"""The vocabulary as data: measurands, media, unit conversions, state models, time elements."""
