@@ -231,7 +231,8 @@ def example() -> dict[str, Any]:
 
 def test_every_decision_is_numbered_short_and_in_the_index() -> None:
     pages = sorted((ROOT / "docs/decisions").glob("*.md"))
-    assert [page.name[:4] for page in pages] == [f"{n:04}" for n in range(1, len(pages) + 1)]
+    numbers = [int(page.name[:4]) for page in pages]
+    assert len(set(numbers)) == len(numbers)
     index = links(text("docs/README.md"))
     for page in pages:
         words = page.read_text(encoding="utf-8")
