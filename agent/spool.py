@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from protocols.errors import MillgateError
 from protocols.language import tr
-from security.answers import Head, Refused
+from security.answers import Erasure, Head, Refused, answer_kid
 from security.envelope import REASON_REFUSED, Gap
 
 WAITING, ACKNOWLEDGED, REFUSED = 0, 1, 2
@@ -193,6 +193,20 @@ class Spool:
         """Return a signed sheet that was kept."""
         found: bytes | None = self.meta(f"sheet:{sheet_hash.hex()}")
         return found
+
+    def keep_erasure(self, erasure: Erasure, signed: bytes) -> None:
+        """Keep the newest verified statement of each brain about what it has deleted."""
+        place = f"erasure:{answer_kid(signed).hex()}"
+        at = f"{place}:at"
+        if erasure.issued_at > self.meta(at, -1):
+            self.set_meta({place: signed, at: erasure.issued_at})
+
+    def erasures(self) -> list[bytes]:
+        """Return the signed statements of brains about what they have deleted."""
+        rows = self._db.execute(
+            "SELECT value FROM meta WHERE key LIKE 'erasure:%' AND key NOT LIKE '%:at' ORDER BY key"
+        )
+        return [row[0] for row in rows]
 
     def sheets_waiting(self, sheet: bytes) -> list[bytes]:
         """Return the sealed messages with this sheet that have no receipt yet, oldest first."""

@@ -177,6 +177,8 @@ class Uplink:
                 await self._settle(answer, message.payload)
             elif isinstance(answer, Request):
                 await self._answer_request(link, answer.sheet_hash)
+            else:
+                await self._thread.call(self._spool.keep_erasure, answer, message.payload)
 
     async def _settle(self, receipt: Receipt, signed: bytes) -> None:
         self.state.receipts += 1

@@ -21,9 +21,11 @@ from aggregator.inbox import Inbox, Opened, Opener, Outcome, sheet_pin
 from aggregator.ledger import Ledger, LedgerError
 from aggregator.projection import Cursor, Projection
 from aggregator.reporting import Reporter
+from aggregator.retention import signed_erasure
 from aggregator.stores import Store, StoreUnavailable
 from protocols import topics
 from protocols.errors import ConfigError, MillgateError
+from protocols.frame import SECOND
 from protocols.language import tr
 from protocols.mqtt import MAX_MESSAGE, Message, Mqtt, NotConnected, connection
 from protocols.patience import insist
@@ -35,6 +37,7 @@ _IDLE_S: Final = 5.0
 _STORE_WAIT_S: Final = 1.0
 _STORE_LONGEST_S: Final = 60.0
 _FACTORIES_S: Final = 3.0
+_RETENTION_S: Final = 3600.0
 
 _log = logging.getLogger(__name__)
 
@@ -104,7 +107,7 @@ class Aggregator:
         self._executor = ThreadPoolExecutor(1, "inbox")
         self._ledger = Ledger(config.ledger)
         encryption = OpeningKey(load_key_file(config.brain.encryption_key, "xwing"))
-        receipt = SigningKey(load_key_file(config.brain.receipt_key, "ed25519"))
+        receipt = self._receipt_key = SigningKey(load_key_file(config.brain.receipt_key, "ed25519"))
         self._inbox = Inbox(
             self._ledger,
             Opener(self._ledger, encryption, self._opened),
@@ -118,6 +121,9 @@ class Aggregator:
         # Faults of the carbon configuration are told before anything is started.
         Factors(shipped_sets(), config.carbon.region, config.carbon.factor_set)
         self._more = asyncio.Event()
+        self._tell_erased: set[Address] = set()
+        self._forget_at = 0.0
+        self._erased = asyncio.Event()
         self._port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     async def run(self, stop: asyncio.Event, ready: Path | None) -> None:
@@ -133,9 +139,11 @@ class Aggregator:
                     _write_ready(ready, port)
                 async with connection(self._config.broker, self._client_id, subscriptions) as link:
                     receive = group.create_task(self._receive(link), name="inbox")
+                    erasures = group.create_task(self._tell(link), name="erasures")
                     await stop.wait()
                     receive.cancel()
-                    await asyncio.wait([receive])
+                    erasures.cancel()
+                    await asyncio.wait([receive, erasures])
                 for task in (project, look):
                     task.cancel()
                 await asyncio.wait([api])
@@ -174,6 +182,9 @@ class Aggregator:
             return False
         if found[0] in self._factories() and message.payload in {topics.ONLINE, topics.OFFLINE}:
             self._online[found[0]] = message.payload == topics.ONLINE
+            if self._online[found[0]]:
+                self._tell_erased.add(found[0])
+                self._erased.set()
         return True
 
     def _answer(self, link: Mqtt, outcome: Outcome) -> None:
@@ -183,6 +194,26 @@ class Aggregator:
                 link.publish(topic, answer)
         if outcome.kept:
             self._more.set()
+
+    async def _tell(self, link: Mqtt) -> None:
+        """Tell agents what was erased when it happens, and again whenever they come online."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._erased.wait()
+            self._erased.clear()
+            while self._tell_erased:
+                address = self._tell_erased.pop()
+                signed = await loop.run_in_executor(
+                    self._executor,
+                    signed_erasure,
+                    self._ledger,
+                    self._receipt_key,
+                    address,
+                    time.time_ns() // SECOND,
+                )
+                if signed is not None:
+                    with contextlib.suppress(NotConnected):
+                        link.publish(address.topic("down"), signed)
 
     async def _look(self) -> None:
         while True:
@@ -216,6 +247,8 @@ class Aggregator:
                 self._more.clear()
                 while await loop.run_in_executor(executor, projection.step):
                     pass
+                if loop.time() >= self._forget_at:
+                    await self._forget(executor, projection)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_IDLE_S):
                         await self._more.wait()
@@ -224,6 +257,20 @@ class Aggregator:
                 await loop.run_in_executor(executor, projection.close)
             for store in targets.values():
                 await loop.run_in_executor(executor, store.close)
+
+    async def _forget(self, executor: ThreadPoolExecutor, projection: Projection) -> None:
+        """Delete what may not be kept any longer; what fails now is tried in an hour."""
+        loop = asyncio.get_running_loop()
+        self._forget_at = loop.time() + _RETENTION_S
+        try:
+            now_s = time.time_ns() // SECOND
+            touched = await loop.run_in_executor(executor, projection.forget_ended, now_s)
+        except LedgerError as error:
+            _log.error("%s: %s", tr("retention", "保存期限"), type(error).__name__)
+            return
+        if touched:
+            self._tell_erased |= touched
+            self._erased.set()
 
     async def _serve(self, stop: asyncio.Event) -> None:
         config = self._config.api

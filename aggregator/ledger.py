@@ -364,7 +364,42 @@ class Ledger:
             list(counts.items()),
         )
 
+    def erase(self, batches: Sequence[Kept]) -> None:
+        """Erase the content of batches; their places, hashes and covered time stay for good."""
+        self._db.execute("PRAGMA secure_delete=ON")
+        with self.transaction():
+            self._db.executemany(
+                "UPDATE batch SET sealed=x'' WHERE id=?", [(kept.id,) for kept in batches]
+            )
+        # The write-ahead log still has the pages as they were.
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     # Reading.
+
+    def ended(self, agent: int, sheet: bytes, end_s: int, limit: int) -> list[Kept]:
+        """Return the oldest batches under a sheet whose slots had ended by then, not erased yet."""
+        rows = self._db.execute(
+            "SELECT id, agent, stream, digest, sheet, start_s, end_s, sealed FROM batch"
+            " WHERE agent=? AND sheet=? AND end_s<=? AND cells>0 AND LENGTH(sealed)>0"
+            " ORDER BY id LIMIT ?",
+            (agent, sheet, end_s, limit),
+        )
+        return [Kept(*row) for row in rows]
+
+    def sheet_hashes(self, agent: int, limit: int) -> list[bytes]:
+        """Return the hashes of an agent's sheets, oldest first."""
+        rows = self._db.execute(
+            "SELECT hash FROM sheet WHERE agent=? ORDER BY received_s LIMIT ?", (agent, limit)
+        )
+        return [row[0] for row in rows]
+
+    def erased(self, agent: int) -> list[tuple[int, int, int, bytes]]:
+        """Return (epoch, stream, sequence, digest) of an agent's erased batches, in this order."""
+        return self._db.execute(
+            "SELECT epoch, stream, sequence, digest FROM batch"
+            " WHERE agent=? AND cells>0 AND LENGTH(sealed)=0 ORDER BY epoch, stream, sequence",
+            (agent,),
+        ).fetchall()
 
     def sheet(self, agent: int, sheet_hash: bytes) -> bytes | None:
         """Return a signed sheet."""
@@ -377,7 +412,7 @@ class Ledger:
         """Return batches with values in the order they were kept."""
         rows = self._db.execute(
             "SELECT id, agent, stream, digest, sheet, start_s, end_s, sealed FROM batch"
-            " WHERE id>? AND cells>0 ORDER BY id LIMIT ?",
+            " WHERE id>? AND cells>0 AND LENGTH(sealed)>0 ORDER BY id LIMIT ?",
             (after_id, limit),
         )
         return [Kept(*row) for row in rows]
@@ -503,6 +538,11 @@ class Overlap:
         rows = np.array([block.rows for block in self._noted], np.int64)
         ends = starts + rows * window_s
         for kept in self._ledger.overlapping(agent, int(starts.min()), int(ends.max())):
+            if not kept.sealed:
+                # What was erased cannot be compared any more, and must not come back.
+                if ((starts < kept.end_s) & (ends > kept.start_s)).any():
+                    raise SlotTaken("a slot was erased when its retention ended")
+                continue
             for old_window_s, old in self._open(kept):
                 start, end = old.slot * old_window_s, (old.slot + old.rows) * old_window_s
                 for at in np.flatnonzero((starts < end) & (ends > start)).tolist():

@@ -18,6 +18,7 @@ from aggregator.config import Factory
 from aggregator.factors import Factors
 from aggregator.inbox import KnownSheet, Opener
 from aggregator.ledger import Kept, Ledger
+from aggregator.retention import forget_ended
 from aggregator.series import carbon, future_factory
 from aggregator.series.runs import PointSet, Runs
 from aggregator.series.slots import ReleasedSlots, merge
@@ -177,6 +178,20 @@ class Projection:
             for address, number in self._ledger.agents().items()
             if address in factories
         }
+
+    def forget_ended(self, now_s: int) -> set[Address]:
+        """Delete what may not be kept any longer; return whose it was.
+
+        Only of agents that have a name: under it their rows are found. Call when `step` has
+        nothing to do, so that no row is written after it was deleted.
+
+        Raises:
+            StoreUnavailable, LedgerError: a part is deleted; call again later.
+        """
+        touched = forget_ended(
+            self._ledger, self._opener, self.blocks, self._stores, list(self._names), now_s
+        )
+        return {self._ledger.address(agent) for agent in touched}
 
     def close(self) -> None:
         """Close the projection's own ledger connection."""

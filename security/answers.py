@@ -2,7 +2,8 @@
 
 A *receipt* acknowledges, cumulatively, everything of some streams up to a sequence, except the
 messages it names as *refused*: those will never be taken. A *request* asks for a release sheet
-that is not known.
+that is not known. An *erasure* says that the content of batches is deleted, since their retention
+has ended.
 """
 
 import hashlib
@@ -19,9 +20,12 @@ from security.keys import BadSignature, SigningKey, VerifyKey
 
 RECEIPT: Final = "application/mg1-receipt+cbor"
 REQUEST: Final = "application/mg1-request+cbor"
+ERASURE: Final = "application/mg1-erasure+cbor"
+_KINDS: Final = (RECEIPT, REQUEST, ERASURE)
 MAX_ANSWER: Final = 64 * 1024
 _MOST_HEADS: Final = 512
 MOST_REFUSED: Final = 64
+MOST_ERASED: Final = 512
 _VERSION: Final = 1
 
 # Why a batch is refused. The numbers are part of the wire format.
@@ -89,12 +93,51 @@ class Request:
     sheet_hash: bytes
 
 
-Answer = Receipt | Request
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """Batches of one stream whose content is deleted, sequences `first` to `last`.
+
+    Attributes:
+        digest: SHA-256 of their hashes, one after the other.
+    """
+
+    epoch: int
+    stream: int
+    first: int
+    last: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """All that was ever deleted of this agent's batches because their retention ended.
+
+    Attributes:
+        issued_at: seconds since 1970 UTC.
+        erased: by epoch, stream and sequence.
+    """
+
+    address: Address
+    issued_at: int
+    erased: tuple[Erased, ...]
+
+
+Answer = Receipt | Request | Erasure
 
 
 def answer_digest(signed: bytes) -> bytes:
     """Return the hash by which the next batch names the last receipt seen."""
     return hashlib.sha256(signed).digest()
+
+
+def answer_kid(signed: bytes) -> bytes:
+    """Return the id of the key that an answer names; whoever believes it has verified it.
+
+    Raises:
+        Malformed: when it is not an answer.
+    """
+    parsed = cose.parse_sign1(signed, content_types=_KINDS, label=None, limit=MAX_ANSWER)
+    return parsed.kid
 
 
 def sign_answer(answer: Answer, key: SigningKey) -> bytes:
@@ -107,6 +150,8 @@ def sign_answer(answer: Answer, key: SigningKey) -> bytes:
             kind, rest = RECEIPT, [[_head_item(head) for head in answer.heads], refused]
         case Request():
             kind, rest = REQUEST, [answer.sheet_hash]
+        case Erasure():
+            kind, rest = ERASURE, [[_erased_item(one) for one in answer.erased]]
     protected = cose.protected_header(kind, key.public, {})
     return cose.sign1(protected, strict_cbor.encode([*start, *rest]), key)
 
@@ -118,7 +163,7 @@ def read_answer(data: bytes, address: Address, trusted: Sequence[VerifyKey]) -> 
         Malformed: when it is not exactly one, or meant for another.
         BadSignature: when no trusted key made it.
     """
-    signed = cose.parse_sign1(data, content_types=(RECEIPT, REQUEST), label=None, limit=MAX_ANSWER)
+    signed = cose.parse_sign1(data, content_types=_KINDS, label=None, limit=MAX_ANSWER)
     key = next((key for key in trusted if key.kid == signed.kid), None)
     if key is None:
         raise BadSignature("not signed with a pinned key")
@@ -142,7 +187,24 @@ def _read_rest(kind: str, address: Address, issued_at: object, rest: list[object
             return Receipt(address, at, found, tuple(_read_refused(one) for one in refused))
     if kind == REQUEST and len(rest) == 1:
         return Request(address, at, fixed(rest[0], HASH_BYTES))
+    if kind == ERASURE and len(rest) == 1 and isinstance(rest[0], list):
+        if not 0 < len(rest[0]) <= MOST_ERASED:
+            raise Malformed("nothing is erased, or too much")
+        return Erasure(address, at, tuple(_read_erased(one) for one in rest[0]))
     raise Malformed("not an answer")
+
+
+def _erased_item(one: Erased) -> list[object]:
+    return [one.epoch, one.stream, one.first, one.last, one.digest]
+
+
+def _read_erased(item: object) -> Erased:
+    if not (isinstance(item, list) and len(item) == 5):
+        raise Malformed("not an erased range")
+    epoch, stream, first, last = (uint(part) for part in item[:4])
+    if first > last:
+        raise Malformed("not an erased range")
+    return Erased(epoch, stream, first, last, fixed(item[4], HASH_BYTES))
 
 
 def _head_item(head: Head) -> list[object]:

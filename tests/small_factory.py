@@ -22,7 +22,7 @@ from aggregator.ledger import Ledger
 from protocols import batch
 from protocols.batch import NO_VALUE, Block
 from protocols.topics import Address
-from security.answers import Answer, Receipt, Request, read_answer
+from security.answers import Answer, Erasure, Receipt, Request, read_answer
 from security.cards import AgentCard, BrainCard
 from security.envelope import (
     BATCH,
@@ -259,6 +259,9 @@ class Agent:
         answer = read_answer(signed, self.keys.address, [self.keys.receipt.public])
         if isinstance(answer, Request):
             self.sealer.sheet_again(answer.sheet_hash)
+            return 0
+        if isinstance(answer, Erasure):
+            self.spool.keep_erasure(answer, signed)
             return 0
         return self.spool.settle(answer.heads, answer.refused, digest(signed))
 

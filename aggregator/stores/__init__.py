@@ -73,6 +73,15 @@ class SeriesBlock:
         return len(self.time)
 
 
+@dataclass(frozen=True, slots=True)
+class RowSpan:
+    """The rows of one series with start_ns <= time < end_ns."""
+
+    key: SeriesKey
+    start_ns: int
+    end_ns: int
+
+
 class Store(Protocol):
     """Keeps series; a row written again under the same series and time replaces the old one."""
 
@@ -95,6 +104,14 @@ class Store(Protocol):
 
         Raises:
             StoreUnavailable: try again later.
+        """
+
+    def delete_rows(self, spans: Sequence[RowSpan]) -> None:
+        """Remove rows; series that there are not, and spans without rows, are no fault.
+
+        Raises:
+            StoreUnavailable: all, a part or nothing was removed; try again later.
+            StoreRefused: this store cannot remove rows.
         """
 
     def series(self, measurement: str | None = None) -> list[SeriesKey]:

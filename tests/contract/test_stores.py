@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from aggregator import stores
 from aggregator.stores import (
     Aggregate,
+    RowSpan,
     SeriesBlock,
     SeriesKey,
     Store,
@@ -508,6 +509,20 @@ def test_after_deleting_a_measurement_its_fields_may_have_other_types(store: Sto
     store.write([block(KEY, [10], x=["text"])])
     assert read(store, KEY, "x") == {10: {"x": "text"}}
     assert store.count(KEY.measurement) == 1
+
+
+def test_rows_that_are_deleted_are_gone_and_all_others_stay(store: Store) -> None:
+    more = key_of(equipment_id="press-1", medium="Electricity", meter_role="main")
+    many = list(range(3000))
+    store.write([block(KEY, many, x=[float(at) for at in many])])
+    store.write([block(more, [0, 5, 9], x=[1.0, 2.0, 3.0]), block(KEY, [4000], x=[7.0])])
+    unknown = RowSpan(key_of("nothing", a="b"), T0, T0 + 10)
+    store.delete_rows([RowSpan(KEY, T0 + 2, T0 + 2998), RowSpan(more, T0 + 5, T0 + 6), unknown])
+    assert sorted(read(store, KEY, "x")) == [0, 1, 2998, 2999, 4000]
+    assert sorted(read(store, more, "x")) == [0, 9]
+    assert store.count("ff_energy") == 7
+    store.write([block(KEY, [2], x=[5.0])])
+    assert read(store, KEY, "x")[2] == {"x": 5.0}
 
 
 def test_a_field_of_another_type_is_refused_and_blocks_nothing_else(store: Store) -> None:

@@ -12,16 +12,21 @@ from protocols.strict_cbor import Malformed
 from protocols.topics import Address
 from security import answers, cose
 from security.answers import (
+    ERASURE,
     MAX_ANSWER,
+    MOST_ERASED,
     MOST_REFUSED,
     RECEIPT,
     REQUEST,
     Answer,
+    Erased,
+    Erasure,
     Head,
     Receipt,
     Refused,
     Request,
     answer_digest,
+    answer_kid,
     read_answer,
     sign_answer,
 )
@@ -43,6 +48,17 @@ receipts = st.builds(
     st.lists(heads, min_size=1, max_size=4).map(tuple),
     st.lists(st.builds(Refused, heads, codes), max_size=4).map(tuple),
 )
+ranges = st.tuples(numbers, numbers).map(sorted)
+erased = st.builds(
+    lambda epoch, stream, ends, digest: Erased(epoch, stream, ends[0], ends[1], digest),
+    numbers,
+    numbers,
+    ranges,
+    hashes,
+)
+erasures = st.builds(
+    Erasure, st.just(ADDRESS), numbers, st.lists(erased, min_size=1, max_size=4).map(tuple)
+)
 requests = st.builds(Request, st.just(ADDRESS), numbers, hashes)
 
 
@@ -62,17 +78,18 @@ def by_hand(kind: str, content: Any) -> bytes:
 
 
 HEAD = [1, 2, 3, b"d" * 32]
+ERASED = [1, 2, 3, 4, b"d" * 32]
 START = [1, ADDRESS.factory, ADDRESS.agent, NOW]
 
 
 @settings(deadline=None, max_examples=150)
-@given(receipts | requests)
+@given(receipts | requests | erasures)
 def test_answers_come_back_as_they_were_signed(answer: Answer) -> None:
     assert read(sign_answer(answer, KEY)) == answer
 
 
 @settings(deadline=None, max_examples=50)
-@given(receipts | requests)
+@given(receipts | requests | erasures)
 def test_the_same_answer_has_the_same_bytes(answer: Answer) -> None:
     signed = sign_answer(answer, KEY)
     assert sign_answer(answer, KEY) == signed
@@ -139,6 +156,13 @@ SHAPES: dict[str, tuple[str, Any]] = {
     "more than a receipt has": (RECEIPT, [*START, [HEAD], [], 0]),
     "a request for a short hash": (REQUEST, [*START, b"s" * 31]),
     "a request for a number": (REQUEST, [*START, 1]),
+    "an erasure of nothing": (ERASURE, [*START, []]),
+    "an erasure of too much": (ERASURE, [*START, [ERASED] * (MOST_ERASED + 1)]),
+    "an erasure that is bytes": (ERASURE, [*START, b""]),
+    "a range of four parts": (ERASURE, [*START, [ERASED[:4]]]),
+    "a range that ends before it begins": (ERASURE, [*START, [[1, 2, 4, 3, b"d" * 32]]]),
+    "a range with a short hash": (ERASURE, [*START, [[1, 2, 3, 4, b"d" * 31]]]),
+    "more than an erasure has": (ERASURE, [*START, [ERASED], 0]),
     "more than a request has": (REQUEST, [*START, b"s" * 32, 0]),
 }
 
@@ -152,6 +176,15 @@ def test_an_answer_of_another_shape_is_malformed(kind: str, content: Any) -> Non
 def test_another_content_type_is_malformed() -> None:
     with pytest.raises(Malformed):
         read(by_hand("application/mg1-batch+cbor", [*START, [HEAD], []]))
+
+
+def test_the_fullest_erasure_is_still_within_the_bound() -> None:
+    big = (1 << 63) - 1
+    full = Erasure(ADDRESS, big, (Erased(big, big, big, big, b"\xff" * 32),) * MOST_ERASED)
+    signed = sign_answer(full, KEY)
+    assert len(signed) <= MAX_ANSWER
+    assert read(signed) == full
+    assert answer_kid(signed) == KEY.public.kid
 
 
 def test_the_fullest_receipt_is_still_within_the_bound() -> None:

@@ -19,7 +19,7 @@ from protocols.points import Point, PointTable
 from protocols.topics import ID_BYTES, Address
 from protocols.vocabulary.purposes import PURPOSES
 from security import answers, cose, envelope
-from security.answers import Head, Receipt, Refused, Request, sign_answer
+from security.answers import Erased, Erasure, Head, Receipt, Refused, Request, sign_answer
 from security.envelope import BATCH, SHEET, Gap, Header, commitment, genesis, pad, seal
 from security.keys import KID_BYTES, OpeningKey, SigningKey
 from security.policy import bundle
@@ -147,6 +147,8 @@ def test_answers_are_what_the_page_says(keys: Keys, schema: Schema) -> None:
     receipt = Receipt(ADDRESS, 5, (HEAD,), (Refused(HEAD, answers.BAD_SHEET),))
     assert schema.valid("answer", sign_answer(receipt, keys.agent))
     assert schema.valid("answer", sign_answer(Request(ADDRESS, 5, bytes(32)), keys.agent))
+    erasure = Erasure(ADDRESS, 5, (Erased(1, 2, 3, 4, bytes(32)),))
+    assert schema.valid("answer", sign_answer(erasure, keys.agent))
     assert not schema.valid("message", sign_answer(receipt, keys.agent))
 
 
@@ -174,7 +176,7 @@ def test_reasons_of_gaps_end_where_the_page_says(schema: Schema, reason: int, le
 
 def test_content_types_are_named_on_the_page() -> None:
     for page, kinds in (
-        (text(WIRE), (BATCH, SHEET, answers.RECEIPT, answers.REQUEST, bundle.SHEET)),
+        (text(WIRE), (BATCH, SHEET, *answers._KINDS, bundle.SHEET)),
         (text(POLICY), (bundle.POLICY,)),
     ):
         for kind in kinds:
@@ -206,6 +208,7 @@ def test_sizes_in_the_cddl_are_those_of_the_code() -> None:
         f"1*{envelope._MOST_GAPS} gap",
         f"1*{answers._MOST_HEADS} head",
         f"0*{answers.MOST_REFUSED} refusal",
+        f"1*{answers.MOST_ERASED} erased-range",
         f"1*{cose._MOST_SIGNATURES} officer-signature",
         f"1*{batch.MAX_BLOCKS} block",
         f"rows: 1..{batch.MAX_CELLS},",

@@ -33,6 +33,7 @@ from aggregator.storable import (
 from aggregator.stores import (
     Aggregate,
     FieldColumn,
+    RowSpan,
     SeriesBlock,
     SeriesKey,
     StoreConfig,
@@ -124,6 +125,21 @@ class Store:
                 self._chunks.remove(db, number)
                 self._pending.remove(db, number)
                 self._catalog.remove(db, number)
+
+    def delete_rows(self, spans: Sequence[RowSpan]) -> None:
+        """Remove rows, all of them or none.
+
+        Raises:
+            StoreUnavailable: nothing was removed; try again later.
+        """
+        with self._writing() as db:
+            for one in spans:
+                measurement = self._catalog.measurement(db, one.key.measurement)
+                series = self._catalog.one_series(db, one.key)
+                if measurement is not None and series is not None:
+                    # Pending rows win over those in chunks, so they must go there first.
+                    self._chunks.merge(db, settled(self._pending.take_all(db, measurement), []))
+                    self._chunks.cut_out(db, series, one.start_ns, one.end_ns)
 
     def series(self, measurement: str | None = None) -> list[SeriesKey]:
         """Return the series there are, sorted, optionally of one measurement."""

@@ -105,6 +105,20 @@ class Chunks:
                 among += int(np.isin(part.time, there.time).sum())
         return among
 
+    def cut_out(self, db: sqlite3.Connection, series: int, start_ns: int, end_ns: int) -> None:
+        """Remove a series' rows with start_ns <= time < end_ns."""
+        found = db.execute(
+            "SELECT id, data FROM chunk WHERE series = ? AND start < ? AND last >= ?",
+            (series, end_ns, start_ns),
+        ).fetchall()
+        changes = _Changes()
+        for number, data in found:
+            rows = self._codec.unpack(data)
+            left = rows.take((rows.time < start_ns) | (rows.time >= end_ns))
+            changes.removed.append((number,))
+            self._add(series, [left] if len(left) else [], changes)
+        changes.apply(db)
+
     def remove(self, db: sqlite3.Connection, measurement: int) -> None:
         """Remove every chunk of a measurement."""
         db.execute(

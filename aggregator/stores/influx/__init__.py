@@ -31,6 +31,7 @@ from aggregator.storable import LAST_NS, FieldType, check_steps, rounds, span
 from aggregator.stores import (
     Aggregate,
     FieldColumn,
+    RowSpan,
     SeriesBlock,
     SeriesKey,
     StoreConfig,
@@ -134,8 +135,24 @@ class Store:
             StoreUnavailable: try again later.
             StoreRefused: this InfluxDB cannot delete.
         """
+        self._change(measurement, f"DROP MEASUREMENT {influxql.name(measurement)}")
+
+    def delete_rows(self, spans: Sequence[RowSpan]) -> None:
+        """Remove rows.
+
+        Raises:
+            StoreUnavailable: a part or nothing was removed; try again later.
+            StoreRefused: this InfluxDB cannot delete.
+        """
+        for one in spans:
+            start, end = span(one.start_ns, one.end_ns)
+            if start < end:
+                where = influxql.condition(one.key, self._other_tags(one.key), start, end - 1)
+                self._change(one.key.measurement, influxql.delete(one.key, where))
+
+    def _change(self, measurement: str, statement: str) -> None:
         try:
-            self._link.ask(f"DROP MEASUREMENT {influxql.name(measurement)}", change=True)
+            self._link.ask(statement, change=True)
         except NotTaken:
             raise StoreRefused(
                 tr(

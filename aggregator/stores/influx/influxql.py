@@ -102,6 +102,11 @@ def select(
     return f"SELECT {', '.join(columns)} FROM {source}".rstrip()  # noqa: S608  # quoted by name()
 
 
+def delete(key: SeriesKey, where: str) -> str:
+    """Return a statement that deletes the rows of a measurement that meet a condition."""
+    return f"DELETE FROM {name(key.measurement)} WHERE {where}"  # noqa: S608  # quoted by name()
+
+
 def one_row_each(measurement: str) -> str:
     """Return a statement that answers one row of each series."""
     return f"SELECT *::field FROM {name(measurement)} GROUP BY * LIMIT 1"  # noqa: S608  # quoted

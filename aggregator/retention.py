@@ -1,0 +1,113 @@
+"""Retention: when a release sheet's time is over, what came under it is deleted and that is said.
+
+A batch may be kept until its last slot's end plus the `retention_days` of its sheet; both are
+signed by the firm, so both ends know the moment. Rows in the stores go first, then the sealed
+content in the ledger; hashes, places in chains and covered time stay, so that a batch that was
+erased cannot come again.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
+from typing import Final
+
+from aggregator.inbox import Opener
+from aggregator.ledger import Kept, Ledger
+from aggregator.stores import RowSpan, SeriesBlock, Store, StoreRefused
+from protocols.language import tr
+from protocols.topics import Address
+from security.answers import MOST_ERASED, Erased, Erasure, sign_answer
+from security.keys import SigningKey
+
+_DAY_S: Final = 86_400
+_AT_ONCE: Final = 64
+_MOST_SHEETS: Final = 100_000
+
+_log = logging.getLogger(__name__)
+
+Blocks = Callable[[Sequence[Kept]], Mapping[str, Sequence[SeriesBlock]]]
+"""Returns what batches mean, by bucket."""
+
+
+def forget_ended(
+    ledger: Ledger,
+    opener: Opener,
+    blocks: Blocks,
+    stores: Mapping[str, Store],
+    agents: Iterable[int],
+    now_s: int,
+) -> set[int]:
+    """Delete everything whose retention has ended; return the agents concerned.
+
+    Where a store cannot remove rows nothing is erased, and nothing is claimed.
+
+    Raises:
+        StoreUnavailable: a part is deleted; call again later.
+        LedgerError: same.
+    """
+    touched: set[int] = set()
+    for agent in agents:
+        for sheet_hash in ledger.sheet_hashes(agent, _MOST_SHEETS):
+            known = opener.sheet(agent, sheet_hash)
+            if known is None:
+                continue
+            end_s = now_s - known.signed.sheet.retention_days * _DAY_S
+            while batches := ledger.ended(agent, sheet_hash, end_s, _AT_ONCE):
+                if not _forget(ledger, blocks, stores, batches):
+                    return touched
+                touched.add(agent)
+    return touched
+
+
+def _forget(
+    ledger: Ledger, blocks: Blocks, stores: Mapping[str, Store], batches: Sequence[Kept]
+) -> bool:
+    try:
+        for bucket, found in blocks(batches).items():
+            spans = [RowSpan(b.key, int(b.time[0]), int(b.time[-1]) + 1) for b in found if len(b)]
+            if spans:
+                stores[bucket].delete_rows(spans)
+    except StoreRefused as fault:
+        _log.error(
+            "%s",
+            tr(
+                f"retention has ended, but nothing is deleted: {fault}",
+                f"保存期限已到，但未能删除：{fault}",
+            ),
+        )
+        return False
+    ledger.erase(batches)
+    _log.info(
+        "%s",
+        tr(
+            f"retention has ended: the content of {len(batches)} batch(es) is deleted",
+            f"保存期限已到：已删除 {len(batches)} 个批次的内容",
+        ),
+    )
+    return True
+
+
+def signed_erasure(ledger: Ledger, key: SigningKey, address: Address, now_s: int) -> bytes | None:
+    """Return the signed statement of all that was erased of an agent; None for nothing.
+
+    Of more than MOST_ERASED ranges the newest are named.
+    """
+    agent = ledger.agents().get(address)
+    ranges = [] if agent is None else _ranges(ledger.erased(agent))
+    if not ranges:
+        return None
+    return sign_answer(Erasure(address, now_s, tuple(ranges[-MOST_ERASED:])), key)
+
+
+def _ranges(places: Sequence[tuple[int, int, int, bytes]]) -> list[Erased]:
+    """Join neighbouring places, sorted by epoch, stream and sequence."""
+    found = []
+    numbered = enumerate(places)
+    for (epoch, stream, _), group in groupby(
+        numbered, key=lambda one: (one[1][0], one[1][1], one[1][2] - one[0])
+    ):
+        run = [place for _, place in group]
+        digest = hashlib.sha256(b"".join(place[3] for place in run)).digest()
+        found.append(Erased(epoch, stream, run[0][2], run[-1][2], digest))
+    return found

@@ -1,0 +1,147 @@
+"""Retention: what came under a sheet is deleted in time, that is said, and it cannot come again."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from aggregator.retention import signed_erasure
+from aggregator.stores import RowSpan, StoreRefused
+from protocols.batch import Block
+from security.answers import Erased, Erasure, read_answer
+from security.envelope import digest
+from tests.small_factory import ENERGY, HOURLY, LONG_S, NOW, SHORT_S, Agent, Forger, block
+from tests.unit.test_projection import KEYS, POLICY, SLOT, Way
+
+DAY_S = 86_400
+RETENTION_S = 365 * DAY_S
+
+
+@pytest.fixture
+def way(tmp_path: Path) -> Iterator[Way]:
+    opened = Way(tmp_path)
+    yield opened
+    opened.close()
+
+
+def energy(slot: int, *values: int) -> Block:
+    return block(SLOT + slot, [ENERGY], [5 * value for value in values])
+
+
+def ended(slot: int) -> int:
+    """Return the second at which the retention of a slot is over."""
+    return (SLOT + slot + 1) * SHORT_S + RETENTION_S
+
+
+def statement(way: Way, now_s: int) -> Erasure | None:
+    signed = signed_erasure(way.ledger, way.brain.receipt, KEYS.address, now_s)
+    if signed is None:
+        return None
+    answer = read_answer(signed, KEYS.address, [KEYS.receipt.public])
+    assert isinstance(answer, Erasure)
+    return answer
+
+
+def test_content_is_deleted_when_its_retention_ends_and_not_a_second_before(way: Way) -> None:
+    first, second = way.forger.batch(energy(0, 1)), way.forger.batch(energy(1, 2))
+    assert way.brain.take(KEYS, first, second).counts == {"kept": 2}
+    way.follow()
+    assert way.projection.forget_ended(ended(0) - 1) == set()
+    assert statement(way, NOW) is None
+    assert way.projection.forget_ended(ended(0)) == {KEYS.address}
+    assert way.energy() == {1: 0.1}
+    assert [kept.digest for kept in way.ledger.batches(0, 9)] == [digest(second)]
+    assert first not in way.brain.path.read_bytes()
+    proof = hashlib.sha256(digest(first)).digest()
+    assert statement(way, NOW) == Erasure(
+        KEYS.address, NOW, (Erased(1, way.forger.short, 0, 0, proof),)
+    )
+    assert way.projection.forget_ended(ended(0)) == set()
+
+
+def test_a_statement_names_neighbouring_batches_as_one_range(way: Way) -> None:
+    messages = [way.forger.batch(energy(at, at)) for at in range(4)]
+    assert way.brain.take(KEYS, *messages).counts == {"kept": 4}
+    way.follow()
+    way.projection.forget_ended(ended(2))
+    proof = hashlib.sha256(b"".join(digest(one) for one in messages[:3])).digest()
+    assert statement(way, NOW) == Erasure(
+        KEYS.address, NOW, (Erased(1, way.forger.short, 0, 2, proof),)
+    )
+
+
+def test_series_written_anew_do_not_hold_what_was_deleted(way: Way) -> None:
+    way.send(energy(0, 1))
+    way.send(energy(1, 2))
+    way.follow()
+    way.projection.forget_ended(ended(0))
+    way.restart(rules="other rules")
+    way.follow()
+    assert way.energy() == {1: 0.1}
+
+
+def test_what_was_deleted_cannot_come_again(way: Way) -> None:
+    message = way.forger.batch(energy(0, 1))
+    assert way.brain.take(KEYS, message).counts == {"kept": 1}
+    way.follow()
+    way.projection.forget_ended(ended(0))
+    again = way.brain.take(KEYS, message)
+    assert again.counts == {"replayed": 1}
+    other = Forger(KEYS, POLICY)
+    other.ends.clear()
+    fresh = way.brain.take(KEYS, other.batch(energy(0, 1), epoch=2))
+    assert fresh.counts == {"refused": 1}
+    way.follow()
+    assert way.stores["future_factory"].count("ff_energy") == 0
+    assert way.brain.take(KEYS, way.forger.batch(energy(1, 2))).counts == {"kept": 1}
+
+
+def test_the_sums_still_count_what_was_deleted(way: Way) -> None:
+    way.send(energy(0, 1, 2))
+    way.follow()
+    before = way.ledger.stored(1)
+    way.projection.forget_ended(ended(1))
+    assert way.ledger.stored(1) == before == {1: 2}
+
+
+def test_longer_slots_are_kept_until_their_own_end(way: Way) -> None:
+    way.send(energy(0, 1))
+    slot = NOW // LONG_S
+    long = block(slot, [HOURLY], [7])
+    if way.brain.take(KEYS, way.forger.batch(long, stream=way.forger.long)).counts != {"kept": 1}:
+        pytest.fail("the hourly batch was not kept")
+    way.follow()
+    way.projection.forget_ended((slot + 1) * LONG_S + RETENTION_S - 1)
+    assert {kept.stream for kept in way.ledger.batches(0, 9)} == {way.forger.long}
+
+
+def test_where_a_store_cannot_delete_nothing_is_erased_and_nothing_claimed(
+    way: Way, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    way.send(energy(0, 1))
+    way.follow()
+
+    def refuse(spans: Sequence[RowSpan]) -> None:
+        raise StoreRefused("cannot delete")
+
+    monkeypatch.setattr(way.stores["carbon_emission"], "delete_rows", refuse)
+    assert way.projection.forget_ended(ended(0)) == set()
+    assert statement(way, NOW) is None
+    assert len(way.ledger.batches(0, 9)) == 1
+    assert "cannot delete" in caplog.text
+
+
+def test_the_agent_keeps_the_newest_statement_of_each_brain(way: Way, tmp_path: Path) -> None:
+    agent = Agent(tmp_path, KEYS)
+    way.send(energy(0, 1))
+    way.follow()
+    way.projection.forget_ended(ended(0))
+    key = way.brain.receipt
+    old, new = (signed_erasure(way.ledger, key, KEYS.address, NOW + at) for at in (0, 5))
+    assert old is not None
+    assert new is not None
+    for signed in (old, new, old):
+        agent.settle(signed)
+    assert agent.spool.erasures() == [new]
+    agent.spool.close()
