@@ -18,6 +18,7 @@ from protocols.points import Point
 from protocols.settings import Strict, check_settings, load_settings, read_toml
 from protocols.strict_cbor import Malformed
 from protocols.vocabulary.purposes import PURPOSES
+from security import officer_cli
 from security.cards import BrainCard, VerifyKeyText, read_brain_card
 from security.keys import OpeningKey, SigningKey, create_key_file, load_key_file
 from security.policy.bundle import read_bundle, sign_bundle, write_bundle
@@ -271,6 +272,9 @@ def _cells(policy: CompiledPolicy, rule: Rule) -> tuple[Any, ...]:
         f"{rule.class_raw} → {rule.class_released}",
         policy.consumers[rule.consumer].id,
     )
+
+
+officer_cli.register(policy_app)
 
 
 @keys_app.command(

@@ -1,0 +1,84 @@
+"""Where the officer's tools read from: a policy as text or signed, the devices, and the past."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+from protocols import strict_cbor
+from protocols.drivers import DeviceConfig, read_devices
+from protocols.errors import ConfigError, MillgateError
+from protocols.language import tr
+from protocols.settings import load_settings, parse_duration, read_toml
+from protocols.strict_cbor import Malformed
+from security import cose
+from security.policy.compiled import MAX_COMPILED, CompiledPolicy, from_bytes
+from security.policy.compiler import compile_policy
+from security.policy.language import PolicyText
+from security.policy.tools.csv_past import read_csv_past
+from security.policy.tools.live import read_now
+from security.policy.tools.past import Past
+
+
+def read_policy(path: Path) -> CompiledPolicy:
+    """Read a policy as it is written (`.toml`) or signed; signatures are not looked at.
+
+    Raises:
+        MillgateError: when it is neither.
+    """
+    if path.suffix == ".toml":
+        return compile_policy(load_settings(path, PolicyText))
+    try:
+        data = path.read_bytes()
+    except OSError:
+        raise ConfigError(
+            [MillgateError(tr("there is no such file", "文件不存在"), where=str(path))]
+        ) from None
+    return unverified(data, path)
+
+
+def unverified(data: bytes, path: Path) -> CompiledPolicy:
+    """Read the policy out of a bundle for a look, believing nothing."""
+    try:
+        item = strict_cbor.decode(data, max_bytes=MAX_COMPILED)
+        return from_bytes(cose.payload_of_many(item[1], MAX_COMPILED), CompiledPolicy)
+    except (Malformed, LookupError, TypeError, AttributeError):
+        raise MillgateError(
+            tr("not a signed policy", "不是已签署的策略"), where=str(path)
+        ) from None
+
+
+def agent_beside(policy: Path, given: Path | None) -> Path:
+    """Return the agent.toml that was named, or the one beside the policy."""
+    return given or policy.with_name("agent.toml")
+
+
+def devices_of(agent: Path) -> list[DeviceConfig]:
+    """Return the devices that agent.toml describes.
+
+    Raises:
+        ConfigError: when it cannot be read.
+    """
+    return read_devices(read_toml(agent).get("device", []), agent)
+
+
+def read_past(devices: Sequence[DeviceConfig], history: Path | None, live: str | None) -> Past:
+    """Read the past from where the officer says.
+
+    Raises:
+        MillgateError: when neither or both are given, or it cannot be read.
+    """
+    if (history is None) == (live is None):
+        raise MillgateError(
+            tr("which past is to be used?", "使用哪些数据？"),
+            remedy=tr(
+                "give --history FILE.csv, or --live 2m to read the devices now",
+                "请用 --history 文件.csv 指定历史数据，或用 --live 2m 现在读取设备",
+            ),
+        )
+    if history is not None:
+        return read_csv_past(history, devices)
+    try:
+        span_ns = parse_duration(live)
+    except ValueError as error:
+        raise MillgateError(str(error), where="--live") from None
+    return asyncio.run(read_now(devices, span_ns))
