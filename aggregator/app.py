@@ -11,10 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from aggregator import stores
 from aggregator.api import server
+from aggregator.condition import Examiner, Live
 from aggregator.config import BUCKETS, AggregatorConfig, Factory
 from aggregator.factors import Factors, shipped_sets
 from aggregator.inbox import Inbox, Opened, Opener, Outcome, sheet_pin
@@ -29,6 +30,7 @@ from protocols.frame import SECOND
 from protocols.language import tr
 from protocols.mqtt import MAX_MESSAGE, Message, Mqtt, NotConnected, connection
 from protocols.patience import insist
+from protocols.status import serving
 from protocols.topics import Address
 from security.keys import OpeningKey, SigningKey, load_key_file
 
@@ -104,6 +106,7 @@ class Aggregator:
         self._factories = KnownFactories(config)
         self._opened = Opened()
         self._online: dict[Address, bool] = {}
+        self._live = Live()
         self._executor = ThreadPoolExecutor(1, "inbox")
         self._ledger = Ledger(config.ledger)
         encryption = OpeningKey(load_key_file(config.brain.encryption_key, "xwing"))
@@ -138,6 +141,7 @@ class Aggregator:
                     port = await self._port
                     _write_ready(ready, port)
                 async with connection(self._config.broker, self._client_id, subscriptions) as link:
+                    self._live.link = link
                     receive = group.create_task(self._receive(link), name="inbox")
                     erasures = group.create_task(self._tell(link), name="erasures")
                     await stop.wait()
@@ -232,7 +236,7 @@ class Aggregator:
                     if str(fault) != said:
                         _log.error("%s", fault)
                     wait_s = min(2 * wait_s, _STORE_LONGEST_S) if said else _STORE_WAIT_S
-                    said = str(fault)
+                    said = self._live.store_fault = str(fault)
                     await asyncio.sleep(wait_s)
 
     async def _project_on(self, executor: ThreadPoolExecutor) -> None:
@@ -245,8 +249,10 @@ class Aggregator:
             )
             while True:
                 self._more.clear()
-                while await loop.run_in_executor(executor, projection.step):
-                    pass
+                more = 1
+                while more:
+                    more = await loop.run_in_executor(executor, projection.step)
+                    self._live.store_fault = ""
                 if loop.time() >= self._forget_at:
                     await self._forget(executor, projection)
                 with contextlib.suppress(TimeoutError):
@@ -274,14 +280,24 @@ class Aggregator:
 
     async def _serve(self, stop: asyncio.Event) -> None:
         config = self._config.api
-        token = await asyncio.to_thread(_read_token, config.token_file)
+        token = await asyncio.to_thread(read_token, config.token_file)
         targets = await asyncio.to_thread(make_stores, self._config)
         reporter = await asyncio.to_thread(
             Reporter, self._config.ledger, self._factories, self._online
         )
+        examiner = Examiner(self._config.ledger, reporter, self._live, time.time_ns)
+
+        async def report() -> dict[str, Any]:
+            return (await asyncio.to_thread(examiner.look)).as_dict()
+
         try:
-            application = server.make_app(targets, reporter, token, time.time_ns)
-            async with server.serving(application, config.host, config.port) as port:
+            application = server.make_app(
+                targets, reporter, token, time.time_ns, look=examiner.look
+            )
+            async with (
+                serving(self._config.socket, report),
+                server.serving(application, config.host, config.port) as port,
+            ):
                 self._port.set_result(port)
                 _log.info("API and page: http://%s:%d/", config.host, port)
                 await stop.wait()
@@ -291,7 +307,12 @@ class Aggregator:
             reporter.close()
 
 
-def _read_token(path: Path) -> str:
+def read_token(path: Path) -> str:
+    """Return the API's token.
+
+    Raises:
+        MillgateError: when it cannot be read, or others can read it too.
+    """
     try:
         if path.stat().st_mode & 0o077:
             raise MillgateError(

@@ -15,7 +15,7 @@ import typer
 from aggregator.config import read_config
 from protocols.errors import MillgateError
 from protocols.language import tr
-from protocols.status import only_one
+from protocols.status import ask, only_one
 from protocols.vocabulary import export
 from security.cards import BrainCard, write_card
 from security.keys import OpeningKey, SigningKey, create_key_file
@@ -26,6 +26,12 @@ app = typer.Typer(
     add_completion=False,
     help=tr("Verify, keep and serve what factories send.", "验签、留存并提供各工厂发送的数据。"),
 )
+
+
+ConfigPath = Annotated[
+    Path, typer.Argument(help=tr("path of aggregator.toml", "aggregator.toml 的路径"))
+]
+AsJson = Annotated[bool, typer.Option("--json", help=tr("as JSON", "输出 JSON"))]
 
 
 @app.command(
@@ -102,9 +108,7 @@ def _write_private(path: Path, text: str) -> None:
     ),
 )
 def run(
-    path: Annotated[
-        Path, typer.Argument(help=tr("path of aggregator.toml", "aggregator.toml 的路径"))
-    ],
+    path: ConfigPath,
     ready: Annotated[
         Path | None,
         typer.Option(
@@ -120,6 +124,45 @@ def run(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     with only_one(config.ledger.parent):
         asyncio.run(run_aggregator(config, ready))
+
+
+@app.command(
+    "status",
+    help=tr(
+        "Show how each factory and the process itself do.\n\n"
+        "Example: millgate aggregator status brain/aggregator.toml",
+        "显示各工厂与本进程的状况。\n\n示例：millgate aggregator status brain/aggregator.toml",
+    ),
+)
+def status(path: ConfigPath, as_json: AsJson = False) -> None:  # noqa: FBT002 - a flag
+    """Show how each factory and the process itself do."""
+    from aggregator.status_view import show  # noqa: PLC0415 - the command line starts fast without it
+
+    report = ask(read_config(path).socket)
+    if as_json:
+        typer.echo(json.dumps(report, ensure_ascii=False, indent=2))
+        return
+    show(report)
+
+
+@app.command(
+    "doctor",
+    help=tr(
+        "Look over the installation and say what to mend; exit code 1 when something is at fault.\n\n"
+        "Example: millgate aggregator doctor brain/aggregator.toml",
+        "检查安装并说明如何修复；有故障时退出码为 1。\n\n"
+        "示例：millgate aggregator doctor brain/aggregator.toml",
+    ),
+)
+def doctor(path: ConfigPath) -> None:
+    """Look over the installation and say what to mend."""
+    from aggregator.doctor import examine  # noqa: PLC0415 - the command line starts fast without it
+    from protocols.checkup import show_checkup  # noqa: PLC0415 - same
+
+    # What goes wrong meanwhile is told as findings.
+    logging.disable()
+    if not show_checkup(asyncio.run(examine(read_config(path)))):
+        raise typer.Exit(1)
 
 
 @app.command(

@@ -12,6 +12,7 @@ from protocols.errors import ConfigError, MillgateError
 from protocols.language import tr
 from protocols.mqtt import BrokerConfig
 from protocols.settings import Strict, check_settings, read_toml
+from protocols.status import socket_path
 from protocols.topics import Address
 from security.cards import AgentCard, read_agent_card
 
@@ -95,6 +96,11 @@ class AggregatorConfig:
     store: StoreConfig
     carbon: CarbonConfig
     api: ApiConfig
+
+    @property
+    def socket(self) -> Path:
+        """Where `aggregator status` asks."""
+        return socket_path(self.ledger.parent)
 
     def factories(self) -> dict[Address, Factory]:
         """Read the cards there are now.

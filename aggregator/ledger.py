@@ -421,6 +421,15 @@ class Ledger:
         """Return the id of the newest batch, also of one without values; 0 for none."""
         return int(self._db.execute("SELECT COALESCE(MAX(id), 0) FROM batch").fetchone()[0])
 
+    def waiting(self, after_id: int) -> tuple[int, int | None]:
+        """Return how many batches with values came after one, and when the oldest was received."""
+        row = self._db.execute(
+            "SELECT COUNT(*), MIN(received_s) FROM batch"
+            " WHERE id>? AND cells>0 AND LENGTH(sealed)>0",
+            (after_id,),
+        ).fetchone()
+        return row[0], row[1]
+
     def has_batches(self, agent: int, up_to: int) -> bool:
         """Tell whether an agent has a batch with values whose id is at most `up_to`."""
         row = self._db.execute(

@@ -46,6 +46,16 @@ class Reporter:
             ]
         return sorted(found, key=lambda arrival: arrival.name)
 
+    def waiting(self, after_id: int) -> tuple[int, int | None]:
+        """Return how many batches came after one, and when the oldest of them was received (s)."""
+        with self._lock:
+            return self._ledger.waiting(after_id)
+
+    def counters(self) -> dict[str, int]:
+        """Return the inbox's durable counters."""
+        with self._lock:
+            return self._ledger.counters()
+
     def _arrival(self, address: Address, factory: Factory, agent: int | None) -> Arrival:
         batches, values, refused, received_s, end_s = (
             self._ledger.totals(agent) if agent is not None else (0, 0, 0, None, None)

@@ -33,6 +33,7 @@ MAX_MESSAGE: Final = 256 * 1024
 _MESSAGES: Final = 256
 _IN_FLIGHT: Final = 64
 _SESSION_S: Final = 7 * 86400
+_GREET_S: Final = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -85,6 +86,8 @@ class Mqtt:
         subscriptions: Sequence[str],
         will: tuple[str, bytes] | None = None,
         tls: ssl.SSLContext | None = None,
+        *,
+        session: bool = True,
     ) -> None:
         self.connected = asyncio.Event()
         self.messages: asyncio.Queue[Message] = asyncio.Queue(_MESSAGES)
@@ -94,6 +97,7 @@ class Mqtt:
         self._closing = False
         self._said = ""
         self._up = False
+        self._session = session
         self._client = self._make_client(client_id)
         if will is not None:
             self._client.will_set(will[0], will[1], qos=1, retain=True)
@@ -121,6 +125,11 @@ class Mqtt:
         self._client.connect_async(config.host, config.port, config.keepalive_s, **self._v5())
         self._client.loop_start()
 
+    @property
+    def trouble(self) -> str:
+        """What was last said to be wrong; empty while nothing is."""
+        return self._said
+
     async def stop(self) -> None:
         """Disconnect and end the network thread."""
         self._closing = True
@@ -133,7 +142,7 @@ class Mqtt:
         client = paho.Client(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
-            clean_session=None if v5 else False,
+            clean_session=None if v5 else not self._session,
             protocol=paho.MQTTv5 if v5 else paho.MQTTv311,
             manual_ack=True,
         )
@@ -148,6 +157,8 @@ class Mqtt:
     def _v5(self) -> dict[str, Any]:
         if self._config.protocol != "mqtt5":
             return {}
+        if not self._session:
+            return {"clean_start": True}
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call] # paho leaves it so
         properties.SessionExpiryInterval = _SESSION_S
         return {"clean_start": False, "properties": properties}
@@ -243,5 +254,29 @@ async def connection(
     link.start()
     try:
         yield link
+    finally:
+        await link.stop()
+
+
+async def greet(config: BrokerConfig, client_id: str) -> None:
+    """Connect to the broker once and part again.
+
+    Raises:
+        NotConnected: when it does not take the connection within a few seconds.
+    """
+    link = Mqtt(config, client_id, (), session=False)
+    link.start()
+    try:
+        async with asyncio.timeout(_GREET_S):
+            await link.connected.wait()
+    except TimeoutError:
+        raise NotConnected(
+            link.trouble or tr("the broker does not answer", "消息代理无应答"),
+            where=f"{config.host}:{config.port}",
+            remedy=tr(
+                "check that it runs, [broker] in the configuration, and the network between",
+                "请检查其是否运行、配置中的 [broker] 以及网络",
+            ),
+        ) from None
     finally:
         await link.stop()

@@ -11,6 +11,7 @@ from aggregator import cockpit
 from aggregator.api.catalog import Catalog
 from aggregator.api.guard import AccessLog, add_headers, check_token, guarding
 from aggregator.api.knowledge import Knowledge
+from aggregator.api.monitoring import Look, Monitoring
 from aggregator.api.views import Views
 from aggregator.stores import Store
 from protocols.errors import MillgateError
@@ -23,7 +24,12 @@ _SHUTDOWN_S: Final = 3.0
 
 
 def make_app(
-    stores: Mapping[str, Store], knowledge: Knowledge, token: str, now_ns: NowNs
+    stores: Mapping[str, Store],
+    knowledge: Knowledge,
+    token: str,
+    now_ns: NowNs,
+    *,
+    look: Look | None = None,
 ) -> web.Application:
     """Build the web application; call it with an event loop running.
 
@@ -33,6 +39,7 @@ def make_app(
         knowledge: who sends, under which release sheets.
         token: what callers of /api must show; the page itself carries no data and needs none.
         now_ns: the wall clock.
+        look: tells the condition of the process; without it there are no metrics.
 
     Raises:
         MillgateError: when the token is too weak to be used.
@@ -41,10 +48,13 @@ def make_app(
     views = Views(Catalog(stores), knowledge, now_ns)
     app.add_routes(views.routes())
     app.add_routes(_page_routes())
+    monitoring = Monitoring(look)
+    app.add_routes(monitoring.routes())
     app.on_response_prepare.append(add_headers)
 
     async def close(_: web.Application) -> None:
         await views.close()
+        await monitoring.close()
 
     app.on_cleanup.append(close)
     return app

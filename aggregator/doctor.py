@@ -1,0 +1,129 @@
+"""`aggregator doctor`: looks over an installation and says what to mend."""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from aggregator.app import make_stores, read_token
+from aggregator.config import AggregatorConfig
+from aggregator.factors import Factors, shipped_sets
+from protocols.checkup import (
+    MEGABYTE,
+    Finding,
+    Grade,
+    broker,
+    checked,
+    clock,
+    disk,
+    private,
+)
+from protocols.errors import ConfigError
+from protocols.language import tr
+from protocols.status import NotRunning, ask
+from security.keys import load_key_file
+
+_ROOM: Final = 1024 * MEGABYTE
+_LAG_S: Final = 300
+
+
+async def examine(config: AggregatorConfig) -> list[Finding]:
+    """Return what was found; nothing is changed and no process is disturbed."""
+    findings = [*_keys(config), *_factories(config)]
+    findings += [private(config.ledger.parent), disk(config.ledger.parent, _ROOM), *clock(None)]
+    findings.append(await broker(config.broker))
+    findings += _process(config)
+    return findings
+
+
+def _keys(config: AggregatorConfig) -> Iterator[Finding]:
+    subject = tr("keys", "密钥")
+    brain = config.brain
+    opening, receipt = brain.encryption_key, brain.receipt_key
+    yield checked(subject, str(opening), lambda: load_key_file(opening, "xwing"))
+    yield checked(subject, str(receipt), lambda: load_key_file(receipt, "ed25519"))
+    token = config.api.token_file
+    yield checked(subject, str(token), lambda: read_token(token))
+
+
+def _factories(config: AggregatorConfig) -> Iterator[Finding]:
+    subject = tr("factories", "工厂")
+    try:
+        found = config.factories()
+    except ConfigError as error:
+        yield from (Finding.of(subject, fault) for fault in error.faults)
+        return
+    if not found:
+        what = tr(f"{config.brain.factories}: no card", f"{config.brain.factories}：没有名片")
+        remedy = tr("put an agent's card there as NAME.card", "请将代理程序名片以 NAME.card 放入")
+        yield Finding(Grade.NOTICE, subject, what, remedy)
+        return
+    names = sorted({factory.enterprise for factory in found.values()})
+    said = tr(
+        f"{len(found)} agent(s) of {len(names)} firm(s)",
+        f"{len(names)} 家企业 {len(found)} 个代理程序",
+    )
+    yield Finding(Grade.GOOD, subject, said)
+
+
+def _process(config: AggregatorConfig) -> Iterator[Finding]:
+    """Check what a running process knows; where none runs, what it will need."""
+    subject = tr("process", "进程")
+    try:
+        report = ask(config.socket)
+    except NotRunning:
+        yield Finding(
+            Grade.NOTICE,
+            subject,
+            tr("not running", "未运行"),
+            f"millgate aggregator run {config.path}",
+        )
+        yield _port(config)
+        yield _store(config)
+        yield checked(tr("factors", "因子"), config.carbon.region, lambda: _load_factors(config))
+        return
+    yield Finding(Grade.GOOD, subject, tr("running", "运行中"))
+    if not report["broker"]:
+        remedy = tr("see the finding about the broker", "见关于消息代理的结果")
+        yield Finding(Grade.FAULT, subject, tr("no broker", "未连接消息代理"), remedy)
+    if report["store_fault"]:
+        remedy = tr("receipts go on meanwhile; series follow", "期间回执照常，序列稍后补齐")
+        yield Finding(Grade.FAULT, tr("store", "存储"), str(report["store_fault"]), remedy)
+    lag = tr(f"{report['waiting']} batch(es) behind", f"落后 {report['waiting']} 个批次")
+    grade = Grade.NOTICE if report["waiting_s"] > _LAG_S else Grade.GOOD
+    yield Finding(grade, tr("series", "序列"), lag)
+
+
+def _port(config: AggregatorConfig) -> Finding:
+    subject = tr("port", "端口")
+    place = f"{config.api.host}:{config.api.port}"
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((config.api.host, config.api.port))
+        except OSError as error:
+            remedy = tr("choose another [api] host or port", "请更换 [api] 的 host 或 port")
+            return Finding(Grade.FAULT, subject, f"{place}: {error.strerror}", remedy)
+    return Finding(Grade.GOOD, subject, place)
+
+
+def _store(config: AggregatorConfig) -> Finding:
+    subject, place = tr("store", "存储"), getattr(config.store, "path", None)
+    if isinstance(place, Path) and not place.exists():
+        # Opening would make it, and as whoever asks here.
+        return Finding(
+            Grade.GOOD, subject, tr(f"{place}: made at the first start", f"{place}：首次启动时建立")
+        )
+    return checked(subject, config.store.kind, lambda: _touch_store(config))
+
+
+def _touch_store(config: AggregatorConfig) -> None:
+    for store in make_stores(config).values():
+        try:
+            store.series("health")
+        finally:
+            store.close()
+
+
+def _load_factors(config: AggregatorConfig) -> None:
+    Factors(shipped_sets(), config.carbon.region, config.carbon.factor_set)

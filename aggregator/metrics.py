@@ -1,0 +1,106 @@
+"""The condition as Prometheus metrics, text format 0.0.4."""
+
+from collections.abc import Iterable
+from typing import Final
+
+from aggregator.condition import Condition, State
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+Labels = dict[str, str]
+Sample = tuple[Labels, float | int | None]
+
+
+def exposition(condition: Condition) -> str:
+    """Return all metrics; what is not known has no sample.
+
+    Counters of messages that were dropped carry the inbox's own names as `reason`.
+    """
+    dropped = {name: n for name, n in condition.counters.items() if name not in {"kept", "refused"}}
+    agents = [({"factory": one.name, "agent": one.agent}, one) for one in condition.agents]
+    families: list[tuple[str, str, str, Iterable[Sample]]] = [
+        ("up", "gauge", "1 while batches can come and series are written.", _one(condition.ready)),
+        ("broker_connected", "gauge", "1 while connected to the broker.", _one(condition.broker)),
+        (
+            "store_available",
+            "gauge",
+            "1 while the store takes rows.",
+            _one(not condition.store_fault),
+        ),
+        ("ledger_bytes", "gauge", "Size of the ledger.", _one(condition.ledger_bytes)),
+        ("projection_waiting", "gauge", "Batches not yet in the series.", _one(condition.waiting)),
+        ("projection_lag_seconds", "gauge", "Age of the oldest.", _one(condition.waiting_s)),
+        ("kept_total", "counter", "Messages kept.", _one(condition.counters.get("kept", 0))),
+        (
+            "refused_total",
+            "counter",
+            "Messages refused.",
+            _one(condition.counters.get("refused", 0)),
+        ),
+        (
+            "dropped_total",
+            "counter",
+            "Messages dropped without an answer, by reason.",
+            [({"reason": name}, count) for name, count in sorted(dropped.items())],
+        ),
+        ("batches_total", "counter", "Batches kept.", [(who, one.batches) for who, one in agents]),
+        ("values_total", "counter", "Values kept.", [(who, one.values) for who, one in agents]),
+        (
+            "value_age_seconds",
+            "gauge",
+            "Since the end of the newest slot.",
+            [(who, one.value_age_s) for who, one in agents],
+        ),
+        (
+            "kept_age_seconds",
+            "gauge",
+            "Since the newest batch was kept.",
+            [(who, one.kept_age_s) for who, one in agents],
+        ),
+        (
+            "policy_version",
+            "gauge",
+            "Version behind the newest release sheet.",
+            [(who, one.policy_version) for who, one in agents],
+        ),
+        (
+            "policy_ends_seconds",
+            "gauge",
+            "When the newest release sheet ends, seconds since 1970 UTC.",
+            [(who, one.policy_ends_s) for who, one in agents],
+        ),
+        (
+            "state",
+            "gauge",
+            "1 for the state that an agent is in.",
+            [
+                (who | {"state": state}, one.state == state)
+                for who, one in agents
+                for state in State
+            ],
+        ),
+    ]
+    return "".join(_family(*family) for family in families)
+
+
+def _one(value: float) -> list[Sample]:
+    return [({}, value)]
+
+
+def _family(name: str, kind: str, about: str, samples: Iterable[Sample]) -> str:
+    full = f"millgate_{name}"
+    lines = [f"# HELP {full} {about}", f"# TYPE {full} {kind}"]
+    for labels, value in samples:
+        if value is not None:
+            lines.append(f"{full}{_labels(labels)} {float(value):.17g}")
+    return "\n".join(lines) + "\n"
+
+
+def _labels(labels: Labels) -> str:
+    if not labels:
+        return ""
+    return "{" + ",".join(f'{name}="{_escaped(text)}"' for name, text in labels.items()) + "}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

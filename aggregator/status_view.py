@@ -1,0 +1,93 @@
+"""`aggregator status` for a terminal."""
+
+import math
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+
+from aggregator.condition import State
+from protocols.language import tr
+
+_MEGABYTE: Final = 1 << 20
+_STEPS: Final = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+
+
+def show(report: dict[str, Any]) -> None:
+    """Print a report of `condition.Condition`."""
+    console = Console()
+    console.print(_factories(report["agents"]))
+    broker = tr("connected", "已连接") if report["broker"] else tr("not connected", "未连接")
+    store = report["store_fault"] or tr("takes rows", "正常写入")
+    console.print(
+        tr(
+            f"broker: {broker}; store: {store}; ledger {report['ledger_bytes'] / _MEGABYTE:.1f} MB; "
+            f"{report['waiting']} batch(es) not in the series yet",
+            f"消息代理：{broker}；存储：{store}；账本 {report['ledger_bytes'] / _MEGABYTE:.1f} MB；"
+            f"{report['waiting']} 个批次尚未进入序列",
+        ),
+        markup=False,
+        highlight=False,
+    )
+    dropped = {n: c for n, c in report["counters"].items() if n not in {"kept", "replayed"} and c}
+    if dropped:
+        said = ", ".join(f"{name} {count}" for name, count in dropped.items())
+        console.print(
+            tr(f"not taken so far: {said}", f"累计未接收：{said}"), markup=False, highlight=False
+        )
+
+
+def _factories(agents: list[dict[str, Any]]) -> Table:
+    table = Table(title=tr("Factories", "工厂"))
+    for name in (
+        tr("firm", "企业"),
+        tr("agent", "代理"),
+        tr("state", "状态"),
+        tr("newest value", "最新值"),
+        tr("last kept", "最近留存"),
+        tr("policy", "策略"),
+        tr("batches", "批次"),
+        tr("values", "值"),
+        tr("refused", "被拒"),
+    ):
+        table.add_column(name, overflow="fold")
+    words = {
+        State.AWAITED: (tr("awaited", "待接入"), "dim"),
+        State.FRESH: (tr("fresh", "最新"), "green"),
+        State.LATE: (tr("late", "滞后"), "yellow"),
+        State.SILENT: (tr("silent", "静默"), "red"),
+    }
+    for one in agents:
+        word, style = words[State(one["state"])]
+        offline = tr(", offline", "，离线") if one["online"] is False else ""
+        version = one["policy_version"]
+        table.add_row(
+            one["name"],
+            one["agent"][:8],
+            f"{word}{offline}",
+            _age(one["value_age_s"]),
+            _age(one["kept_age_s"]),
+            "-" if version is None else f"v{version}",
+            str(one["batches"]),
+            str(one["values"]),
+            str(one["refused"]),
+            style=style,
+        )
+    return table
+
+
+def _age(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    if seconds < 0:
+        return tr("in the future", "在未来")
+    for length, unit in _STEPS:
+        if seconds >= length:
+            return tr(
+                f"{math.floor(seconds / length)} {unit} ago",
+                f"{math.floor(seconds / length)} {_ZH[unit]}前",
+            )
+    return tr("now", "刚刚")
+
+
+_ZH: Final = {"d": "天", "h": "小时", "min": "分钟", "s": "秒"}
