@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.drivers.opcua.assembly import Assembler
-from protocols.drivers.opcua.notification import NO_TIME, Notification, Samples
+from protocols.drivers.opcua.columns import NO_TIME
+from protocols.drivers.opcua.notification import Notification, Samples
 from protocols.drivers.opcua.point import OpcuaPoint
 from protocols.frame import Frame, Quality
 

@@ -21,10 +21,11 @@ A working configuration, once `millgate agent cert init` has made a certificate 
     measurand = "energy.active_import"
 """
 
-from protocols.drivers.opcua import quiet
+from protocols.drivers.opcua import bounds, quiet
 from protocols.drivers.opcua.config import Config
 from protocols.drivers.opcua.driver import Driver
 
 quiet.install()
+bounds.install()
 
 __all__ = ["Config", "Driver"]

@@ -7,8 +7,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from protocols.drivers.opcua.columns import NO_TIME
 from protocols.drivers.opcua.grid import Grid
-from protocols.drivers.opcua.notification import NO_TIME, Notification, Samples
+from protocols.drivers.opcua.notification import Notification, Samples
 from protocols.frame import Bytes, Flags, Frame, Ints, Quality, Values
 from protocols.points import Point
 

@@ -2,18 +2,22 @@
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from asyncua import ua
-from asyncua.client.client import Client
+from asyncua.common.shortcuts import Shortcuts
 from asyncua.crypto import uacrypto
 from asyncua.crypto.uacrypto import CertProperties
 
 from protocols.drivers import NotConnected
 from protocols.drivers.opcua import pki
+from protocols.drivers.opcua.answers import ColumnSession
+from protocols.drivers.opcua.bounds import LARGEST_MESSAGE, BoundedClient
 from protocols.drivers.opcua.certificates import parse_certificate
 from protocols.drivers.opcua.checks import check_inside, trusted
+from protocols.drivers.opcua.columns import Changes
 from protocols.drivers.opcua.config import Config, Identity
 from protocols.drivers.opcua.door import Door
 from protocols.drivers.opcua.endpoints import TOKENS
@@ -23,15 +27,15 @@ from protocols.frame import SECOND
 from protocols.language import tr
 
 _SHORTEST_SESSION_MS: Final = 60_000
-_LARGEST_MESSAGE: Final = 64 * 2**20
 _LONGEST_PASSWORD: Final = 128
 
 
-class SecureClient(Client):
+class SecureClient(BoundedClient):
     """A client that logs in only where the configuration's conditions hold.
 
     Attributes:
         stage: how far it has come.
+        on_unreadable: called when a notification came that cannot be read.
     """
 
     def __init__(self, config: Config, door: Door, where: str) -> None:
@@ -45,10 +49,21 @@ class SecureClient(Client):
         self.product_uri = "urn:millgate"
         # A session that could not be closed goes away soon by itself.
         self.session_timeout = max(_SHORTEST_SESSION_MS, int(timeout * 10_000))
-        self.max_messagesize = _LARGEST_MESSAGE
+        self.max_messagesize = LARGEST_MESSAGE
+        self.on_unreadable: Callable[[], None] = _nothing
+        self._columns = ColumnSession(self.uaclient, self._unreadable)
+        self.uaclient.session = self._columns
+        self.nodes = Shortcuts(self._columns)
         self._config = config
         self._door = door
         self._where = where
+
+    def _unreadable(self) -> None:
+        self.on_unreadable()
+
+    async def read_columns(self, parameters: ua.ReadParameters) -> Changes:
+        """Read values as columns; see `ColumnSession.read_columns`."""
+        return await self._columns.read_columns(parameters)
 
     @property
     def situation(self) -> Situation:
@@ -145,6 +160,10 @@ class SecureClient(Client):
         except ValueError:
             raise self._in_the_clear() from None
         trusted(self._config, server, self._where)
+
+
+def _nothing() -> None:
+    """Do nothing, until somebody wants to know."""
 
 
 def _read_password(config: Config) -> str:

@@ -62,7 +62,7 @@ class Driver:
                 if link.changes != changes:
                     changes = link.changes
                     self._report.changed(link)
-                notification = self._reader.take_apart(delivery.items, link.layouts)
+                notification = self._reader.take_apart(delivery.changes, link.layouts)
                 for frame in self._assembler.frames(notification, delivery.received_ns):
                     self.counts.refilled += frame.samples if delivery.refilled else 0
                     yield frame

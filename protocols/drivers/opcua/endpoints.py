@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from typing import Final
 
 from asyncua import ua
-from asyncua.client.client import Client
 
 from protocols.drivers import NotConnected
+from protocols.drivers.opcua.bounds import BoundedClient
 from protocols.drivers.opcua.certificates import Certificate, parse_certificate
 from protocols.drivers.opcua.config import Config, Identity
 from protocols.drivers.opcua.faults import Situation, Stage, not_connected
@@ -30,7 +30,7 @@ async def ask_endpoints(config: Config, where: str) -> list[ua.EndpointDescripti
         NotConnected: when it does not tell.
     """
     seconds = config.timeout / SECOND
-    client = Client(config.url, timeout=seconds)
+    client = BoundedClient(config.url, timeout=seconds)
     try:
         # Four exchanges, each of which the library itself bounds.
         async with asyncio.timeout(4 * seconds):

@@ -1,8 +1,8 @@
 """How much a server takes in one call: what it says, and what it then turns out to take."""
 
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sized
+from typing import Final, TypeVar
 
 from asyncua import ua
 from asyncua.ua.attribute_ids import AttributeIds
@@ -15,6 +15,7 @@ from protocols.drivers.opcua.client import SecureClient
 from protocols.language import tr
 
 Entry = TypeVar("Entry")
+Answers = TypeVar("Answers", bound=Sized)
 
 HISTORY: Final = ObjectIds.Server_ServerCapabilities_OperationLimits_MaxNodesPerHistoryReadData
 READ: Final = ObjectIds.Server_ServerCapabilities_OperationLimits_MaxNodesPerRead
@@ -41,8 +42,8 @@ class Batches:
         self._where = where
 
     async def call(
-        self, entries: Iterable[Entry], service: Callable[[list[Entry]], Awaitable[Sequence[Any]]]
-    ) -> AsyncGenerator[tuple[list[Entry], Sequence[Any]], None]:
+        self, entries: Iterable[Entry], service: Callable[[list[Entry]], Awaitable[Answers]]
+    ) -> AsyncGenerator[tuple[list[Entry], Answers], None]:
         """Yield the entries of each call, and the server's answers to them.
 
         A server that says a call was too large gets half as much from then on.

@@ -14,6 +14,7 @@ from asyncua.ua.uaerrors import UaStatusCodeError
 
 from protocols.drivers import NotConnected
 from protocols.drivers.opcua.client import SecureClient
+from protocols.drivers.opcua.columns import Changes
 from protocols.drivers.opcua.config import Config
 from protocols.drivers.opcua.connection import Connection
 from protocols.drivers.opcua.door import Door
@@ -35,12 +36,12 @@ class Delivery:
     """Values as they came.
 
     Attributes:
-        items: what was monitored or read, in the server's order; handles are places plus one.
+        changes: what was monitored or read, in the server's order.
         received_ns: when they came, wall clock.
         refilled: whether they are from the server's history.
     """
 
-    items: list[ua.MonitoredItemNotification]
+    changes: Changes
     received_ns: int
     refilled: bool = False
 

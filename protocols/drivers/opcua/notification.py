@@ -1,13 +1,8 @@
-"""Takes asyncua's decoded notifications apart into columns.
-
-This is the only place that touches a single value; a decoder of the received bytes can take
-the place of `take_apart`.
-"""
+"""Gives what came to the points it is for, as columns of the types that they declare."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -15,6 +10,7 @@ from asyncua import ua
 from asyncua.ua.status_codes import StatusCodes
 from numpy.typing import NDArray
 
+from protocols.drivers.opcua.columns import NO_TIME, ODD, Changes
 from protocols.drivers.opcua.grid import REAL_TYPES, bits_of
 from protocols.drivers.opcua.items import Item
 from protocols.drivers.opcua.parts import pick
@@ -23,13 +19,9 @@ from protocols.drivers.opcua.structures import Layout
 from protocols.frame import Flags, Ints, Values
 from protocols.points import Point
 
-NO_TIME: Final = -(2**63)
-"""In a column of times: the server gave none."""
-
 _log = logging.getLogger(__name__)
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_DAY: Final = 86_400
-_MILLION: Final = 1_000_000
+_IN_A_PART: Final = ODD - 1
+"""In a column of expected types: no value as a whole will do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +42,16 @@ class Samples:
     raw: Values
     usable: Flags
 
+    def where(self, chosen: Flags) -> "Samples":
+        """Return some of them."""
+        return Samples(
+            self.column[chosen],
+            self.time_us[chosen],
+            self.status[chosen],
+            self.raw[chosen],
+            self.usable[chosen],
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Notification:
@@ -65,36 +67,8 @@ class Notification:
     mistyped: frozenset[int]
 
 
-@dataclass(slots=True)
-class _Rows:
-    column: list[int] = field(default_factory=list)
-    time_us: list[int] = field(default_factory=list)
-    status: list[int] = field(default_factory=list)
-    raw: list[Any] = field(default_factory=list)
-    usable: list[bool] = field(default_factory=list)
-
-    def put(self, column: int, time_us: int, status: int, raw: Any) -> None:
-        """Add a sample; `raw` is None where there is no value of the declared type."""
-        self.column.append(column)
-        self.time_us.append(time_us)
-        self.status.append(status)
-        self.raw.append(0 if raw is None else raw)
-        self.usable.append(raw is not None)
-
-    def samples(self, raw: Values) -> Samples:
-        return Samples(
-            np.array(self.column, np.int32),
-            np.array(self.time_us, np.int64),
-            np.array(self.status, np.uint32),
-            raw,
-            np.array(self.usable, np.bool_),
-        )
-
-
 class Reader:
-    """Knows of each client handle which points it is for and what type to expect.
-
-    An item's client handle is its place plus one, since handle 0 is reserved.
+    """Knows of each place which points it is for and what type to expect.
 
     Args:
         points: the device's points.
@@ -104,68 +78,78 @@ class Reader:
 
     def __init__(self, points: Sequence[Point], items: Sequence[Item], *, timed: bool) -> None:
         self._types = [ua.VariantType[point.type] for point in points]
-        self._real = [point.type in REAL_TYPES for point in points]
         self._targets = [tuple(zip(item.columns, item.parts, strict=True)) for item in items]
+        self._real: Flags = np.array([point.type in REAL_TYPES for point in points])
+        flat = [target for targets in self._targets for target in targets]
+        self._column = np.array([column for column, _ in flat], np.int32)
+        self._expected = np.array(
+            [_IN_A_PART if part else self._types[column].value for column, part in flat], np.uint8
+        )
+        self._many: Ints = np.array([len(targets) for targets in self._targets], np.int64)
+        self._first: Ints = np.cumsum(self._many) - self._many
         self._timed = timed
 
-    def take_apart(
-        self,
-        items: Iterable[ua.MonitoredItemNotification],
-        layouts: Mapping[ua.NodeId, Layout],
-    ) -> Notification:
-        """Turn the monitored items of one notification into columns.
-
-        Items with a handle that was never given out are left out.
+    def take_apart(self, changes: Changes, layouts: Mapping[ua.NodeId, Layout]) -> Notification:
+        """Give values to points; those with a handle that was never given out are left out.
 
         Args:
-            items: what came.
+            changes: what came.
             layouts: of the structures that points reach into.
         """
-        integers, reals, mistyped = _Rows(), _Rows(), set[int]()
-        known = range(len(self._targets))
-        for item in items:
-            place = item.ClientHandle - 1
-            if place not in known:
-                continue
-            value = item.Value
-            status = 0 if value.StatusCode is None else value.StatusCode.value
-            time_us = _microseconds(value) if self._timed else NO_TIME
-            for column, part in self._targets[place]:
-                raw = self._pick(value.Value, column, part, layouts)
-                if raw is None and status < StatusCodes.Bad:
-                    mistyped.add(column)
-                rows = reals if self._real[column] else integers
-                rows.put(column, time_us, status, raw)
+        known = (changes.place >= 0) & (changes.place < len(self._many))
+        many = np.where(known, self._many[np.where(known, changes.place, 0)], 0)
+        begin = np.cumsum(many) - many
+        source = np.repeat(np.arange(len(changes)), many)
+        flat = self._first[changes.place[source]] + np.arange(len(source)) - begin[source]
+        column = self._column[flat]
+        real = self._real[column]
+        usable = changes.kind[source] == self._expected[flat]
+        whole, reals = changes.whole[source], changes.real[source]
+        for at, variant in changes.odd:
+            if known[at]:
+                rows = range(int(begin[at]), int(begin[at] + many[at]))
+                self._pick_parts(
+                    variant, int(changes.place[at]), rows, (whole, reals, usable), layouts
+                )
+        status = changes.status[source]
+        time_us = changes.time_us[source] if self._timed else np.full(len(source), NO_TIME)
+        samples = Samples(column, time_us, status, whole, usable)
+        mistyped = column[~usable & (status < StatusCodes.Bad)]
         return Notification(
-            integers.samples(bits_of(integers.raw)),
-            reals.samples(np.array(reals.raw, np.float64)),
-            frozenset(mistyped),
+            samples.where(~real),
+            replace(samples, raw=reals).where(real),
+            frozenset(np.unique(mistyped).tolist()),
         )
+
+    def _pick_parts(
+        self,
+        variant: ua.Variant,
+        place: int,
+        rows: range,
+        into: tuple[Ints, Values, Flags],
+        layouts: Mapping[ua.NodeId, Layout],
+    ) -> None:
+        """Put the scalars that points reach for in an array or a structure into the columns."""
+        whole, reals, usable = into
+        for row, (column, part) in zip(rows, self._targets[place], strict=True):
+            raw = self._pick(variant, column, part, layouts) if part else None
+            if raw is None:
+                continue
+            usable[row] = True
+            if self._real[column]:
+                reals[row] = raw
+            else:
+                whole[row] = bits_of([raw])[0]
 
     def _pick(
         self,
-        variant: ua.Variant | None,
+        variant: ua.Variant,
         column: int,
         part: Part,
         layouts: Mapping[ua.NodeId, Layout],
     ) -> Any:
-        """Return the scalar of the declared type; None where there is none."""
-        expected = self._types[column]
-        if variant is None:
-            return None
-        if not part:
-            fits = variant.VariantType is expected and not variant.is_array
-            return variant.Value if fits else None
         try:
-            return pick(variant, part, expected, layouts)
+            return pick(variant, part, self._types[column], layouts)
         except Exception as error:  # noqa: BLE001 what a server packs into a structure can trip its reader anyhow
             _log.debug("a structure does not follow its layout (%s)", type(error).__name__)
             return None
-
-
-def _microseconds(value: ua.DataValue) -> int:
-    moment: datetime | None = value.SourceTimestamp or value.ServerTimestamp
-    if moment is None:
-        return NO_TIME
-    since = moment - _EPOCH
-    return (since.days * _DAY + since.seconds) * _MILLION + since.microseconds

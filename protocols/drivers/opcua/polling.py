@@ -4,13 +4,16 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from operator import itemgetter
 from typing import Any, Final
 
+import numpy as np
 from asyncua import ua
 from asyncua.ua.attribute_ids import AttributeIds
 
 from protocols.drivers import NotConnected
+from protocols.drivers.opcua.columns import Changes, changes_of
 from protocols.drivers.opcua.config import Config
 from protocols.drivers.opcua.faults import status_name
 from protocols.drivers.opcua.history import Gap
@@ -59,7 +62,7 @@ class Polling(Link):
                 continue
             self._due = max(self._due + self._config.interval / SECOND, loop.time())
             try:
-                self._ready.extend(await self._read(self._nodes))
+                self._ready.extend(await self._poll())
             except Exception as error:  # noqa: BLE001 a misbehaving server surfaces as any exception; re-raised
                 raise self._connection.fault(error) from None
         return self._ready.popleft()
@@ -73,7 +76,7 @@ class Polling(Link):
         """Leave the gap as it is: what is polled does not hold as long as one lasts."""
 
     async def _take_up(self, nodes: Nodes) -> None:
-        self._ready.extend(await self._read(nodes, first=True))
+        self._ready.extend(await self._read(nodes))
         taken = [(place, node) for place, node in nodes if place not in self.refused]
         self._nodes = sorted([*self._nodes, *taken], key=itemgetter(0))
 
@@ -86,28 +89,41 @@ class Polling(Link):
         super()._end(fault)
         self._gone.set()
 
-    async def _read(self, nodes: Nodes, *, first: bool = False) -> list[Delivery]:
-        """Read nodes; at the first time also note which of them the server does not give."""
+    async def _read(self, nodes: Nodes) -> list[Delivery]:
+        """Read nodes for the first time; note which of them the server does not give."""
         found = []
         async for batch, answers in self._batches.call(nodes, self._service):
-            items = []
+            values = []
             for (place, _), answer in zip(batch, answers, strict=True):
                 name = status_name(answer.StatusCode.value) if answer.StatusCode.is_bad() else ""
-                if first and name in _NOT_GIVEN:
+                if name in _NOT_GIVEN:
                     self.refused[place] = name
                 else:
-                    if first:
-                        self.refused.pop(place, None)
-                    items.append(ua.MonitoredItemNotification(place + 1, answer))
-            found.append(Delivery(items, self._now()))
-        return [delivery for delivery in found if delivery.items]
+                    self.refused.pop(place, None)
+                    values.append((place, answer))
+            if values:
+                found.append(Delivery(changes_of(values), self._now()))
+        return found
+
+    async def _poll(self) -> list[Delivery]:
+        found = []
+        async for batch, answer in self._batches.call(self._nodes, self._columns):
+            places = np.array([place for place, _ in batch], np.int64)
+            found.append(Delivery(replace(answer, place=places), self._now()))
+        return found
 
     async def _service(self, batch: Nodes) -> Sequence[Any]:
-        wanted = ua.ReadParameters(
-            MaxAge=0,
-            TimestampsToReturn=ua.TimestampsToReturn.Neither,
-            NodesToRead=[
-                ua.ReadValueId(NodeId=node, AttributeId=AttributeIds.Value) for _, node in batch
-            ],
-        )
-        return await self._client.uaclient.session.read(wanted)
+        return await self._client.uaclient.session.read(_wanted(batch))
+
+    async def _columns(self, batch: Nodes) -> Changes:
+        return await self._client.read_columns(_wanted(batch))
+
+
+def _wanted(batch: Nodes) -> ua.ReadParameters:
+    return ua.ReadParameters(
+        MaxAge=0,
+        TimestampsToReturn=ua.TimestampsToReturn.Neither,
+        NodesToRead=[
+            ua.ReadValueId(NodeId=node, AttributeId=AttributeIds.Value) for _, node in batch
+        ],
+    )

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
+from protocols.drivers.opcua import answers
 from protocols.drivers.opcua.assembly import Counts
 from protocols.drivers.opcua.config import Config
 from protocols.drivers.opcua.items import Item, some
@@ -58,7 +59,7 @@ class Report:
         }
         if given := sorted(before - self.refused.keys()):
             _log.info("%s: %s", self._where, tr("now given: ", "现已提供：") + some(given))
-        standing = [*link.door.warnings, *self._refusals(), *link.remarks]
+        standing = [*link.door.warnings, *self._refusals(), *link.remarks, *_slow()]
         for text in standing:
             if text not in self._standing:
                 self._warn(text)
@@ -128,6 +129,18 @@ class Report:
 
     def _warn(self, text: str) -> None:
         _log.warning("%s: %s", self._where, text)
+
+
+def _slow() -> list[str]:
+    if answers.columns_work():
+        return []
+    return [
+        tr(
+            "values are read one by one, at some ten times the cost: this version of asyncua is "
+            "not known; install the one that requirements names",
+            "数值只能逐个解码，开销约为十倍：此 asyncua 版本未知；请安装 requirements 指定的版本",
+        )
+    ]
 
 
 def _mistyped(ids: list[str]) -> str:

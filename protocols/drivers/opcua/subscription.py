@@ -10,6 +10,7 @@ from asyncua import ua
 from asyncua.ua.attribute_ids import AttributeIds
 
 from protocols.drivers import NotConnected
+from protocols.drivers.opcua.columns import Changes, changes_of
 from protocols.drivers.opcua.config import Config
 from protocols.drivers.opcua.faults import status_name
 from protocols.drivers.opcua.history import Contact, Gap, History
@@ -110,13 +111,9 @@ class Subscription(Link):
             return
         longest = timedelta(microseconds=self._config.refill // _MICROSECOND)
         found = await self._history.since(gap, nodes, longest)
-        items = [
-            ua.MonitoredItemNotification(place + 1, value)
-            for place, values in found.items()
-            for value in values
-        ]
-        if items:
-            self._refilled.append(Delivery(items, self._now(), refilled=True))
+        changes = changes_of((place, value) for place, values in found.items() for value in values)
+        if changes:
+            self._refilled.append(Delivery(changes, self._now(), refilled=True))
 
     async def _create(self) -> int:
         config = self._config
@@ -132,6 +129,7 @@ class Subscription(Link):
         self._heard = asyncio.get_running_loop().time()
         # Below the library's own Subscription: its queue drops values, and its watchdog
         # replaces a dead subscription without telling that there was a gap.
+        self._client.on_unreadable = self._unreadable
         given = await self._client.uaclient.session.create_subscription(wanted, self._on_publish)
         period = given.RevisedPublishingInterval * given.RevisedMaxKeepAliveCount / 1000
         self._silence = 2 * period + self._timeout
@@ -214,6 +212,9 @@ class Subscription(Link):
                 )
             )
 
+    def _unreadable(self) -> None:
+        self._lose(tr("a notification cannot be read", "有一条通知无法解读"))
+
     async def _on_publish(self, result: ua.PublishResult) -> None:
         """Take what the server sends; while this waits, the server gets no further request."""
         loop = asyncio.get_running_loop()
@@ -225,15 +226,11 @@ class Subscription(Link):
                 self._lose(tr(f"the subscription ended: {name}", f"订阅已终止：{name}"))
         if self._lost is not None or not self._in_sequence(message):
             return
-        items = [
-            item
-            for data in message.NotificationData or ()
-            if isinstance(data, ua.DataChangeNotification)
-            for item in data.MonitoredItems or ()
-        ]
-        if items:
-            await self._waiting.put(Delivery(items, self._now()))
-            self._heard = loop.time()
+        received_ns = self._now()
+        for data in message.NotificationData or ():
+            if isinstance(data, Changes) and data:
+                await self._waiting.put(Delivery(data, received_ns))
+                self._heard = loop.time()
 
     def _in_sequence(self, message: ua.NotificationMessage) -> bool:
         """Tell whether no notification is missing before this one; a keep-alive uses none up."""
