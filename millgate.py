@@ -9,18 +9,18 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
 from protocols.errors import MillgateError
 from protocols.language import tr
+from protocols.version import VERSION
 
 if TYPE_CHECKING:
     from aggregator.account import BrainAccount, PointCells
     from protocols.topics import Address
 
-__version__ = "0.1.0"
 
 _UNFORESEEN: Final = 70
 
@@ -69,7 +69,7 @@ def _run(arguments: list[str]) -> int:
         room(args=arguments[1:], prog_name=f"millgate {arguments[0]}", standalone_mode=True)
         return 0
     if arguments and arguments[0] in {"--version", "-V"}:
-        typer.echo(__version__)
+        typer.echo(VERSION)
         return 0
     wanted = not arguments or arguments[0] in {"--help", "-h"}
     if not wanted:
@@ -232,6 +232,11 @@ def _add_brain(
         report["first_wrong"] = brain.first_differing
 
 
+def _is_replaced(cell: "PointCells") -> bool:
+    point = cell.point
+    return bool(point.bands or point.clamp or point.pseudonym_s)
+
+
 def _add_truth(
     report: dict[str, Any], cells: Sequence["PointCells"], truth: Path, tolerance: str
 ) -> None:
@@ -239,12 +244,18 @@ def _add_truth(
     from simulators.judge import Kept, judge, together  # noqa: PLC0415 - same
     from simulators.truth import read_truth  # noqa: PLC0415 - same
 
+    # What was made of several samples, or replaced by something else, the truth does not tell.
+    judged: dict[str, Literal["last", "delta", "state"]] = {
+        "last": "last",
+        "delta": "delta",
+        "state": "state",
+    }
     kept = [
         Kept(
             equipment=cell.point.equipment,
             measurand=cell.point.measurand,
             part=cell.point.part,
-            aggregate=cell.point.aggregate,
+            aggregate=aggregate,
             window_ns=cell.window_ns,
             start_ns=cell.start_ns,
             mantissa=cell.mantissa,
@@ -253,6 +264,7 @@ def _add_truth(
             step=cell.point.step,
         )
         for cell in cells
+        if (aggregate := judged.get(cell.point.aggregate)) and not _is_replaced(cell)
     ]
     verdicts = judge(read_truth(truth), kept, tolerance_ns=parse_duration(tolerance))
     verdict = together(verdicts)

@@ -24,8 +24,15 @@ from agent.uplink import Uplink
 from protocols.frame import SECOND
 from protocols.language import tr
 from protocols.status import serving
+from protocols.version import VERSION
 from security.keys import SigningKey, load_key_file
-from security.policy.bundle import NoPolicy, TrustedPolicy, load_policy
+from security.policy.bundle import (
+    NoPolicy,
+    TrustedPolicy,
+    keep_enforced,
+    load_policy,
+    read_enforced,
+)
 from security.policy.gate import Gate
 
 _FLUSH_S: Final = 5.0
@@ -48,6 +55,9 @@ def usable_policy(config: AgentConfig, registry: Registry) -> TrustedPolicy:
         now_s=time.time_ns() // SECOND,
         last_version=version,
         last_hash=policy_hash,
+        last=read_enforced(_enforced(config), policy_hash),
+        widen_threshold=config.policy.widen_threshold,
+        agent_version=VERSION,
     )
     for terms in policy.policy.consumers:
         card = config.consumers.get(terms.encryption_key)
@@ -64,6 +74,10 @@ def usable_policy(config: AgentConfig, registry: Registry) -> TrustedPolicy:
                 ),
             )
     return policy
+
+
+def _enforced(config: AgentConfig) -> Path:
+    return config.spool.folder / "policy.enforced"
 
 
 def open_epoch(registry: Registry, spool: Spool) -> int:
@@ -217,6 +231,8 @@ async def run(config: AgentConfig) -> None:
             epoch = open_epoch(registry, spool)
             while policy is not None and not stop.is_set():
                 registry.enforce(policy.policy.version, policy.hash, time.time_ns() // SECOND)
+                # After the registry: of the hash that it knows, no signature is asked for again.
+                await asyncio.to_thread(keep_enforced, _enforced(config), policy.policy)
                 agent = Agent(config, policy, spool, epoch)
                 policy = await _run_until_new_policy(agent, config, registry, policy, stop)
         finally:

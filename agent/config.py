@@ -52,17 +52,20 @@ class PolicySource(Strict):
         file: the signed policy.
         officers: the data officers' public keys.
         threshold: how many of them must sign.
+        widen_threshold: how many must sign a policy that widens what leaves; unless it is given,
+            two where there are two officers.
         audit_key: the firm's own key; every batch is sealed to it as well.
     """
 
     file: Path
     officers: list[VerifyKeyText] = Field(min_length=1, max_length=16)
     threshold: int = Field(default=1, ge=1, le=16)
+    widen_threshold: int | None = Field(default=None, ge=1, le=16)
     audit_key: SealingKeyText
 
     @model_validator(mode="after")
     def _reachable(self) -> "PolicySource":
-        check_threshold(self.officers, self.threshold)
+        check_threshold(self.officers, max(self.threshold, self.widen_threshold or 1))
         return self
 
 

@@ -35,9 +35,9 @@ from security.envelope import (
 from security.keys import SealingKey, SigningKey
 from security.policy.bundle import SignedSheet, TrustedPolicy, signed_sheet
 from security.policy.check import StreamTerms, stream_terms
+from security.policy.clauses import STATE_NUMBERS
 from security.policy.compiled import Terms, pack_sheet
 from security.policy.compiler import stream_id
-from security.policy.language import STATE_NUMBERS
 
 _MOST_GAPS: Final = 64
 _MOST_CELLS: Final = 100_000

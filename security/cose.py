@@ -110,12 +110,54 @@ def parse_sign1(
 def sign_many(content_type: str, payload: bytes, keys: Sequence[SigningKey]) -> bytes:
     """Return a tagged COSE_Sign with one signature of each key, in the order of key ids."""
     body = strict_cbor.encode({CONTENT_TYPE: content_type})
-    signatures = []
-    for key in sorted(keys, key=lambda k: k.public.kid):
-        signer = _signer_header(key.public)
-        signature = key.sign(_to_be_signed("Signature", body, signer, payload))
-        signatures.append([signer, {}, signature])
-    return strict_cbor.encode(cbor2.CBORTag(TAG_SIGN, [body, {}, payload, signatures]))
+    return _with_signatures(body, payload, [_signature(body, payload, key) for key in keys])
+
+
+def add_signatures(data: bytes, keys: Sequence[SigningKey], limit: int) -> bytes:
+    """Return a COSE_Sign with further signatures over the same bytes.
+
+    The signatures that are there are not checked: that takes the keys of those who gave them. One
+    of the same key is replaced.
+
+    Raises:
+        Malformed: when it is not a COSE_Sign, or would have too many signatures.
+    """
+    body, payload, found = _parse_many(data, limit)
+    added = [_signature(body, payload, key) for key in keys]
+    signers = [signer for signer, _, _ in added]
+    kept = [one for one in found if one[0] not in signers]
+    if len(kept) + len(added) > _MOST_SIGNATURES:
+        raise Malformed("too many signatures")
+    return _with_signatures(body, payload, [*kept, *added])
+
+
+def signers_of_many(data: bytes, limit: int) -> tuple[bytes, ...]:
+    """Return the key ids that a COSE_Sign names, believing nothing.
+
+    Raises:
+        Malformed: when it is not such a message.
+    """
+    kids = [_kid_of(signer) for signer, _, _ in _parse_many(data, limit)[2]]
+    return tuple(kid for kid in kids if kid)
+
+
+def _signature(body: bytes, payload: bytes, key: SigningKey) -> list[Any]:
+    signer = _signer_header(key.public)
+    return [signer, {}, key.sign(_to_be_signed("Signature", body, signer, payload))]
+
+
+def _with_signatures(body: bytes, payload: bytes, signatures: list[list[Any]]) -> bytes:
+    in_order = sorted(signatures, key=lambda one: _kid_of(one[0]))
+    return strict_cbor.encode(cbor2.CBORTag(TAG_SIGN, [body, {}, payload, in_order]))
+
+
+def _kid_of(signer: object) -> bytes:
+    """Return the key id in a signer's header, empty where it has none."""
+    if not isinstance(signer, bytes):
+        return b""
+    header = strict_cbor.decode(signer, max_bytes=len(signer) + 1)
+    kid = header.get(KID) if isinstance(header, dict) else None
+    return kid if isinstance(kid, bytes) else b""
 
 
 def verify_many(

@@ -21,6 +21,8 @@ from security.policy.compiled import (
     to_bytes,
 )
 from security.policy.compiler import release_sheets
+from security.policy.succession import succession_faults
+from security.policy.widening import widens
 
 POLICY: Final = "application/mg1-policy+cbor"
 SHEET: Final = "application/mg1-release-sheet+cbor"
@@ -54,18 +56,85 @@ class TrustedPolicy:
         policy: what is enforced.
         hash: SHA-256 of its compiled bytes.
         sheets: one per consumer, in the policy's order.
+        signers: key ids of the officers who signed it, each once.
     """
 
     policy: CompiledPolicy
     hash: bytes
     sheets: tuple[SignedSheet, ...]
+    signers: tuple[bytes, ...] = ()
 
 
-def sign_bundle(policy: CompiledPolicy, keys: Sequence[SigningKey]) -> bytes:
-    """Return the bytes of a signed policy with its release sheets."""
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What is in a bundle, believing nothing.
+
+    Attributes:
+        signers: the key ids that it names.
+    """
+
+    policy: CompiledPolicy
+    hash: bytes
+    signers: tuple[bytes, ...]
+
+
+def sign_bundle(
+    policy: CompiledPolicy, keys: Sequence[SigningKey], partly: bytes | None = None
+) -> bytes:
+    """Return the bytes of a signed policy with its release sheets.
+
+    Args:
+        policy: what is signed.
+        keys: of the officers who sign here and now.
+        partly: a bundle that other officers signed already; where it is of the very same policy,
+            their signatures stay, else it is disregarded.
+    """
+    if partly is not None and _is_of(partly, policy):
+        return cosign_bundle(partly, keys)
     signed_policy = cose.sign_many(POLICY, to_bytes(policy), keys)
     sheets = [cose.sign_many(SHEET, to_bytes(sheet), keys) for sheet in release_sheets(policy)]
     return strict_cbor.encode([_BUNDLE, signed_policy, sheets])
+
+
+def _is_of(data: bytes, policy: CompiledPolicy) -> bool:
+    try:
+        return peek_bundle(data).policy == policy
+    except Malformed:
+        return False
+
+
+def cosign_bundle(data: bytes, keys: Sequence[SigningKey]) -> bytes:
+    """Return a bundle with the signatures of further officers on the same bytes.
+
+    What is signed is what the bundle holds, after it was read and found to be a policy with its
+    own release sheets; the signatures in it are checked by whoever has their keys.
+
+    Raises:
+        Malformed: when it is not such a bundle.
+    """
+    peek_bundle(data)
+    signed_policy, sheets = _parts(data)
+    return strict_cbor.encode(
+        [
+            _BUNDLE,
+            cose.add_signatures(signed_policy, keys, MAX_COMPILED),
+            [cose.add_signatures(sheet, keys, MAX_COMPILED) for sheet in sheets],
+        ]
+    )
+
+
+def peek_bundle(data: bytes) -> Draft:
+    """Read a bundle for a look, or to sign it as well, believing nothing.
+
+    Raises:
+        Malformed: when it is not a policy with its own release sheets.
+    """
+    signed_policy, signed_sheets = _parts(data)
+    payload = cose.payload_of_many(signed_policy, MAX_COMPILED)
+    policy = from_bytes(payload, CompiledPolicy)
+    _check_sheets(policy, [signed_sheet(one).sheet for one in signed_sheets])
+    signers = cose.signers_of_many(signed_policy, MAX_COMPILED)
+    return Draft(policy, content_hash(payload), signers)
 
 
 def read_sheet(signed: bytes, officers: Sequence[VerifyKey], threshold: int) -> SignedSheet:
@@ -98,12 +167,7 @@ def read_bundle(data: bytes, officers: Sequence[VerifyKey], threshold: int) -> T
     Raises:
         Malformed, BadSignature: when it is not one, or not signed by enough officers.
     """
-    item = strict_cbor.decode(data, max_bytes=MAX_COMPILED)
-    if not (isinstance(item, list) and len(item) == 3 and item[0] == _BUNDLE):
-        raise Malformed("not a signed policy")
-    _, signed_policy, signed_sheets = item
-    if not (isinstance(signed_policy, bytes) and isinstance(signed_sheets, list)):
-        raise Malformed("not a signed policy")
+    signed_policy, signed_sheets = _parts(data)
     payload = cose.verify_many(
         signed_policy,
         content_type=POLICY,
@@ -113,14 +177,43 @@ def read_bundle(data: bytes, officers: Sequence[VerifyKey], threshold: int) -> T
     )
     policy = from_bytes(payload, CompiledPolicy)
     sheets = tuple(read_sheet(signed, officers, threshold) for signed in signed_sheets)
+    _check_sheets(policy, [sheet.sheet for sheet in sheets])
+    signers = cose.signers_of_many(signed_policy, MAX_COMPILED)
+    if any(cose.signers_of_many(one, MAX_COMPILED) != signers for one in signed_sheets):
+        raise BadSignature("policy and sheets are signed by different officers")
+    return TrustedPolicy(policy, content_hash(payload), sheets, signers)
+
+
+def _parts(data: bytes) -> tuple[bytes, list[bytes]]:
+    item = strict_cbor.decode(data, max_bytes=MAX_COMPILED)
+    if not (isinstance(item, list) and len(item) == 3 and item[0] == _BUNDLE):
+        raise Malformed("not a signed policy")
+    _, signed_policy, signed_sheets = item
+    if not (isinstance(signed_policy, bytes) and isinstance(signed_sheets, list)):
+        raise Malformed("not a signed policy")
+    if not all(isinstance(one, bytes) for one in signed_sheets):
+        raise Malformed("not a signed policy")
+    return signed_policy, signed_sheets
+
+
+def _check_sheets(policy: CompiledPolicy, sheets: list[ReleaseSheet]) -> None:
     try:
         expected = release_sheets(policy)
-    except (KeyError, ValueError):
+    except (LookupError, ValueError):
         # Signed by a tool of another version: it knows words that this one does not.
         raise Malformed("a rule has no meaning here") from None
-    if [sheet.sheet for sheet in sheets] != expected:
+    if sheets != expected:
         raise Malformed("release sheets are not those of the policy")
-    return TrustedPolicy(policy, content_hash(payload), sheets)
+
+
+def officers_to_widen(officers: Sequence[VerifyKey], threshold: int, wanted: int | None) -> int:
+    """Return how many officers must sign a policy that widens what leaves.
+
+    Two, wherever there are two; a firm with one officer has nobody else to ask, so that one can
+    widen alone. Never fewer than to narrow.
+    """
+    default = min(2, len({key.public for key in officers}))
+    return max(threshold, default if wanted is None else wanted, 1)
 
 
 def load_policy(
@@ -131,6 +224,9 @@ def load_policy(
     now_s: int,
     last_version: int,
     last_hash: bytes,
+    last: CompiledPolicy | None = None,
+    widen_threshold: int | None = None,
+    agent_version: str = "",
 ) -> TrustedPolicy:
     """Read the policy file and decide whether it may be enforced now.
 
@@ -140,6 +236,10 @@ def load_policy(
         now_s: wall time, seconds since 1970 UTC.
         last_version, last_hash: of the newest policy that was ever enforced here; 0 and empty
             for none.
+        last: that policy itself; None where it is not known, then everything counts as new.
+        widen_threshold: how many officers must sign one that widens; None is as many as
+            `officers_to_widen` says.
+        agent_version: of the program that asks; empty asks for no minimum.
 
     Raises:
         NoPolicy: with one plain line that says why nothing leaves.
@@ -158,6 +258,18 @@ def load_policy(
             ),
             tr("sign a newer version", "请签署更新的版本"),
         )
+    if trusted.hash != last_hash:
+        needed = officers_to_widen(officers, threshold, widen_threshold)
+        _check_step(path, trusted, last, needed)
+    if agent_version and _number(agent_version) < _number(policy.minimum_agent):
+        raise _refused(
+            path,
+            tr(
+                f"the policy asks for agent {policy.minimum_agent} or newer; this is {agent_version}",
+                f"策略要求代理程序版本不低于 {policy.minimum_agent}，当前为 {agent_version}",
+            ),
+            tr("update Millgate here", "请在此升级 Millgate"),
+        )
     if not policy.valid_from <= now_s < policy.valid_until:
         raise _refused(
             path,
@@ -168,6 +280,40 @@ def load_policy(
             ),
         )
     return trusted
+
+
+def _check_step(
+    path: Path, trusted: TrustedPolicy, last: CompiledPolicy | None, needed: int
+) -> None:
+    """Check that a policy may follow the last one, and that enough officers widened it.
+
+    Raises:
+        NoPolicy: when it may not, or too few signed.
+    """
+    faults = succession_faults(last, trusted.policy) if last is not None else []
+    if faults:
+        raise _refused(path, faults[0], tr("correct it and sign it again", "请更正后重新签署"))
+    reasons = widens(last, trusted.policy)
+    if reasons and len(trusted.signers) < needed:
+        first = reasons[0]
+        where = f"{first.where}: " if first.where else ""
+        raise _refused(
+            path,
+            tr(
+                f"the policy widens what leaves ({where}{first.text}; {len(reasons)} reason(s)), and "
+                f"{len(trusted.signers)} of {needed} officers signed it",
+                f"策略放宽了外发内容（{where}{first.text}；共 {len(reasons)} 处），需 {needed} 名"
+                f"数据官签名，现有 {len(trusted.signers)} 名",
+            ),
+            tr(
+                "let another officer sign it as well: 'millgate policy sign policy.signed --key KEY'",
+                "请另一名数据官加签：'millgate policy sign policy.signed --key KEY'",
+            ),
+        )
+
+
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdecimal())
 
 
 def _verified(path: Path, officers: Sequence[VerifyKey], threshold: int) -> TrustedPolicy:
@@ -203,6 +349,24 @@ def _refused(path: Path, what: str, remedy: str) -> NoPolicy:
     return NoPolicy(
         tr(f"nothing leaves: {what}", f"不放行任何数据：{what}"), where=str(path), remedy=remedy
     )
+
+
+def keep_enforced(path: Path, policy: CompiledPolicy) -> None:
+    """Keep what is enforced, so that the next version can be compared with it."""
+    write_bundle(path, to_bytes(policy))
+
+
+def read_enforced(path: Path, policy_hash: bytes) -> CompiledPolicy | None:
+    """Return the policy that was enforced last; None where it is not there, or another one.
+
+    Then every point of the next version counts as new.
+    """
+    try:
+        data = path.read_bytes()
+        found = from_bytes(data, CompiledPolicy)
+    except (OSError, Malformed):
+        return None
+    return found if content_hash(data) == policy_hash else None
 
 
 def write_bundle(path: Path, data: bytes) -> None:

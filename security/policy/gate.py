@@ -83,6 +83,8 @@ class Gate:
     @property
     def in_force(self) -> bool:
         """Whether the policy is valid now."""
+        if self.policy.stopped:
+            return False
         return self.policy.valid_from <= self._now() // 10**9 < self.policy.valid_until
 
     def released_points(self, device: str) -> "np.ndarray[Any, np.dtype[np.bool_]]":
@@ -245,7 +247,14 @@ class Gate:
     def _make_lanes(self) -> dict[str, list[Lane]]:
         groups: dict[tuple[str, int, str], list[Rule]] = {}
         for rule in self.policy.rules:
-            if rule.device in self._tables:
+            if not _can_enforce(rule):
+                self.suspended.append(
+                    tr(
+                        f"{rule.source}: this version cannot apply its transforms; it stays withheld",
+                        f"{rule.source}：当前版本不支持其变换，保持不放行",
+                    )
+                )
+            elif rule.device in self._tables:
                 groups.setdefault((rule.device, rule.stream, rule.aggregate), []).append(rule)
             else:
                 self.suspended.append(
@@ -325,6 +334,18 @@ def _transform(aggregate: str) -> type[Lane]:
         raise MillgateError(tr("unknown transform", "未知的变换"), where=aggregate)
     lane: type[Lane] = importlib.import_module(f"{transforms.__name__}.{aggregate}").Lane
     return lane
+
+
+def _can_enforce(rule: Rule) -> bool:
+    beyond = (
+        rule.delay_s,
+        rule.fill_within_s,
+        rule.clamp,
+        rule.bands,
+        rule.pseudonym_s,
+        rule.range,
+    )
+    return rule.aggregate in {"last", "delta", "state"} and not any(beyond)
 
 
 def _lane_name(lane: Lane) -> str:

@@ -9,10 +9,10 @@ from protocols.batch import NO_VALUE, Block
 from protocols.frame import SECOND, Frame, Quality, Values
 from protocols.points import Counter, Point, PointTable
 from protocols.vocabulary.measurands import MEASURANDS, Kind
+from security.policy.clauses import grid_of
 from security.policy.compiled import CompiledPolicy, Rule, Terms
 from security.policy.compiler import stream_id
 from security.policy.gate import Gate
-from security.policy.language import grid_of
 
 T0_S = 1_767_600_000
 """A whole day since 1970, so that every slot length fits."""

@@ -38,7 +38,7 @@ def load(
     threshold: int = 1,
     **more: Any,
 ) -> TrustedPolicy:
-    terms = {"now_s": NOW_S, "last_version": 0, "last_hash": b"", **more}
+    terms = {"now_s": NOW_S, "last_version": 0, "last_hash": b"", "widen_threshold": 1, **more}
     return load_policy(path, officers, threshold, **terms)
 
 

@@ -18,16 +18,22 @@ from protocols.drivers import read_devices
 from protocols.vocabulary.measurands import MEASURANDS
 from protocols.vocabulary.purposes import PURPOSES
 from protocols.vocabulary.states import STATE_MODELS, OperatingState
-from security.policy import account, language
-from security.policy.compiled import STATE_PARTS
-from security.policy.language import (
+from security.policy import account, clauses, language
+from security.policy.clauses import (
     CLASSES,
+    Also,
+    Budget,
     Classes,
     Consumer,
+    Derive,
+    Each,
     PointRule,
-    PolicyText,
+    Relation,
     Release,
+    SecretPoint,
 )
+from security.policy.compiled import STATE_PARTS
+from security.policy.language import PolicyText
 from tests.documents import ROOT, all_documents, anchors, blocks, codes, links, prose, table, text
 
 POLICY = "docs/policy-language.md"
@@ -143,6 +149,12 @@ def test_the_readme_shows_a_device_that_the_agent_accepts(tmp_path: Path) -> Non
     [
         ("### The whole policy", PolicyText),
         ("### `[[consumer]]`", Consumer),
+        ("### `budget`", Budget),
+        ("### `[[point.also]]`", Also),
+        ("### `[[each]]`", Each),
+        ("### `[[derive]]`", Derive),
+        ("### `[[secret]]`", SecretPoint),
+        ("### `[[relation]]`", Relation),
         ("### `release`", Release),
         ("### `classes`", Classes),
     ],
@@ -165,7 +177,7 @@ def test_kinds_of_measurands_are_listed_with_the_aggregates_that_fit_them() -> N
     rows = table(text(POLICY), "### `release`", "| kind of measurand ")
     listed = {(kind, word) for kind, aggregates, _ in rows for word in codes(aggregates)}
     assert listed == {
-        (kind, aggregate) for aggregate, kinds in language._FITS.items() for kind in kinds
+        (kind, aggregate) for aggregate, kinds in clauses.FITS.items() for kind in kinds
     }
     for kind, _, names in rows:
         assert {MEASURANDS[name].kind for name in codes(names)} == {kind}
@@ -174,7 +186,7 @@ def test_kinds_of_measurands_are_listed_with_the_aggregates_that_fit_them() -> N
 def test_the_parts_of_a_state_are_listed_in_order() -> None:
     rows = table(text(POLICY), "## 7. `state`", "| number ")
     assert tuple(codes(row[1])[0] for row in rows) == STATE_PARTS
-    assert len(rows) == language.STATE_NUMBERS
+    assert len(rows) == clauses.STATE_NUMBERS
 
 
 def test_state_models_are_listed_with_every_code() -> None:

@@ -21,8 +21,8 @@ from protocols.vocabulary.states import (
     lookup_table,
 )
 from security.policy import lane
+from security.policy.clauses import STATE_NUMBERS
 from security.policy.lane import Row, Samples
-from security.policy.language import STATE_NUMBERS
 from security.policy.rounding import round_times
 
 _UNKNOWN: Final = int(OperatingState.UNKNOWN)

@@ -1,0 +1,592 @@
+"""The tables of `policy.toml`: consumers, points, derivations, secrets and relations.
+
+Each checks what can be told from itself; what several have to agree on is in `language`.
+"""
+
+import re
+from decimal import Decimal
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from protocols.batch import LARGEST_MANTISSA
+from protocols.frame import SECOND
+from protocols.language import tr
+from protocols.points import LocalId
+from protocols.settings import Duration, Strict
+from protocols.vocabulary.elements import COMPUTABLE, constants_of, inputs_of
+from protocols.vocabulary.measurands import MEASURANDS, Kind
+from protocols.vocabulary.purposes import PURPOSES
+from protocols.vocabulary.states import STATE_MODELS
+
+CLASSES: Final = ("general-1", "general-2", "general-3", "general-4", "important", "core")
+"""Data classes after GB/T 43697-2024, least protected first; a general class has four levels."""
+
+DataClass = Literal["general-1", "general-2", "general-3", "general-4", "important", "core"]
+Aggregate = Literal["last", "sum", "mean", "min", "max", "delta", "state"]
+
+STATE_NUMBERS: Final = 9
+"""How many point numbers a state takes: the state at the slot's end, then seconds in 1 to 8."""
+
+LARGEST_NUMBER: Final = (1 << 31) - 1
+MOST_SLOTS: Final = 1024
+"""Over how many slots a delay, or the time to fill, may reach."""
+
+FITS: Final = {
+    "last": (Kind.GAUGE, Kind.OTHER),
+    "mean": (Kind.GAUGE, Kind.OTHER),
+    "min": (Kind.GAUGE, Kind.OTHER),
+    "max": (Kind.GAUGE, Kind.OTHER),
+    "sum": (Kind.OTHER,),
+    "delta": (Kind.COUNTER,),
+    "state": (Kind.STATE,),
+}
+"""Which kinds of measurand an aggregate fits."""
+
+STATISTICS: Final = ("sum", "mean", "min", "max")
+"""Aggregates over all samples of a slot."""
+
+_VALUES: Final = ("last", *STATISTICS)
+_PIN: Final = re.compile(r"sha256:[0-9a-f]{64}")
+_LABEL: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+_SOURCE: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}/[a-z0-9][a-z0-9_.-]{0,63}")
+_PATTERN: Final = re.compile(r"[a-z0-9_.*-]{1,64}/[a-z0-9_.*-]{1,64}")
+_DAY_S: Final = 86400
+_DECIMALS: Final = 9
+
+
+def _pin(value: str) -> str:
+    if _PIN.fullmatch(value) is None:
+        raise ValueError(
+            tr("a pin is 'sha256:' and 64 hex digits", "指纹为 'sha256:' 加 64 位十六进制")
+        )
+    return value
+
+
+def _label(value: str) -> str:
+    if _LABEL.fullmatch(value) is None:
+        raise ValueError(
+            tr(
+                "a public label has 1 to 32 of a-z, 0-9 and '-'",
+                "公开标签须为 1 至 32 个字符：a-z、0-9、'-'",
+            )
+        )
+    return value
+
+
+def _source(value: str) -> str:
+    if _SOURCE.fullmatch(value) is None:
+        raise ValueError(
+            tr("name a listed point as 'device/point'", "请以 'device/point' 写明已列出的点")
+        )
+    return value
+
+
+def _pattern(value: str) -> str:
+    if _PATTERN.fullmatch(value) is None:
+        raise ValueError(
+            tr(
+                "a pattern is 'device/point', where '*' stands for any characters",
+                "模式写作 'device/point'，'*' 代表任意字符",
+            )
+        )
+    return value
+
+
+Pin = Annotated[str, AfterValidator(_pin)]
+Label = Annotated[str, AfterValidator(_label)]
+Source = Annotated[str, AfterValidator(_source)]
+
+
+class Budget(Strict):
+    """How much may leave to a consumer at most, whatever the points say.
+
+    Attributes:
+        points: point numbers.
+        rows: values (of one number in one slot) in a day of UTC.
+        bytes: bytes of encoded batches in a day of UTC, before sealing.
+    """
+
+    points: int | None = Field(default=None, ge=1, le=1 << 31)
+    rows: int | None = Field(default=None, ge=1, le=1 << 40)
+    bytes: int | None = Field(default=None, ge=1, le=1 << 40)
+
+
+class Consumer(Strict):
+    """Somebody who may get data.
+
+    Attributes:
+        encryption_key, receipt_key: SHA-256 pins of the consumer's two public keys.
+        purpose: what the data may be used for.
+        right: reference of the data right or contract.
+        retention_days: how long the data may be kept.
+        pad: batches are padded to a multiple of so many bytes, so that their size says nothing.
+        budget: the most that may leave.
+    """
+
+    id: LocalId
+    encryption_key: Pin
+    receipt_key: Pin
+    purpose: str
+    right: str = Field(default="", max_length=256)
+    retention_days: int = Field(ge=1, le=36_500)
+    pad: int = Field(default=1024, ge=256, le=65_536)
+    budget: Budget = Budget()
+
+    @model_validator(mode="after")
+    def _known_purpose(self) -> "Consumer":
+        if self.purpose not in PURPOSES:
+            names = ", ".join(PURPOSES)
+            raise ValueError(tr(f"purpose is not one of {names}", f"purpose 应为 {names} 之一"))
+        return self
+
+
+class Grid(Strict):
+    """How coarse values leave, and when.
+
+    Attributes:
+        slot: length of the slots, which are counted from 1970-01-01 UTC.
+        round: values are rounded to multiples of this, half to even.
+        bands: instead of a value its band leaves: how many of these edges it has reached.
+        clamp: lowest and highest value; what is beyond counts as that.
+        delay: a slot leaves so long after its end at the earliest.
+    """
+
+    slot: Duration
+    round: Decimal | None = Field(default=None, gt=0)
+    bands: tuple[Decimal, ...] = Field(default=(), max_length=32)
+    clamp: tuple[Decimal, Decimal] | None = None
+    delay: Duration = 0
+
+    @model_validator(mode="after")
+    def _coarse(self) -> "Grid":
+        seconds = self.slot // SECOND
+        if self.slot % SECOND or not 1 <= seconds <= _DAY_S or _DAY_S % seconds:
+            raise ValueError(
+                tr(
+                    "slot must be whole seconds and divide a day, such as 5s, 1m, 15m, 1h",
+                    "slot 须为整秒并能整除一天，例如 5s、1m、15m、1h",
+                )
+            )
+        if (self.round is None) == (not self.bands):
+            raise ValueError(
+                tr("give either round or bands", "round 与 bands 须写其一，且只写其一")
+            )
+        self._check_round()
+        self._check_bands()
+        self._check_clamp()
+        self._check_reach("delay", self.delay)
+        return self
+
+    def _check_round(self) -> None:
+        if self.round is None:
+            return
+        if not -9 <= _exponent(self.round) <= 9 or grid_of(self.round)[1] > LARGEST_MANTISSA:
+            raise ValueError(tr("round is out of range", "round 超出范围"))
+
+    def _check_bands(self) -> None:
+        edges = self.bands
+        wrong = any(not _writable(edge) for edge in edges) or list(edges) != sorted(set(edges))
+        if wrong or not _writable(
+            Decimal(0) if not edges else max(map(abs, edges)) + _finest(edges)
+        ):
+            raise ValueError(
+                tr(
+                    "bands are edges in rising order, with at most 9 decimals",
+                    "bands 为由小到大的界值，至多 9 位小数",
+                )
+            )
+
+    def _check_clamp(self) -> None:
+        if self.clamp is None:
+            return
+        low, high = self.clamp
+        if not (_writable(low) and _writable(high) and low < high):
+            raise ValueError(
+                tr(
+                    "clamp is a lowest and a higher highest value",
+                    "clamp 须先写下限，再写更大的上限",
+                )
+            )
+        if self.round is None:
+            return
+        most = LARGEST_MANTISSA * Decimal(1).scaleb(grid_of(self.round)[0])
+        if low % self.round or high % self.round or max(abs(low), abs(high)) > most:
+            raise ValueError(
+                tr("clamp must lie on multiples of round", "clamp 的两端须为 round 的整数倍")
+            )
+
+    def _check_reach(self, name: str, span: int) -> None:
+        if span % SECOND or not 0 <= span <= MOST_SLOTS * self.slot:
+            raise ValueError(
+                tr(
+                    f"{name} is whole seconds and at most {MOST_SLOTS} slots",
+                    f"{name} 须为整秒，且不超过 {MOST_SLOTS} 个时段",
+                )
+            )
+
+
+class Release(Grid):
+    """How a point leaves.
+
+    Attributes:
+        aggregate: `last` (the last value in the slot), `sum`, `mean`, `min` or `max` (of all
+            values in it), `delta` (what a counter rose by) or `state` (seconds in each operating
+            state, and the state at the end).
+        min_samples: with fewer values in the slot nothing leaves for it.
+        fill_within: so long after its end a slot that was sent as missing may still be filled,
+            once.
+        pseudonymise: the value is replaced by a pseudonym, which changes after so long.
+    """
+
+    aggregate: Aggregate
+    min_samples: int = Field(default=1, ge=1, le=1_000_000)
+    fill_within: Duration = 0
+    pseudonymise: Duration | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Release":
+        self._check_reach("fill_within", self.fill_within)
+        self._check_state()
+        self._check_pseudonym()
+        wrong = [
+            name
+            for name, used, allowed in (
+                ("min_samples", self.min_samples > 1, STATISTICS),
+                ("clamp", self.clamp is not None, _VALUES),
+                ("bands", bool(self.bands), _VALUES),
+                ("fill_within", self.fill_within > 0, _VALUES),
+            )
+            if used and self.aggregate not in allowed
+        ]
+        if wrong:
+            names = ", ".join(wrong)
+            raise ValueError(
+                tr(
+                    f"{names} does not go with '{self.aggregate}'",
+                    f"{names} 不能与 '{self.aggregate}' 同用",
+                )
+            )
+        return self
+
+    def _check_state(self) -> None:
+        if self.aggregate != "state" or self.round is None:
+            return
+        if Decimal(self.slot // SECOND) % self.round:
+            raise ValueError(
+                tr("round must divide the slot of a state", "状态的 round 须能整除 slot")
+            )
+
+    def _check_pseudonym(self) -> None:
+        turn = self.pseudonymise
+        if turn is None:
+            return
+        if self.aggregate != "last" or self.round is None or self.clamp is not None:
+            raise ValueError(
+                tr(
+                    "pseudonymise goes with 'last' and round, and without clamp",
+                    "pseudonymise 须与 'last' 和 round 同用，且不得写 clamp",
+                )
+            )
+        if not 0 < turn <= 366 * _DAY_S * SECOND or turn % self.slot:
+            raise ValueError(
+                tr(
+                    "pseudonymise is a multiple of slot, and at most 366d",
+                    "pseudonymise 须为 slot 的整数倍，且不超过 366d",
+                )
+            )
+
+
+class DerivedRelease(Grid):
+    """How a computed value leaves; it has no aggregate of its own."""
+
+
+class Classes(Strict):
+    """Data class before and after the transforms (就高从严: never higher after than before).
+
+    Attributes:
+        reason: why the class is lower after than before; recorded and signed.
+    """
+
+    raw: DataClass
+    released: DataClass | None = None
+    reason: str = Field(default="", max_length=256)
+
+
+class Outlet(Strict):
+    """To whom something leaves, and under which public name.
+
+    Attributes:
+        number: on the wire; a state takes nine.
+        equipment, role: public labels.
+        retention_days: how long it may be kept, where that is shorter than the consumer's.
+    """
+
+    consumer: LocalId | None = None
+    number: int | None = Field(default=None, ge=1, le=LARGEST_NUMBER)
+    equipment: Label | None = None
+    role: Literal["", "main", "sub", "pv", "export"] = ""
+    retention_days: int | None = Field(default=None, ge=1, le=36_500)
+    classes: Classes | None = None
+
+    def _check_complete(self) -> None:
+        needed = {
+            "consumer": self.consumer,
+            "number": self.number,
+            "equipment": self.equipment,
+            "classes": self.classes,
+            "classes.released": self.classes is None or self.classes.released,
+        }
+        missing = [name for name, value in needed.items() if value is None]
+        if missing:
+            names = ", ".join(missing)
+            raise ValueError(
+                tr(f"a released point also needs {names}", f"放行的点还须写明 {names}")
+            )
+
+
+class Also(Outlet):
+    """A further way in which a point leaves: another statistic, slot or consumer."""
+
+    release: Release
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Also":
+        self._check_complete()
+        return self
+
+
+class PointRule(Outlet):
+    """One point of one device, exactly as it is configured, and what becomes of it.
+
+    Attributes:
+        device, point, address, type, unit, scale, offset, measurand, state_model: the exact
+            typed source; if the configuration says otherwise, the point is suspended.
+        range: lowest and highest believable value, in the measurand's unit; others are not used.
+        release: how it leaves; without it, it does not.
+        also: further ways in which it leaves.
+        stop: the point's own stop: nothing of it leaves, and all its numbers stay its own.
+    """
+
+    device: LocalId
+    point: LocalId
+    address: str
+    type: str
+    unit: str
+    scale: Decimal = Decimal(1)
+    offset: Decimal = Decimal(0)
+    measurand: str
+    state_model: str | None = None
+    range: tuple[Decimal, Decimal] | None = None
+    release: Release | None = None
+    also: list[Also] = Field(default=[], max_length=16)
+    stop: bool = False
+
+    @property
+    def name(self) -> str:
+        """How other tables name the point."""
+        return f"{self.device}/{self.point}"
+
+    @model_validator(mode="after")
+    def _complete(self) -> "PointRule":
+        if self.range is not None and not self.range[0] < self.range[1]:
+            raise ValueError(
+                tr(
+                    "range is a lowest and a higher highest value",
+                    "range 须先写下限，再写更大的上限",
+                )
+            )
+        if self.release is None:
+            if self.also:
+                raise ValueError(tr("'also' comes after release", "先写 release，才能写 also"))
+            return self
+        self._check_complete()
+        for release in (self.release, *(one.release for one in self.also)):
+            self._check_transform(release)
+        if max(max(numbers) for numbers in self.numbers()) > LARGEST_NUMBER:
+            raise ValueError(
+                tr("number leaves no room for all nine numbers", "number 之后容不下九个编号")
+            )
+        return self
+
+    def _check_transform(self, release: Release) -> None:
+        measurand = MEASURANDS.get(self.measurand)
+        if measurand is None:
+            raise ValueError(tr("unknown measurand", "未知的 measurand"))
+        if measurand.kind not in FITS[release.aggregate]:
+            fitting = ", ".join(f"'{a}'" for a, kinds in FITS.items() if measurand.kind in kinds)
+            raise ValueError(
+                tr(
+                    f"{measurand.name} is a {measurand.kind}; release it as {fitting}",
+                    f"{measurand.name} 属于 {measurand.kind}；请用 {fitting} 放行",
+                )
+            )
+        if release.aggregate == "state" and self.state_model not in STATE_MODELS:
+            models = ", ".join(sorted(STATE_MODELS))
+            raise ValueError(
+                tr(
+                    f"a state needs state_model, one of {models}",
+                    f"状态点须有 state_model：{models}",
+                )
+            )
+        if release.pseudonymise is not None and measurand.kind is not Kind.OTHER:
+            raise ValueError(
+                tr("pseudonymise is for measurand 'other'", "pseudonymise 只用于测量量 'other'")
+            )
+        if self.range is not None and measurand.kind is Kind.STATE:
+            raise ValueError(tr("a state has no range", "状态点不写 range"))
+
+    def outlets(self) -> list[tuple[Outlet, Release]]:
+        """Return every way in which the point leaves, also while it is stopped."""
+        if self.release is None:
+            return []
+        return [(self, self.release), *((one, one.release) for one in self.also)]
+
+    def numbers(self) -> list[set[int]]:
+        """Return the point numbers that each outlet takes on the wire."""
+        return [
+            set(range(outlet.number or 0, (outlet.number or 0) + width(release.aggregate)))
+            for outlet, release in self.outlets()
+        ]
+
+
+class Each(Strict):
+    """The same release for many points: a shorthand that is expanded and frozen when compiled.
+
+    Attributes:
+        points: which of the listed points: `device/point`, where `*` stands for any characters.
+        number: the first of them gets this one, the others those that follow, in the order of
+            their names; a point that has its own keeps it.
+        equipment: `{device}` and `{point}` in it stand for the point's names.
+    """
+
+    points: Annotated[str, AfterValidator(_pattern)]
+    consumer: LocalId
+    number: int = Field(ge=1, le=LARGEST_NUMBER)
+    equipment: str = Field(max_length=64)
+    role: Literal["", "main", "sub", "pv", "export"] = ""
+    retention_days: int | None = Field(default=None, ge=1, le=36_500)
+    classes: Classes
+    release: Release
+
+
+class Derive(Outlet):
+    """A key figure that is computed in the factory from points that need not leave.
+
+    Attributes:
+        name: local id.
+        formula: of the vocabulary, such as `oee`.
+        inputs: the formula's inputs as `device/point`: a machine's `state`, and counters.
+        constants: its constants, such as a secret `pru`, the ideal cycle time in seconds.
+        release: how the result leaves.
+        stop: nothing of it leaves.
+    """
+
+    name: LocalId
+    formula: str
+    inputs: dict[str, Source]
+    constants: dict[str, Decimal] = Field(default={})
+    release: DerivedRelease
+    stop: bool = False
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Derive":
+        self._check_complete()
+        formula = COMPUTABLE.get(self.formula)
+        if formula is None:
+            names = ", ".join(COMPUTABLE)
+            raise ValueError(tr(f"formula is not one of {names}", f"formula 应为 {names} 之一"))
+        inputs, constants = inputs_of(formula), constants_of(formula)
+        if set(self.inputs) != inputs or set(self.constants) != constants:
+            wanted, fixed = ", ".join(sorted(inputs)), ", ".join(sorted(constants)) or "-"
+            raise ValueError(
+                tr(
+                    f"{self.formula} takes exactly the inputs {wanted} and the constants {fixed}",
+                    f"{self.formula} 须恰有输入 {wanted} 和常数 {fixed}",
+                )
+            )
+        if any(not value.is_finite() or value <= 0 for value in self.constants.values()):
+            raise ValueError(tr("constants are above 0", "常数须大于 0"))
+        return self
+
+
+class SecretPoint(Strict):
+    """A listed point that must never follow from what leaves.
+
+    Attributes:
+        what: what it is, for people.
+        protect: percent; an estimate that is closer counts as disclosed.
+        canary: a point whose value must turn up nowhere: it cannot be released in the same
+            version that takes the mark away.
+    """
+
+    point: Source
+    what: str = Field(default="", max_length=256)
+    protect: Decimal = Field(default=Decimal(0), ge=0, le=100)
+    canary: bool = False
+
+
+class Relation(Strict):
+    """What the firm knows of its physics: a sum of listed points that is always 0.
+
+    Attributes:
+        zero: pairs of a factor and a point, such as [[1, "main/power"], [-1, "line/power"]].
+    """
+
+    name: LocalId
+    zero: list[tuple[Decimal, Source]] = Field(min_length=2, max_length=64)
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Relation":
+        names = [name for _, name in self.zero]
+        if len(set(names)) < len(names) or any(
+            factor == 0 or not factor.is_finite() for factor, _ in self.zero
+        ):
+            raise ValueError(
+                tr(
+                    "every point occurs once, with a factor that is not 0",
+                    "每个点只出现一次，系数不为 0",
+                )
+            )
+        return self
+
+
+def width(aggregate: str) -> int:
+    """Return how many numbers an aggregate takes on the wire."""
+    return STATE_NUMBERS if aggregate == "state" else 1
+
+
+def rule_numbers(rule: PointRule) -> set[int]:
+    """Return all point numbers that a point takes on the wire."""
+    return set().union(*rule.numbers())
+
+
+def _exponent(value: Decimal) -> int:
+    exponent = value.normalize().as_tuple().exponent
+    return exponent if isinstance(exponent, int) else 0
+
+
+def _writable(value: Decimal) -> bool:
+    """Tell whether a value is a mantissa on a grid of at most 9 decimals."""
+    if not value.is_finite() or _exponent(value) < -_DECIMALS:
+        return False
+    return abs(value).scaleb(-min(_exponent(value), 0)) <= LARGEST_MANTISSA
+
+
+def _finest(values: tuple[Decimal, ...]) -> Decimal:
+    return Decimal(1).scaleb(min([0, *map(_exponent, values)]))
+
+
+def bands_grid(edges: tuple[Decimal, ...]) -> tuple[int, list[int]]:
+    """Return (exponent, mantissas): each edge is its mantissa x 10**exponent, exponent <= 0."""
+    exponent = min([0, *map(_exponent, edges)])
+    return exponent, [int(edge.scaleb(-exponent)) for edge in edges]
+
+
+def grid_of(step: Decimal) -> tuple[int, int]:
+    """Return (exponent, whole step): step = whole step x 10**exponent, exponent <= 0 kept small.
+
+    A step of 25 is (0, 25), of 0.25 is (-2, 25), of 100 is (0, 100).
+    """
+    exponent = min(_exponent(step), 0)
+    return exponent, int(step.scaleb(-exponent))
