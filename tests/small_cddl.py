@@ -17,7 +17,7 @@ _TOKEN = re.compile(
     r"\s+|;[^\n]*"
     r"|(?P<text>\"[^\"]*\")"
     r"|(?P<tag>#6\.\d+)"
-    r"|(?P<occurs>\d+\*\d+|\*|\?)"
+    r"|(?P<occurs>\d+\*\d+|\*|\?|\+)"
     r"|(?P<number>-?\d+)"
     r"|(?P<range>\.\.)"
     r"|(?P<control>\.size|\.cbor)"
@@ -65,6 +65,7 @@ def read(text: str) -> Schema:
 
 _PRELUDE: dict[str, Check] = {
     "int": lambda item: isinstance(item, int),
+    "uint": lambda item: isinstance(item, int) and item >= 0,
     "text": lambda item: isinstance(item, str),
     "bstr": lambda item: isinstance(item, bytes),
 }
@@ -185,6 +186,8 @@ class _Reader:
         word = self.take("occurs")
         if word == "?":
             return 0, 1
+        if word == "+":
+            return 1, 1 << 30
         low, _, high = word.partition("*")
         return int(low or 0), int(high or 1 << 30)
 

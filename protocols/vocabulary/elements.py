@@ -79,9 +79,7 @@ def time_elements(seconds: Floats) -> dict[str, Floats]:
     """
     found = {}
     for element, parts in FROM_STATE.items():
-        columns = [
-            int(state) - 1 for state in OperatingState if TIME_ELEMENTS.get(state) in parts
-        ]
+        columns = [int(state) - 1 for state in OperatingState if TIME_ELEMENTS.get(state) in parts]
         total: Floats = seconds[:, columns].sum(axis=1)
         found[element] = total
     return found

@@ -17,6 +17,8 @@ MAX_COMPILED: Final = 32 << 20
 Hash = Annotated[bytes, Field(min_length=HASH_BYTES, max_length=HASH_BYTES)]
 Aggregate = Literal["last", "sum", "mean", "min", "max", "delta", "state"]
 Mantissa = Annotated[int, Field(ge=-LARGEST_MANTISSA, le=LARGEST_MANTISSA)]
+Flag = Annotated[int, Field(ge=0, le=1)]
+"""Yes or no: profile `mg1` has no other numbers than integers."""
 Seconds = Annotated[int, Field(ge=0, le=1 << 31)]
 _LARGEST: Final = (1 << 31) - 1
 
@@ -204,12 +206,13 @@ class SecretSource(_Exact):
     Attributes:
         point: `device/point`.
         protect: percent, as a decimal text.
+        canary: 1 for a point whose value must turn up nowhere.
     """
 
     point: str
     what: str = ""
     protect: str = "0"
-    canary: bool = False
+    canary: Flag = 0
 
 
 class KnownRelation(_Exact):
@@ -240,7 +243,7 @@ class CompiledPolicy(_Exact):
         previous: hash of the version before, zeros for the first.
         rules: the released points, by number.
         minimum_agent: an older agent enforces nothing of it.
-        stopped: nothing leaves, whatever the rules say.
+        stopped: 1 where nothing leaves, whatever the rules say.
         derived: the released key figures, by number.
         retired: numbers that must not be given to anything else, ascending.
     """
@@ -254,7 +257,7 @@ class CompiledPolicy(_Exact):
     consumers: list[Terms]
     rules: list[Rule]
     minimum_agent: str = ""
-    stopped: bool = False
+    stopped: Flag = 0
     derived: list[Derivation] = []
     secrets: list[SecretSource] = []
     relations: list[KnownRelation] = []

@@ -92,7 +92,7 @@ def compile_policy(text: PolicyText, previous: CompiledPolicy | None = None) -> 
         consumers=terms,
         rules=sorted((r for r in rules if r.source not in stopped), key=lambda one: one.number),
         minimum_agent=text.minimum_agent,
-        stopped=text.stop,
+        stopped=int(text.stop),
         derived=sorted((d for d in derived if d.source not in stopped), key=lambda one: one.number),
         secrets=sorted(map(_secret, text.secret), key=lambda one: one.point),
         relations=sorted(map(_relation, text.relation), key=lambda one: one.name),
@@ -280,7 +280,7 @@ def _derivation(
 
 def _secret(one: SecretPoint) -> SecretSource:
     return SecretSource(
-        point=one.point, what=one.what, protect=_plain(one.protect), canary=one.canary
+        point=one.point, what=one.what, protect=_plain(one.protect), canary=int(one.canary)
     )
 
 

@@ -1,6 +1,7 @@
 """Fail closed: without a policy that may be enforced nothing leaves, and one plain line says why."""
 
 import asyncio
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,8 @@ async def test_a_newer_policy_takes_over_while_running_and_a_bad_one_changes_not
             (folder / "policy.signed").write_bytes(b"half a fi")
             await until(lambda: "version 1 stays in force" in log.read_text("utf-8"), 20, mill)
             edit(folder / "policy.toml", "\nversion = 1\n", "\nversion = 2\n")
+            before = hashlib.sha256((folder / "data" / "policy.enforced").read_bytes()).hexdigest()
+            edit(folder / "policy.toml", 'previous = ""', f'previous = "sha256:{before}"')
             release(folder / "policy.toml", "steel-meter", "power", slot="15m", number=2)
             await sign(mill)
             await until(lambda: "version 2 is enforced" in log.read_text("utf-8"), 20, mill)

@@ -194,7 +194,7 @@ def test_even_signed_an_unknown_field_or_form_is_no_policy(
     tmp_path: Path, change: dict[str, object]
 ) -> None:
     path = tmp_path / "policy.signed"
-    path.write_bytes(bundle_of({**compiled().model_dump(), **change}))
+    path.write_bytes(bundle_of({**compiled().model_dump(exclude_defaults=True), **change}))
     assert "damaged or of another version" in refusal(path)
 
 
@@ -216,7 +216,7 @@ def test_even_signed_an_unknown_field_or_form_is_no_policy(
 def test_even_signed_a_rule_without_meaning_is_no_policy(
     tmp_path: Path, change: dict[str, object]
 ) -> None:
-    policy = compiled().model_dump()
+    policy = compiled().model_dump(exclude_defaults=True)
     policy["rules"][0].update(change)
     path = tmp_path / "policy.signed"
     path.write_bytes(bundle_of(policy))
@@ -225,7 +225,7 @@ def test_even_signed_a_rule_without_meaning_is_no_policy(
 
 def test_sheets_that_are_not_those_of_the_policy_are_refused(tmp_path: Path) -> None:
     policy = compiled()
-    brain, park = (sheet.model_dump() for sheet in release_sheets(policy))
+    brain, park = (sheet.model_dump(exclude_defaults=True) for sheet in release_sheets(policy))
     finer = {**park, "points": [{**park["points"][0], "step": 1}]}
     path = tmp_path / "policy.signed"
     for sheets in ([brain], [park, brain], [brain, park, park], [brain, finer], []):

@@ -166,7 +166,7 @@ def test_no_byte_can_be_left_off_the_end() -> None:
     ids=repr,
 )
 def test_a_field_too_many_or_of_another_type_is_refused(change: dict[str, object]) -> None:
-    item = {**compiled().model_dump(), **change}
+    item = {**compiled().model_dump(exclude_defaults=True), **change}
     with pytest.raises(Malformed):
         from_bytes(strict_cbor.encode(item), CompiledPolicy)
 

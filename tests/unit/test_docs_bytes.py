@@ -331,11 +331,11 @@ def test_the_meter_of_the_worked_example_leaves_as_the_page_says() -> None:
     page = text(POLICY)
     readings = [
         (seconds(at), int(Decimal(reading) * 100))
-        for at, reading in table(page, "## 14. Worked example", "| time (UTC) | reading")
+        for at, reading in table(page, "## 15. Worked example", "| time (UTC) | reading")
     ]
     device = point_table(example(), "energy", hold_s=3)
     found = cells(run_example(device, readings))
-    rows = table(page, "## 14. Worked example", "| slot | mantissa ")
+    rows = table(page, "## 15. Worked example", "| slot | mantissa ")
     said = {
         (1, int(seconds(slot))): (int(mantissa), int(span))
         for slot, mantissa, _, span, _ in rows
@@ -353,11 +353,11 @@ def test_the_press_of_the_worked_example_leaves_as_the_page_says() -> None:
     page = text(POLICY)
     changes = [
         (seconds(at), int(code))
-        for at, code in table(page, "## 14. Worked example", "| time (UTC) | code")
+        for at, code in table(page, "## 15. Worked example", "| time (UTC) | code")
     ]
     device = point_table(example(), "state", hold_s=None)
     found = cells(run_example(device, changes))
-    rows = table(page, "## 14. Worked example", "| number | part ")
+    rows = table(page, "## 15. Worked example", "| number | part ")
     assert [row[1] for row in rows] == list(STATE_PARTS)
     said = {int(number): int(value) for number, _, value, _ in rows}
     assert {number: found[number, 0][0] for number in said} == said
