@@ -18,6 +18,7 @@ from aggregator.api import server
 from aggregator.condition import Examiner, Live
 from aggregator.config import BUCKETS, AggregatorConfig, Factory
 from aggregator.factors import Factors, shipped_sets
+from aggregator.feed import Feed, Followed
 from aggregator.inbox import Inbox, Opened, Opener, Outcome, sheet_pin
 from aggregator.ledger import Ledger, LedgerError
 from aggregator.projection import Cursor, Projection
@@ -107,6 +108,7 @@ class Aggregator:
         self._opened = Opened()
         self._online: dict[Address, bool] = {}
         self._live = Live()
+        self._feed = Feed(config.ledger.with_name("feed.db"), time.time_ns)
         self._executor = ThreadPoolExecutor(1, "inbox")
         self._ledger = Ledger(config.ledger)
         encryption = OpeningKey(load_key_file(config.brain.encryption_key, "xwing"))
@@ -154,6 +156,7 @@ class Aggregator:
         finally:
             self._executor.shutdown()
             self._ledger.close()
+            self._feed.close()
 
     async def _receive(self, link: Mqtt) -> None:
         loop = asyncio.get_running_loop()
@@ -241,7 +244,7 @@ class Aggregator:
 
     async def _project_on(self, executor: ThreadPoolExecutor) -> None:
         loop = asyncio.get_running_loop()
-        targets = await loop.run_in_executor(executor, make_stores, self._config)
+        targets = await loop.run_in_executor(executor, self._followed_stores)
         projection: Projection | None = None
         try:
             projection = await loop.run_in_executor(
@@ -263,6 +266,10 @@ class Aggregator:
                 await loop.run_in_executor(executor, projection.close)
             for store in targets.values():
                 await loop.run_in_executor(executor, store.close)
+
+    def _followed_stores(self) -> dict[str, Store]:
+        found = make_stores(self._config)
+        return {bucket: Followed(store, bucket, self._feed) for bucket, store in found.items()}
 
     async def _forget(self, executor: ThreadPoolExecutor, projection: Projection) -> None:
         """Delete what may not be kept any longer; what fails now is tried in an hour."""
@@ -292,7 +299,7 @@ class Aggregator:
 
         try:
             application = server.make_app(
-                targets, reporter, token, time.time_ns, look=examiner.look
+                targets, reporter, token, time.time_ns, look=examiner.look, feed=self._feed
             )
             async with (
                 serving(self._config.socket, report),

@@ -9,10 +9,12 @@ from aiohttp import web
 
 from aggregator import cockpit
 from aggregator.api.catalog import Catalog
+from aggregator.api.changes import Changes
 from aggregator.api.guard import AccessLog, add_headers, check_token, guarding
 from aggregator.api.knowledge import Knowledge
 from aggregator.api.monitoring import Look, Monitoring
 from aggregator.api.views import Views
+from aggregator.feed import Feed
 from aggregator.stores import Store
 from protocols.errors import MillgateError
 from protocols.frame import NowNs
@@ -30,6 +32,7 @@ def make_app(
     now_ns: NowNs,
     *,
     look: Look | None = None,
+    feed: Feed | None = None,
 ) -> web.Application:
     """Build the web application; call it with an event loop running.
 
@@ -40,6 +43,7 @@ def make_app(
         token: what callers of /api must show; the page itself carries no data and needs none.
         now_ns: the wall clock.
         look: tells the condition of the process; without it there are no metrics.
+        feed: what has changed; without it changes cannot be asked for.
 
     Raises:
         MillgateError: when the token is too weak to be used.
@@ -50,11 +54,16 @@ def make_app(
     app.add_routes(_page_routes())
     monitoring = Monitoring(look)
     app.add_routes(monitoring.routes())
+    changes = None if feed is None else Changes(feed)
+    if changes is not None:
+        app.add_routes(changes.routes())
     app.on_response_prepare.append(add_headers)
 
     async def close(_: web.Application) -> None:
         await views.close()
         await monitoring.close()
+        if changes is not None:
+            await changes.close()
 
     app.on_cleanup.append(close)
     return app
