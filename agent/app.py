@@ -12,6 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+from agent.asking import Asker
+from agent.attest import Attester
 from agent.collect import Collector
 from agent.config import AgentConfig, pin_of
 from agent.disk import SpoolThread
@@ -25,7 +27,7 @@ from protocols.frame import SECOND
 from protocols.language import tr
 from protocols.status import serving
 from protocols.version import VERSION
-from security.keys import SigningKey, load_key_file
+from security.keys import AttestationKey, SigningKey, load_key_file
 from security.policy.bundle import (
     NoPolicy,
     TrustedPolicy,
@@ -115,6 +117,7 @@ class Agent:
         sealer = Sealer(
             spool, policy, config.consumers, signer, config.policy.audit_key, address, time.time_ns
         )
+        attestation = AttestationKey(load_key_file(config.identity.attestation_key, "mldsa65"))
         cards = [config.consumers[terms.encryption_key] for terms in policy.policy.consumers]
         self.uplink = Uplink(
             spool,
@@ -124,9 +127,23 @@ class Agent:
             config.spool.archive_bytes,
             self._thread,
             sealer.sheet_again,
+            Asker(spool, address, signer, sealer.streams(), time.time_ns),
+            Attester(
+                spool,
+                address,
+                (signer, attestation),
+                (policy.policy.version, policy.hash),
+                time.time_ns,
+            ),
         )
         self.sealed_side = SealedSide(
-            sealer, spool, config.spool, link, self._thread, self.uplink.wake
+            sealer,
+            spool,
+            config.spool,
+            link,
+            self._thread,
+            self.uplink.wake,
+            self.uplink.heads_known,
         )
 
     async def run(self, end: asyncio.Event, stop: asyncio.Event) -> None:

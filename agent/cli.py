@@ -22,6 +22,7 @@ from protocols.status import ask, only_one
 from protocols.topics import ID_BYTES
 from security.cards import AgentCard, read_brain_card, write_card
 from security.keys import (
+    AttestationKey,
     OpeningKey,
     SealingKey,
     SigningKey,
@@ -89,6 +90,7 @@ def init(
     folder.mkdir(parents=True, exist_ok=True)
     factory, agent = secrets.token_bytes(ID_BYTES), secrets.token_bytes(ID_BYTES)
     signing = SigningKey(create_key_file(folder / "keys" / "signing.key", "ed25519"))
+    attestation = AttestationKey(create_key_file(folder / "keys" / "attestation.key", "mldsa65"))
     create_key_file(folder / "keys" / "gate.key", "aes256")
     officers, notes = _officer_keys(folder, officer or [])
     audit_key, audit_notes = _audit_key(folder, audit)
@@ -113,6 +115,7 @@ def init(
         factory=factory,
         agent=agent,
         signing_key=signing.public,
+        attestation_key=attestation.public,
         officers=officers,
         threshold=threshold,
     )
@@ -205,6 +208,7 @@ def check(path: ConfigPath) -> None:
         raise ConfigError([problem])
     load_key_file(config.identity.signing_key, "ed25519")
     load_key_file(config.identity.gate_key, "aes256")
+    load_key_file(config.identity.attestation_key, "mldsa65")
     tables = {device.id: device.table() for device in config.devices}
     points = sum(len(table.points) for table in tables.values())
     typer.echo(

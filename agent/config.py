@@ -32,12 +32,14 @@ class Identity(Strict):
         factory, agent: opaque ids, 32 hex digits.
         signing_key: file of the key that signs batches.
         gate_key: file of the key that encrypts gate memory.
+        attestation_key: file of the key that signs attestations together with the signing key.
     """
 
     factory: OpaqueId
     agent: OpaqueId
     signing_key: Path
     gate_key: Path
+    attestation_key: Path = Path("keys/attestation.key")
 
     @property
     def address(self) -> Address:
@@ -178,6 +180,7 @@ def _absolute(
         update={
             "signing_key": folder / file.identity.signing_key,
             "gate_key": folder / file.identity.gate_key,
+            "attestation_key": folder / file.identity.attestation_key,
         }
     )
     return AgentConfig(

@@ -52,6 +52,9 @@ class GateSide:
         answer = await self._link.to_gate.get()
         if not isinstance(answer, Restore):
             raise TypeError("the sealed side must answer Hello with Restore")
+        self._take(answer)
+
+    def _take(self, answer: Restore) -> None:
         self._number, self._epoch = answer.number, answer.epoch
         if not answer.memory:
             return
@@ -124,7 +127,12 @@ class GateSide:
         )
         await self._link.to_sealed.put(Released(number, self._policy_hash, streams, memory))
         answer = await self._answer()
-        if not isinstance(answer, Committed) or answer.number != number:
+        if isinstance(answer, Restore):
+            # A new epoch: the message was not kept, and counters need new baselines.
+            self.gate.start_over()
+            self._take(answer)
+            return
+        if answer.number != number:
             raise TypeError("the sealed side must answer Released with its Committed")
         self._number = number
 

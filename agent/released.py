@@ -1,6 +1,7 @@
 """The four messages between gate side and sealed side, and the only link that carries them.
 
-`Hello` -> `Restore`, then `Released` -> `Committed`, over and over. Nothing else passes.
+`Hello` -> `Restore`, then `Released` -> `Committed`, over and over. Nothing else passes. Where a new
+epoch must begin, `Restore` answers a `Released`, of which nothing is kept then.
 """
 
 import asyncio

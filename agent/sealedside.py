@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -32,7 +32,7 @@ from security.envelope import (
     right_hash,
     seal,
 )
-from security.keys import SealingKey, SigningKey
+from security.keys import KID_BYTES, SealingKey, SigningKey
 from security.policy.bundle import SignedSheet, TrustedPolicy, signed_sheet
 from security.policy.check import StreamTerms, stream_terms
 from security.policy.clauses import STATE_NUMBERS
@@ -45,6 +45,7 @@ _MOST_CELLS: Final = 100_000
 _MOST_COLUMNS: Final = 910 * STATE_NUMBERS
 _MOST_PADDED: Final = 248 * 1024
 _FULL_POLL_S: Final = 0.5
+_HEADS_S: Final = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -97,10 +98,6 @@ class Sealer:
         """Begin in this epoch: send the sheets that it has not seen, and say where to go on."""
         self.epoch = epoch
         spool = self._spool
-        same_epoch = spool.meta("epoch", 0) == epoch
-        number = spool.meta("number", 0) if same_epoch else 0
-        memory = spool.meta("memory", b"") if same_epoch else b""
-        memory_policy = spool.meta("memory_policy", self._policy.hash)
         entries = [
             self._sheet_entry(stream, lane)
             for stream, lane in self._sheets.items()
@@ -108,10 +105,26 @@ class Sealer:
         ]
         for lane in self._sheets.values():
             spool.keep_sheet(lane.sheet.hash, lane.sheet.signed)
-        spool.commit(epoch, number, memory_policy, memory, entries)
-        # Only now: memory of the epoch before must not be taken for this one's after a crash.
-        spool.set_meta({"epoch": epoch})
-        return Restore(number, epoch, memory_policy, memory)
+        if spool.meta("epoch", 0) != epoch:
+            spool.begin(epoch, self._policy.hash, entries)
+            return Restore(0, epoch, self._policy.hash, b"")
+        spool.append(epoch, entries)
+        memory_policy = spool.meta("memory_policy", self._policy.hash)
+        return Restore(spool.meta("number", 0), epoch, memory_policy, spool.meta("memory", b""))
+
+    @property
+    def epoch_due(self) -> int:
+        """The epoch that must begin now; 0 while the present one may go on."""
+        due = int(self._spool.meta("epoch_due", 0))
+        return due if due > self.epoch else 0
+
+    def streams(self) -> dict[bytes, frozenset[int]]:
+        """Return for each brain, by the key id of its receipt key, the streams meant for it."""
+        found: dict[bytes, frozenset[int]] = {}
+        for stream, lane in [*self._lanes.items(), *self._sheets.items()]:
+            kid = lane.terms.receipt_key[:KID_BYTES]
+            found[kid] = found.get(kid, frozenset()) | {stream}
+        return found
 
     def commit(self, message: Released) -> None:
         """Check, seal and commit one message of the gate side.
@@ -148,7 +161,7 @@ class Sealer:
         """
         waiting = self._spool.sheets_waiting(sheet_hash)
         signed = self._spool.kept_sheet(sheet_hash)
-        if waiting or signed is None:
+        if waiting or signed is None or self.epoch_due:
             return waiting
         sheet = signed_sheet(signed)
         stream = stream_id(sheet.sheet.consumer, 0)
@@ -193,6 +206,7 @@ class Sealer:
             purpose=lane.sheet.sheet.purpose,
             right_hash=lane.right_hash,
             gaps=gaps,
+            before=None if chain.next else self._spool.before(self.epoch, chain.stream),
         )
         sealed = seal(header, padded, self._signer, recipients, SHEET if is_sheet else BATCH)
         hashed = digest(sealed)
@@ -295,6 +309,7 @@ class SealedSide:
         link: Link,
         thread: SpoolThread,
         committed: Callable[[], None],
+        heads_known: Callable[[float], Awaitable[None]],
     ) -> None:
         self._sealer = sealer
         self._spool = spool
@@ -302,20 +317,34 @@ class SealedSide:
         self._link = link
         self._thread = thread
         self._committed = committed
+        self._heads_known = heads_known
 
     async def run(self, epoch: int, stop: asyncio.Event) -> None:
         """Answer until cancelled; after `stop`, nothing is held back any more."""
         while True:
             message = await self._link.to_sealed.get()
             if isinstance(message, Hello):
-                answer = await self._thread.call(self._sealer.restore, epoch)
-                await self._link.to_gate.put(answer)
-                self._committed()
+                # A brain that cannot be reached must not keep the factory from collecting.
+                await self._heads_known(_HEADS_S)
+                await self._link.to_gate.put(await self._restore(epoch))
                 continue
             await self._wait_for_room(stop)
+            # Nothing of a message that was made from memory of an old copy may be kept.
+            if await self._thread.call(lambda: self._sealer.epoch_due):
+                await self._link.to_gate.put(await self._restore(epoch))
+                continue
             await self._thread.call(self._sealer.commit, message)
             await self._link.to_gate.put(Committed(message.number))
             self._committed()
+
+    async def _restore(self, epoch: int) -> Restore:
+        def restore() -> Restore:
+            current = max(epoch, self._sealer.epoch, int(self._spool.meta("epoch", 0)))
+            return self._sealer.restore(max(current, self._sealer.epoch_due))
+
+        answer = await self._thread.call(restore)
+        self._committed()
+        return answer
 
     async def _wait_for_room(self, stop: asyncio.Event) -> None:
         """Hold the gate side back while too much waits for the brain; counters lose nothing."""

@@ -15,11 +15,16 @@ from typing import Any, Final
 from protocols.errors import MillgateError
 from protocols.language import tr
 from security.answers import Erasure, Head, Refused, answer_kid
-from security.envelope import REASON_REFUSED, Gap
+from security.envelope import REASON_REFUSED, Before, Gap
 
-WAITING, ACKNOWLEDGED, REFUSED = 0, 1, 2
+WAITING, ACKNOWLEDGED, REFUSED, LOST = 0, 1, 2, 3
+"""What became of a message. LOST: sealed by an agent that ran from an old copy, and never sent."""
+
+_MOST_REFUSED_BYTES: Final = 64 << 20
+_MOST_REFUSED: Final = 4096
+_MOST_ATTESTATIONS: Final = 2048
 _LOG_PAGES: Final = 8192
-_SCHEMA_VERSION: Final = 1
+_SCHEMA_VERSION: Final = 2
 _SCHEMA: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID;
 CREATE TABLE chain (
@@ -37,6 +42,18 @@ CREATE TABLE gap (
     epoch INTEGER, stream INTEGER, first INTEGER, last INTEGER, reason INTEGER,
     PRIMARY KEY (epoch, stream, first)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE ending (
+    epoch INTEGER, stream INTEGER, before INTEGER NOT NULL, count INTEGER NOT NULL,
+    digest BLOB NOT NULL, reason INTEGER NOT NULL, PRIMARY KEY (epoch, stream)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE attestation (number INTEGER PRIMARY KEY, signed BLOB NOT NULL) STRICT;
+CREATE TABLE receipt (
+    epoch INTEGER, stream INTEGER, signed BLOB NOT NULL, PRIMARY KEY (epoch, stream)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE proof (
+    id INTEGER PRIMARY KEY, what TEXT NOT NULL, at_s INTEGER NOT NULL, first BLOB NOT NULL,
+    second BLOB NOT NULL
+) STRICT;
 """
 
 
@@ -79,12 +96,13 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """The output sum as the agent knows it, in released values.
+    """The output sum as the agent knows it, in released values of its epoch.
 
     Attributes:
-        released: committed since the beginning.
+        released: committed since the epoch began.
         acknowledged, waiting, refused: where they are.
         waiting_batches, waiting_bytes: what waits.
+        lost: sealed in earlier epochs by an agent that ran from an old copy, and declared lost.
     """
 
     released: int
@@ -93,6 +111,7 @@ class Tally:
     refused: int
     waiting_batches: int
     waiting_bytes: int
+    lost: int = 0
 
 
 class Spool:
@@ -174,6 +193,36 @@ class Spool:
             self._append(epoch, entries)
             self.set_meta({"number": number, "memory": memory, "memory_policy": policy_hash})
 
+    def begin(self, epoch: int, policy_hash: bytes, entries: Sequence[Entry]) -> None:
+        """Begin an epoch with its first messages: no memory, and the output sum starts anew."""
+        with _transaction(self._db):
+            self._append(epoch, entries)
+            self.set_meta(
+                {
+                    "epoch": epoch,
+                    "number": 0,
+                    "memory": b"",
+                    "memory_policy": policy_hash,
+                    "released": 0,
+                    "refused_gone": 0,
+                }
+            )
+
+    def before(self, epoch: int, stream: int) -> Before | None:
+        """Return where the chain before ended; None when nothing is known of one."""
+        row = self._db.execute(
+            "SELECT before, count, digest, reason FROM ending WHERE epoch <= ? AND before < ?"
+            " AND stream = ? ORDER BY epoch DESC LIMIT 1",
+            (epoch, epoch, stream),
+        ).fetchone()
+        return None if row is None else Before(*row)
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Give the connection for one transaction, all or nothing."""
+        with _transaction(self._db):
+            yield self._db
+
     def append(self, epoch: int, entries: Sequence[Entry]) -> None:
         """Take messages of our own, all or nothing; the gate's place stays."""
         with _transaction(self._db):
@@ -251,11 +300,14 @@ class Spool:
         )
         return [Waiting(*row) for row in rows]
 
-    def settle(self, heads: Iterable[Head], refused: Iterable[Refused], digest: bytes) -> int:
+    def settle(
+        self, heads: Iterable[Head], refused: Iterable[Refused], digest: bytes, signed: bytes = b""
+    ) -> int:
         """Apply a receipt that was verified; return how many messages no longer wait.
 
-        A head that is not of our chain settles nothing. A refused message is kept in the refused
-        box and declared as a gap by the next batch of its stream.
+        The newest receipt of each chain is kept: with it the brain cannot deny what it has. A head
+        that is not of our chain settles nothing. A refused message is kept in the refused box and
+        declared as a gap by the next batch of its stream.
         """
         settled = 0
         with _transaction(self._db):
@@ -263,6 +315,10 @@ class Spool:
                 settled += self._refuse(one)
             for head in heads:
                 if self._is_ours(head):
+                    self._db.execute(
+                        "INSERT OR REPLACE INTO receipt VALUES (?,?,?)",
+                        (head.epoch, head.stream, signed),
+                    )
                     settled += self._db.execute(
                         "UPDATE batch SET status = ? WHERE epoch = ? AND stream = ?"
                         " AND sequence <= ? AND status = ?",
@@ -297,9 +353,12 @@ class Spool:
     def trim(self, archive_bytes: int) -> int:
         """Delete the oldest acknowledged batches beyond the bound; sheets stay.
 
+        So does the refused box, which is bounded as well.
+
         Returns:
             how many were deleted.
         """
+        self._trim_refused()
         rows = self._db.execute(
             "SELECT id, size FROM batch WHERE status = ? AND is_sheet = 0 ORDER BY id DESC",
             (ACKNOWLEDGED,),
@@ -317,6 +376,51 @@ class Spool:
         )
         return gone.rowcount
 
+    def _trim_refused(self) -> None:
+        rows = self._db.execute(
+            "SELECT id, size FROM batch WHERE status IN (?, ?) ORDER BY id DESC", (REFUSED, LOST)
+        )
+        size, bound = 0, None
+        for place, (row_id, bytes_) in enumerate(rows, 1):
+            size += bytes_
+            if size > _MOST_REFUSED_BYTES or place > _MOST_REFUSED:
+                bound = row_id
+                break
+        if bound is None:
+            return
+        with _transaction(self._db):
+            gone = self._db.execute(
+                "SELECT COALESCE(SUM(cells), 0) FROM batch WHERE status = ? AND id <= ?"
+                " AND epoch = ?",
+                (REFUSED, bound, self.meta("epoch", 0)),
+            ).fetchone()[0]
+            self._db.execute(
+                "DELETE FROM batch WHERE status IN (?, ?) AND id <= ?", (REFUSED, LOST, bound)
+            )
+            self.set_meta({"refused_gone": self.meta("refused_gone", 0) + gone})
+
+    def keep_attestation(self, number: int, at_s: int, signed: bytes) -> None:
+        """Keep an attestation until the brain has it; the oldest beyond a bound are forgotten."""
+        with _transaction(self._db):
+            self._db.execute("INSERT INTO attestation VALUES (?,?)", (number, signed))
+            self._db.execute(
+                "DELETE FROM attestation WHERE number <= ?", (number - _MOST_ATTESTATIONS,)
+            )
+            self.set_meta({"attestations": number, "attested_s": at_s})
+
+    def attestations(self, limit: int) -> list[bytes]:
+        """Return the oldest attestations that the brain lacks."""
+        rows = self._db.execute("SELECT signed FROM attestation ORDER BY number LIMIT ?", (limit,))
+        return [row[0] for row in rows]
+
+    def attested(self, number: int) -> None:
+        """Forget the attestations that the brain keeps, up to `number`."""
+        self._db.execute("DELETE FROM attestation WHERE number <= ?", (number,))
+
+    def archived(self) -> Iterator[tuple[int, bytes]]:
+        """Yield (status, sealed message) of all that is here, in the order it was sealed."""
+        yield from self._db.execute("SELECT status, sealed FROM batch ORDER BY id")
+
     def waiting_bytes(self) -> int:
         """Return the size of what waits."""
         row = self._db.execute(
@@ -327,13 +431,17 @@ class Spool:
     def tally(self) -> Tally:
         """Return the output sum."""
         rows = self._db.execute(
-            "SELECT status, SUM(cells), COUNT(*), SUM(size) FROM batch GROUP BY status"
+            "SELECT status, SUM(cells), COUNT(*), SUM(size) FROM batch WHERE epoch >= ?"
+            " GROUP BY status",
+            (self.meta("epoch", 0),),
         )
         by_status = {row[0]: row[1:] for row in rows}
         waiting, batches, size = by_status.get(WAITING, (0, 0, 0))
-        refused = by_status.get(REFUSED, (0, 0, 0))[0]
+        refused = by_status.get(REFUSED, (0, 0, 0))[0] + self.meta("refused_gone", 0)
         released = self.meta("released", 0)
-        return Tally(released, released - waiting - refused, waiting, refused, batches, size)
+        acknowledged = released - waiting - refused
+        lost = self.meta("lost", 0)
+        return Tally(released, acknowledged, waiting, refused, batches, size, lost)
 
 
 @contextmanager

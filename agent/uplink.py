@@ -11,6 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from agent.asking import Asker
+from agent.attest import Attester
+from agent.chains import Verdict
 from agent.disk import SpoolThread
 from agent.spool import Spool
 from agent.window import Window
@@ -18,12 +21,21 @@ from protocols.errors import MillgateError
 from protocols.language import tr
 from protocols.mqtt import BrokerConfig, Mqtt, NotConnected, connection
 from protocols.topics import OFFLINE, ONLINE, Address
-from security.answers import Receipt, Request, answer_digest, read_answer
+from security.answers import (
+    Erasure,
+    Receipt,
+    Request,
+    Standing,
+    answer_digest,
+    answer_kid,
+    read_answer,
+)
 from security.keys import VerifyKey
 
 _IDLE_S: Final = 5.0
 _SHEET_S: Final = 10.0
 _TRIM_S: Final = 30.0
+_ATTEST_S: Final = 60.0
 
 _log = logging.getLogger(__name__)
 
@@ -63,6 +75,8 @@ class Uplink:
         archive_bytes: int,
         thread: SpoolThread,
         resend_sheet: Callable[[bytes], list[bytes]],
+        asker: Asker,
+        attester: Attester,
     ) -> None:
         self.state = UplinkState()
         self._spool = spool
@@ -72,6 +86,10 @@ class Uplink:
         self._archive_bytes = archive_bytes
         self._thread = thread
         self._resend_sheet = resend_sheet
+        self._asker = asker
+        self._attester = attester
+        self._cleared = asyncio.Event()
+        self._attest_at = 0.0
         self._window = Window()
         self._wake = asyncio.Event()
         self._settled = asyncio.Event()
@@ -96,6 +114,12 @@ class Uplink:
                 with contextlib.suppress(NotConnected):
                     link.publish(state, OFFLINE, retain=True)
 
+    async def heads_known(self, seconds: float) -> None:
+        """Wait until the brain has said how far it has our chains, at most so long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._cleared.wait()
+
     async def flush(self, seconds: float) -> None:
         """Wait until nothing waits any more, at most so long."""
         with contextlib.suppress(TimeoutError):
@@ -112,7 +136,10 @@ class Uplink:
                 await self._wait_for_broker(link)
             self.state.connected = True
             self._wake.clear()
-            await self._send_more(link)
+            await self._ask(link)
+            if self._asker.cleared:
+                await self._send_more(link)
+                await self._attest(link)
             self._alarm_when_silent()
             left = self._window.left_s(now())
             if left == 0:
@@ -121,8 +148,30 @@ class Uplink:
                 continue
             # New messages wake it, but put no receipt's deadline off.
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_IDLE_S if left is None else left):
+                async with asyncio.timeout(self._pause_s(left)):
                     await self._wake.wait()
+
+    def _pause_s(self, left: float | None) -> float:
+        question = self._asker.left_s(asyncio.get_running_loop().time())
+        return min(one for one in (left, question, _IDLE_S) if one is not None)
+
+    async def _ask(self, link: Mqtt) -> None:
+        """Ask how far the brain has our chains, when that is due."""
+        now = asyncio.get_running_loop().time()
+        if self._asker.left_s(now) == 0:
+            question = await self._thread.call(self._asker.ask, now)
+            with contextlib.suppress(NotConnected):
+                link.publish(self._address.topic("up"), question)
+
+    async def _attest(self, link: Mqtt) -> None:
+        """Send the attestations that the brain lacks, now and then."""
+        now = asyncio.get_running_loop().time()
+        if now < self._attest_at:
+            return
+        self._attest_at = now + _ATTEST_S
+        for signed in await self._thread.call(self._attester.waiting):
+            with contextlib.suppress(NotConnected):
+                link.publish(self._address.topic("up"), signed)
 
     async def _wait_for_broker(self, link: Mqtt) -> None:
         while not link.connected.is_set():
@@ -178,7 +227,32 @@ class Uplink:
             elif isinstance(answer, Request):
                 await self._answer_request(link, answer.sheet_hash)
             else:
-                await self._thread.call(self._spool.keep_erasure, answer, message.payload)
+                await self._note(link, answer, message.payload)
+
+    async def _note(self, link: Mqtt, answer: Erasure | Standing, signed: bytes) -> None:
+        if isinstance(answer, Erasure):
+            await self._thread.call(self._spool.keep_erasure, answer, signed)
+            return
+        await self._stand(link, answer, signed)
+
+    async def _stand(self, link: Mqtt, standing: Standing, signed: bytes) -> None:
+        kid = answer_kid(signed)
+        verdict = await self._thread.call(self._asker.take, standing, kid, signed)
+        if verdict is None:
+            if self._asker.hinted(asyncio.get_running_loop().time()):
+                self._wake.set()
+            return
+        await self._follow(link, verdict)
+        self._cleared.set()
+        self._wake.set()
+
+    async def _follow(self, link: Mqtt, verdict: Verdict) -> None:
+        for signed in await self._thread.call(self._asker.losses, verdict.missing):
+            with contextlib.suppress(NotConnected):
+                link.publish(self._address.topic("up"), signed)
+        if verdict.again or verdict.missing or verdict.forked:
+            # What waits now is not what was in flight.
+            self._window.reconnected()
 
     async def _settle(self, receipt: Receipt, signed: bytes) -> None:
         self.state.receipts += 1
@@ -188,6 +262,7 @@ class Uplink:
             receipt.heads,
             receipt.refused,
             answer_digest(signed),
+            signed,
         )
         for one in receipt.refused:
             head = one.head

@@ -41,6 +41,7 @@ _STORE_WAIT_S: Final = 1.0
 _STORE_LONGEST_S: Final = 60.0
 _FACTORIES_S: Final = 3.0
 _RETENTION_S: Final = 3600.0
+_ALARMS_S: Final = 60.0
 
 _log = logging.getLogger(__name__)
 
@@ -223,10 +224,17 @@ class Aggregator:
                         link.publish(address.topic("down"), signed)
 
     async def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        alarms_at = loop.time()
         while True:
             await asyncio.sleep(_FACTORIES_S)
             if await asyncio.to_thread(self._factories.look):
                 self._more.set()
+            if loop.time() >= alarms_at:
+                alarms_at = loop.time() + _ALARMS_S
+                # A full disk is told by the inbox; the next look finds what this one missed.
+                with contextlib.suppress(LedgerError):
+                    await loop.run_in_executor(self._executor, self._inbox.look)
 
     async def _project(self) -> None:
         """Write series; a store that is away is tried again, with back-off."""

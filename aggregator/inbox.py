@@ -12,7 +12,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from aggregator.config import Factory
+from aggregator.early import Early
 from aggregator.ledger import Chain, Kept, Ledger, LedgerError, Overlap, SlotTaken, repeats
+from aggregator.record import Alarm
+from aggregator.statements import Statements
+from aggregator.watch import EQUIVOCATION, Watch
 from protocols import batch, topics
 from protocols.batch import Block
 from protocols.errors import MillgateError
@@ -20,15 +24,19 @@ from protocols.frame import SECOND, NowNs
 from protocols.language import tr
 from protocols.strict_cbor import Malformed
 from protocols.topics import Address
-from security import answers
+from security import answers, cose
 from security.answers import MOST_REFUSED, Head, Receipt, Refused, Request, sign_answer
 from security.envelope import (
+    BATCH,
+    CLAIMS,
+    MAX_SEALED,
     SHEET,
     CannotOpen,
     Header,
     Sealed,
     open_sealed,
     parse,
+    read,
     right_hash,
     unpad,
 )
@@ -36,12 +44,17 @@ from security.keys import BadSignature, OpeningKey, SigningKey
 from security.policy.bundle import SignedSheet, read_sheet, signed_sheet
 from security.policy.check import BeyondSheet, StreamTerms, stream_terms
 from security.policy.compiled import content_hash, unpack_sheet
+from security.statements import ASK, LOSS, Ask, Loss, claimed_address, read_statement
 
 _MOST_HELD: Final = 64
 _MOST_HELD_ALL: Final = 256
 _ASK_AGAIN_S: Final = 3
 _MOST_ASKED: Final = 1024
 _MOST_CACHED_CELLS: Final = 2_000_000
+_KINDS: Final[dict[str, int | None]] = {BATCH: CLAIMS, SHEET: CLAIMS, ASK: None, LOSS: None}
+_TWO_SIGNATURES: Final = bytes([0xD8, cose.TAG_SIGN])
+"""How a COSE_Sign begins; only attestations are one."""
+
 _LATEST_S: Final = (1 << 63) // SECOND
 """Series count nanoseconds in 64 bits; a slot must end before they do."""
 
@@ -194,6 +207,13 @@ class Inbox:
         self._now = now_ns
         self._held: dict[tuple[Address, bytes], list[bytes]] = {}
         self._asked: dict[tuple[Address, bytes], int] = {}
+        self._early = Early()
+        self._watch = Watch(ledger, factories, now_ns)
+        self._statements = Statements(ledger, receipt_key, self._watch, now_ns)
+
+    def look(self) -> None:
+        """Hold what agents attested against what came; call it every minute or so."""
+        self._watch.look()
 
     def process(self, messages: Sequence[tuple[str, bytes]]) -> Outcome:
         """Decide about messages, in one durable transaction."""
@@ -220,10 +240,14 @@ class Inbox:
         work: "deque[tuple[str, bytes]]",
     ) -> None:
         try:
-            sealed, factory = self._verified(topic, payload)
+            found, factory = self._verified(topic, payload, outcome)
+            if not isinstance(found, Sealed):
+                self._state(found, payload, outcome, touched, addresses, work)
+                return
+            sealed = found
             chain = self._ledger.chain(sealed.header)
             addresses[chain.agent] = sealed.header.address
-            self._in_order(sealed, chain, topic, outcome)
+            self._in_order(sealed, payload, chain, topic, outcome)
         except Discarded as discarded:
             outcome.counts[discarded.what] += 1
             return
@@ -253,6 +277,9 @@ class Inbox:
                 held = self._held.pop((header.address, header.sheet_hash), [])
                 self._asked.pop((header.address, header.sheet_hash), None)
                 work.extendleft((topic, message) for message in reversed(held))
+        if header.sequence == 0:
+            self._watch.epoch_began(chain.agent, header)
+        self._next_early(topic, header.address, header.epoch, header.stream, header.sequence, work)
         self._ledger.declare(chain.agent, header, header.gaps)
         head = Head(header.epoch, header.stream, header.sequence, sealed.digest)
         touched.setdefault(chain.agent, {})[header.epoch, header.stream] = head
@@ -273,8 +300,59 @@ class Inbox:
             _log.error("a batch met a fault in the inbox: %s", type(error).__name__)
             raise RefusedMessage(answers.NOT_A_BATCH) from None
 
-    def _verified(self, topic: str, payload: bytes) -> tuple[Sealed, Factory]:
-        """Return a message whose signature is right.
+    def _next_early(
+        self,
+        topic: str,
+        address: Address,
+        epoch: int,
+        stream: int,
+        sequence: int,
+        work: "deque[tuple[str, bytes]]",
+    ) -> None:
+        """Let the message that came early and whose turn it is now be the next."""
+        early = self._early.take((address, epoch, stream), sequence + 1)
+        if early is not None:
+            work.appendleft((topic, early))
+
+    def _state(
+        self,
+        statement: Ask | Loss | None,
+        payload: bytes,
+        outcome: Outcome,
+        touched: dict[int, dict[tuple[int, int], Head]],
+        addresses: dict[int, Address],
+        work: "deque[tuple[str, bytes]]",
+    ) -> None:
+        """Take what an agent states; None stands for an attestation, which was taken."""
+        if statement is None:
+            outcome.counts["attested"] += 1
+            return
+        address = statement.address
+        down = address.topic("down")
+        if isinstance(statement, Ask):
+            outcome.counts["asked"] += 1
+            outcome.answers.append((down, self._statements.answer(statement)))
+            return
+        if not self._statements.lose(statement, payload):
+            outcome.counts["loss_out_of_order"] += 1
+            self._hint(address, outcome)
+            return
+        outcome.counts["declared_lost"] += 1
+        agent = self._ledger.agent(address)
+        addresses[agent] = address
+        place = statement.epoch, statement.stream
+        touched.setdefault(agent, {})[place] = Head(*place, statement.last, statement.digest)
+        self._next_early(address.topic("up"), address, *place, statement.last, work)
+
+    def _hint(self, address: Address, outcome: Outcome) -> None:
+        hint = self._statements.hint(address)
+        if hint is not None:
+            outcome.answers.append((address.topic("down"), hint))
+
+    def _verified(
+        self, topic: str, payload: bytes, outcome: Outcome
+    ) -> tuple[Sealed | Ask | Loss | None, Factory]:
+        """Return a message whose signature is right; None for an attestation, which is kept.
 
         Raises:
             Discarded: named by the check that failed.
@@ -286,35 +364,75 @@ class Inbox:
         if factory is None:
             raise Discarded("unknown_agent")
         try:
-            sealed = parse(payload)
+            if payload.startswith(_TWO_SIGNATURES):
+                self._attest(found[0], payload, factory, outcome)
+                return None, factory
+            signed = cose.parse_sign1(payload, content_types=_KINDS, limit=MAX_SEALED)
+            sealed = signed.headers[cose.CONTENT_TYPE] in {BATCH, SHEET}
+            message = read(signed, payload) if sealed else read_statement(signed)
+            if _address(message) != found[0]:
+                raise Discarded("wrong_topic")
+            signed.verify(factory.card.signing_key)
         except Malformed:
             raise Discarded("malformed") from None
-        if sealed.header.address != found[0]:
-            raise Discarded("wrong_topic")
-        try:
-            sealed.signed.verify(factory.card.signing_key)
         except BadSignature:
             raise Discarded("bad_signature") from None
-        return sealed, factory
+        return message, factory
 
-    def _in_order(self, sealed: Sealed, chain: Chain, topic: str, outcome: Outcome) -> None:
+    def _attest(self, address: Address, payload: bytes, factory: Factory, outcome: Outcome) -> None:
+        """Keep an attestation and tell the agent which is the newest.
+
+        Raises:
+            Malformed, BadSignature, Discarded: when it is not one, or not this agent's.
+        """
+        if claimed_address(payload) != address:
+            raise Discarded("wrong_topic")
+        self._statements.attest(payload, factory)
+        outcome.answers.append((address.topic("down"), self._statements.standing(address)))
+
+    def _in_order(
+        self, sealed: Sealed, payload: bytes, chain: Chain, topic: str, outcome: Outcome
+    ) -> None:
         """Let through only the next message of its chain; a replay gets its receipt again.
+
+        One that is early is kept for its turn.
 
         Raises:
             Discarded: for everything else.
         """
         header = sealed.header
         if header.sequence < chain.next:
-            if self._ledger.digest_at(chain.agent, header) != sealed.digest:
+            known = self._ledger.digest_at(chain.agent, header)
+            if known and known != sealed.digest:
+                self._prove(sealed, payload, chain)
+                self._hint(header.address, outcome)
                 raise Discarded("equivocation")
             answer = (topic.removesuffix("up") + "down", chain.receipt)
             if chain.receipt and answer not in outcome.answers:
                 outcome.answers.append(answer)
             raise Discarded("replayed")
+        if self._ledger.record.quarantined(chain.agent):
+            self._hint(header.address, outcome)
+            raise Discarded("quarantined")
         if header.sequence > chain.next:
+            place = (header.address, header.epoch, header.stream)
+            now_s = self._now() // SECOND
+            self._early.put(place, header.sequence, chain.next, payload, now_s)
+            self._hint(header.address, outcome)
             raise Discarded("out_of_order")
         if header.previous != chain.digest:
+            self._hint(header.address, outcome)
             raise Discarded("broken_chain")
+        if self._ledger.is_full_of_refused(chain.agent, header):
+            raise Discarded("too_many_refused")
+
+    def _prove(self, sealed: Sealed, payload: bytes, chain: Chain) -> None:
+        """Keep both messages that were signed for one place, and quarantine the agent."""
+        header, now_s = sealed.header, self._now() // SECOND
+        first = self._ledger.sealed_at(chain.agent, header)
+        self._ledger.record.equivocation(chain.agent, header, first, payload, now_s)
+        place = header.epoch, header.stream, header.sequence, header.sequence
+        self._watch.raise_for(Alarm(chain.agent, EQUIVOCATION, *place, now_s), header.address)
 
     def _take(self, sealed: Sealed, payload: bytes, chain: Chain, factory: Factory) -> None:
         """Keep a message that is next in its chain.
@@ -433,9 +551,11 @@ class Inbox:
         self, agent: int, address: Address, heads: Sequence[Head], outcome: Outcome
     ) -> None:
         reached, refused = self._nameable(agent, heads)
-        receipt = Receipt(address, self._now() // SECOND, tuple(reached), tuple(refused))
+        now_s = self._now() // SECOND
+        log = self._ledger.record.log()
+        receipt = Receipt(address, now_s, tuple(reached), tuple(refused), log)
         signed = sign_answer(receipt, self._key)
-        self._ledger.answer(agent, heads, signed)
+        self._ledger.answer(agent, heads, signed, now_s)
         outcome.answers.append((address.topic("down"), signed))
 
     def _nameable(self, agent: int, heads: Sequence[Head]) -> tuple[list[Head], list[Refused]]:
@@ -453,6 +573,10 @@ class Inbox:
             named += found[:room]
             reached += [last] if last is not None else []
         return reached, named
+
+
+def _address(message: Sealed | Ask | Loss) -> Address:
+    return message.header.address if isinstance(message, Sealed) else message.address
 
 
 def _names(header: Header, version: int, policy_hash: bytes) -> bool:

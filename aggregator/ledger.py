@@ -17,6 +17,8 @@ from typing import Final
 
 import numpy as np
 
+from aggregator.record import KEPT, RECORD_SCHEMA, Record
+from aggregator.record import REFUSED as LEAF_REFUSED
 from protocols.batch import NO_VALUE, Block
 from protocols.errors import MillgateError
 from protocols.frame import Flags, Ints
@@ -25,14 +27,14 @@ from protocols.topics import Address
 from security.answers import Head, Refused
 from security.envelope import Gap, Header, genesis
 
-_SCHEMA_VERSION: Final = 1
+_SCHEMA_VERSION: Final = 2
 _SCHEMA: Final = """
 CREATE TABLE agent (
     id INTEGER PRIMARY KEY, factory BLOB NOT NULL, agent BLOB NOT NULL, UNIQUE (factory, agent)
 ) STRICT;
 CREATE TABLE chain (
     agent INTEGER, epoch INTEGER, stream INTEGER, next INTEGER NOT NULL, digest BLOB NOT NULL,
-    receipt BLOB NOT NULL, version INTEGER NOT NULL, PRIMARY KEY (agent, epoch, stream)
+    receipt INTEGER NOT NULL, version INTEGER NOT NULL, PRIMARY KEY (agent, epoch, stream)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE batch (
     id INTEGER PRIMARY KEY, agent INTEGER NOT NULL, epoch INTEGER NOT NULL,
@@ -62,6 +64,10 @@ CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WIT
 """
 
 _MOST_REFUSED_BYTES: Final = 64 << 20
+MOST_UNDECLARED: Final = 1024
+"""How many refused messages of one chain may wait for the agent to declare them."""
+
+_MOST_DECLARED: Final = 10_000
 
 
 LedgerError = sqlite3.Error
@@ -123,6 +129,7 @@ class Ledger:
         try:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             self._prepare()
+            self.record = Record(self._db)
         except sqlite3.Error as error:
             raise LedgerFault(
                 tr("the ledger cannot be opened", "无法打开账本"),
@@ -142,7 +149,7 @@ class Ledger:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
             self._db.executescript(
-                f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={_SCHEMA_VERSION}; COMMIT;"
+                f"BEGIN IMMEDIATE; {_SCHEMA} {RECORD_SCHEMA} PRAGMA user_version={_SCHEMA_VERSION}; COMMIT;"
             )
         elif version != _SCHEMA_VERSION:
             raise sqlite3.DatabaseError
@@ -186,16 +193,26 @@ class Ledger:
     def chain(self, header: Header) -> Chain:
         """Return where the message's chain stands; a new one stands at its genesis."""
         address = header.address
-        agent = self._agent(address)
+        agent = self.agent(address)
         row = self._db.execute(
-            "SELECT next, digest, receipt, version FROM chain WHERE agent=? AND epoch=? AND stream=?",
+            "SELECT next, digest, COALESCE(signed, x''), version FROM chain"
+            " LEFT JOIN receipt ON receipt.id = chain.receipt"
+            " WHERE chain.agent=? AND epoch=? AND stream=?",
             (agent, header.epoch, header.stream),
         ).fetchone()
         if row is None:
             return Chain(agent, 0, genesis(address, header.epoch, header.stream), b"", 0)
         return Chain(agent, *row)
 
-    def _agent(self, address: Address) -> int:
+    def next_of(self, agent: int, epoch: int, stream: int) -> int:
+        """Return the sequence that comes next in a chain."""
+        row = self._db.execute(
+            "SELECT next FROM chain WHERE agent=? AND epoch=? AND stream=?", (agent, epoch, stream)
+        ).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def agent(self, address: Address) -> int:
+        """Return the agent's id in the ledger; it gets one when it has none."""
         row = self._db.execute(
             "SELECT id FROM agent WHERE factory=? AND agent=?", (address.factory, address.agent)
         ).fetchone()
@@ -217,6 +234,17 @@ class Ledger:
             row = self._db.execute(
                 f"SELECT digest FROM {table} WHERE agent=? AND epoch=? AND stream=? AND sequence=?",  # noqa: S608 - one of two constants
                 (agent, *place),
+            ).fetchone()
+            if row is not None:
+                return bytes(row[0])
+        return self.record.digest_at(agent, *place)
+
+    def sealed_at(self, agent: int, header: Header) -> bytes:
+        """Return the message kept at a place of a chain; empty when its bytes are not here."""
+        for table in ("batch", "refused"):
+            row = self._db.execute(
+                f"SELECT sealed FROM {table} WHERE agent=? AND epoch=? AND stream=? AND sequence=?",  # noqa: S608 - one of two constants
+                (agent, header.epoch, header.stream, header.sequence),
             ).fetchone()
             if row is not None:
                 return bytes(row[0])
@@ -243,6 +271,7 @@ class Ledger:
             ),
         )
         self._advance(agent, header, digest, header.policy_version if cells else 0)
+        self.record.message(agent, KEPT, header, digest, now_s)
         return int(cursor.lastrowid or 0)
 
     def refuse(
@@ -264,11 +293,17 @@ class Ledger:
                 sealed if room else b"",
             ),
         )
+        self._db.execute(
+            "DELETE FROM refused WHERE rowid IN (SELECT rowid FROM refused WHERE declared=1"
+            " ORDER BY rowid DESC LIMIT -1 OFFSET ?)",
+            (_MOST_DECLARED,),
+        )
         self._advance(agent, header, digest, 0)
+        self.record.message(agent, LEAF_REFUSED, header, digest, now_s)
 
     def _advance(self, agent: int, header: Header, digest: bytes, version: int) -> None:
         self._db.execute(
-            "INSERT INTO chain VALUES (?,?,?,?,?,x'',?) ON CONFLICT (agent, epoch, stream)"
+            "INSERT INTO chain VALUES (?,?,?,?,?,0,?) ON CONFLICT (agent, epoch, stream)"
             " DO UPDATE SET next=excluded.next, digest=excluded.digest,"
             " version=MAX(version, excluded.version)",
             (agent, header.epoch, header.stream, header.sequence + 1, digest, version),
@@ -334,12 +369,21 @@ class Ledger:
         )
         self._db.execute("INSERT INTO covered VALUES (?,?,?)", (points, low, high))
 
-    def answer(self, agent: int, heads: Sequence[Head], receipt: bytes) -> None:
+    def answer(self, agent: int, heads: Sequence[Head], signed: bytes, now_s: int) -> None:
         """Note the receipt that was signed for these heads; replays get the same."""
+        receipt = self.record.keep_receipt(agent, now_s, signed)
         self._db.executemany(
             "UPDATE chain SET receipt=? WHERE agent=? AND epoch=? AND stream=?",
             [(receipt, agent, head.epoch, head.stream) for head in heads],
         )
+
+    def is_full_of_refused(self, agent: int, header: Header) -> bool:
+        """Tell whether a chain has as many refused, undeclared messages as are kept."""
+        found = self._db.execute(
+            "SELECT COUNT(*) FROM refused WHERE agent=? AND epoch=? AND stream=? AND declared=0",
+            (agent, header.epoch, header.stream),
+        ).fetchone()[0]
+        return int(found) >= MOST_UNDECLARED
 
     def undeclared(self, agent: int, head: Head, limit: int) -> list[Refused]:
         """Return what was refused up to a head and not declared yet, oldest first."""

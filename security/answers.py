@@ -2,8 +2,9 @@
 
 A *receipt* acknowledges, cumulatively, everything of some streams up to a sequence, except the
 messages it names as *refused*: those will never be taken. A *request* asks for a release sheet
-that is not known. An *erasure* says that the content of batches is deleted, since their retention
-has ended.
+that is not known. A *standing* tells an agent how far the brain has its chains, and shows that the
+brain's log only grew. An *erasure* says that the content of batches is deleted, since their
+retention has ended. A *tree head* is the brain's word on its log, for anybody.
 """
 
 import hashlib
@@ -17,15 +18,19 @@ from protocols.topics import Address
 from security import cose
 from security.envelope import HASH_BYTES
 from security.keys import BadSignature, SigningKey, VerifyKey
+from security.statements import NONCE_BYTES
+from security.transparency import EMPTY_ROOT, MOST_LEVELS
 
 RECEIPT: Final = "application/mg1-receipt+cbor"
 REQUEST: Final = "application/mg1-request+cbor"
 ERASURE: Final = "application/mg1-erasure+cbor"
-_KINDS: Final = (RECEIPT, REQUEST, ERASURE)
+STANDING: Final = "application/mg1-standing+cbor"
+TREE_HEAD: Final = "application/mg1-tree-head+cbor"
 MAX_ANSWER: Final = 64 * 1024
-_MOST_HEADS: Final = 512
+MOST_HEADS: Final = 512
 MOST_REFUSED: Final = 64
 MOST_ERASED: Final = 512
+_MOST_PROOF: Final = 2 * MOST_LEVELS
 _VERSION: Final = 1
 
 # Why a batch is refused. The numbers are part of the wire format.
@@ -36,6 +41,13 @@ SLOT_TAKEN: Final = 4
 EQUIVOCATION: Final = 5
 BAD_SHEET: Final = 6
 _CODES: Final = range(CANNOT_OPEN, BAD_SHEET + 1)
+
+_KINDS: Final[dict[str, int | None]] = {
+    RECEIPT: None,
+    REQUEST: None,
+    STANDING: None,
+    ERASURE: None,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +78,31 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Log:
+    """A state of the brain's log (RFC 9162): its leaves are message hashes in order of arrival."""
+
+    size: int
+    root: bytes
+
+
+NO_LOG: Final = Log(0, EMPTY_ROOT)
+
+
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """Everything of these streams up to their heads is kept, but for what was refused.
 
     Attributes:
         issued_at: seconds since 1970 UTC.
         refused: every refused message that the agent has not yet declared as a gap.
+        log: the brain's log, which holds all of it.
     """
 
     address: Address
     issued_at: int
     heads: tuple[Head, ...]
     refused: tuple[Refused, ...] = ()
+    log: Log = NO_LOG
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +147,33 @@ class Erasure:
     erased: tuple[Erased, ...]
 
 
-Answer = Receipt | Request | Erasure
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far the brain has an agent's chains.
+
+    Attributes:
+        nonce: of the ask that it answers; of zeros where nobody asked.
+        epoch: the newest epoch of the agent that the brain has anything of; 0 for none.
+        quarantined: the brain holds proof of two messages for one place, and takes no more
+            until a person has looked.
+        attested: number of the newest attestation that the brain keeps; 0 for none.
+        log: the brain's log now.
+        proof: that the log the agent named begins this one; empty where it named none.
+        heads: of all chains of the newest epochs, as many as there is room for.
+    """
+
+    address: Address
+    issued_at: int
+    nonce: bytes
+    epoch: int
+    quarantined: bool
+    attested: int
+    log: Log
+    proof: tuple[bytes, ...]
+    heads: tuple[Head, ...]
+
+
+Answer = Receipt | Request | Standing | Erasure
 
 
 def answer_digest(signed: bytes) -> bytes:
@@ -131,13 +182,12 @@ def answer_digest(signed: bytes) -> bytes:
 
 
 def answer_kid(signed: bytes) -> bytes:
-    """Return the id of the key that an answer names; whoever believes it has verified it.
+    """Return the key id that an answer names.
 
     Raises:
-        Malformed: when it is not an answer.
+        Malformed: when it is not one.
     """
-    parsed = cose.parse_sign1(signed, content_types=_KINDS, label=None, limit=MAX_ANSWER)
-    return parsed.kid
+    return cose.parse_sign1(signed, content_types=_KINDS, limit=MAX_ANSWER).kid
 
 
 def sign_answer(answer: Answer, key: SigningKey) -> bytes:
@@ -147,11 +197,14 @@ def sign_answer(answer: Answer, key: SigningKey) -> bytes:
     match answer:
         case Receipt():
             refused = [[*_head_item(one.head), one.code] for one in answer.refused]
-            kind, rest = RECEIPT, [[_head_item(head) for head in answer.heads], refused]
+            heads = [_head_item(head) for head in answer.heads]
+            kind, rest = RECEIPT, [heads, refused, _log_item(answer.log)]
         case Request():
             kind, rest = REQUEST, [answer.sheet_hash]
         case Erasure():
             kind, rest = ERASURE, [[_erased_item(one) for one in answer.erased]]
+        case Standing():
+            kind, rest = STANDING, _standing_items(answer)
     protected = cose.protected_header(kind, key.public, {})
     return cose.sign1(protected, strict_cbor.encode([*start, *rest]), key)
 
@@ -163,7 +216,7 @@ def read_answer(data: bytes, address: Address, trusted: Sequence[VerifyKey]) -> 
         Malformed: when it is not exactly one, or meant for another.
         BadSignature: when no trusted key made it.
     """
-    signed = cose.parse_sign1(data, content_types=_KINDS, label=None, limit=MAX_ANSWER)
+    signed = cose.parse_sign1(data, content_types=_KINDS, limit=MAX_ANSWER)
     key = next((key for key in trusted if key.kid == signed.kid), None)
     if key is None:
         raise BadSignature("not signed with a pinned key")
@@ -178,19 +231,18 @@ def read_answer(data: bytes, address: Address, trusted: Sequence[VerifyKey]) -> 
 
 def _read_rest(kind: str, address: Address, issued_at: object, rest: list[object]) -> Answer:
     at = uint(issued_at)
-    if kind == RECEIPT and len(rest) == 2:
-        heads, refused = rest
-        if isinstance(heads, list) and isinstance(refused, list):
-            if not 0 < len(heads) <= _MOST_HEADS or len(refused) > MOST_REFUSED:
-                raise Malformed("no heads, or too many")
-            found = tuple(_read_head(head) for head in heads)
-            return Receipt(address, at, found, tuple(_read_refused(one) for one in refused))
+    if kind == RECEIPT and len(rest) == 3:
+        heads, refused = _some(rest[0], 1, MOST_HEADS), _some(rest[1], 0, MOST_REFUSED)
+        found = tuple(_read_head(head) for head in heads)
+        declined = tuple(_read_refused(one) for one in refused)
+        return Receipt(address, at, found, declined, _read_log(rest[2]))
     if kind == REQUEST and len(rest) == 1:
         return Request(address, at, fixed(rest[0], HASH_BYTES))
-    if kind == ERASURE and len(rest) == 1 and isinstance(rest[0], list):
-        if not 0 < len(rest[0]) <= MOST_ERASED:
-            raise Malformed("nothing is erased, or too much")
-        return Erasure(address, at, tuple(_read_erased(one) for one in rest[0]))
+    if kind == STANDING and len(rest) == 7:
+        return _read_standing(address, at, rest)
+    if kind == ERASURE and len(rest) == 1:
+        some = _some(rest[0], 1, MOST_ERASED)
+        return Erasure(address, at, tuple(_read_erased(one) for one in some))
     raise Malformed("not an answer")
 
 
@@ -205,6 +257,71 @@ def _read_erased(item: object) -> Erased:
     if first > last:
         raise Malformed("not an erased range")
     return Erased(epoch, stream, first, last, fixed(item[4], HASH_BYTES))
+
+
+def _read_standing(address: Address, at: int, rest: list[object]) -> Standing:
+    quarantined = uint(rest[2])
+    if quarantined > 1:
+        raise Malformed("not a standing")
+    return Standing(
+        address=address,
+        issued_at=at,
+        nonce=fixed(rest[0], NONCE_BYTES),
+        epoch=uint(rest[1]),
+        quarantined=quarantined == 1,
+        attested=uint(rest[3]),
+        log=_read_log(rest[4]),
+        proof=tuple(fixed(one, HASH_BYTES) for one in _some(rest[5], 0, _MOST_PROOF)),
+        heads=tuple(_read_head(one) for one in _some(rest[6], 0, MOST_HEADS)),
+    )
+
+
+def _standing_items(standing: Standing) -> list[object]:
+    return [
+        standing.nonce,
+        standing.epoch,
+        int(standing.quarantined),
+        standing.attested,
+        _log_item(standing.log),
+        list(standing.proof),
+        [_head_item(head) for head in standing.heads],
+    ]
+
+
+def sign_tree_head(log: Log, issued_at: int, key: SigningKey) -> bytes:
+    """Return the brain's signed word on its log at one moment."""
+    protected = cose.protected_header(TREE_HEAD, key.public, {})
+    return cose.sign1(protected, strict_cbor.encode([_VERSION, issued_at, *_log_item(log)]), key)
+
+
+def read_tree_head(data: bytes, key: VerifyKey) -> tuple[Log, int]:
+    """Verify and read a tree head; return the log and when it was signed.
+
+    Raises:
+        Malformed: when it is not exactly one.
+        BadSignature: when the key did not make it.
+    """
+    signed = cose.parse_sign1(data, content_types={TREE_HEAD: None}, limit=MAX_ANSWER)
+    signed.verify(key)
+    item = strict_cbor.decode(signed.payload, max_bytes=MAX_ANSWER)
+    if not (isinstance(item, list) and len(item) == 4 and item[0] == _VERSION):
+        raise Malformed("not a tree head of version 1")
+    return _read_log(item[2:]), uint(item[1])
+
+
+def _some(value: object, low: int, high: int) -> list[object]:
+    if not (isinstance(value, list) and low <= len(value) <= high):
+        raise Malformed("not a list, or too short or too long")
+    return value
+
+
+def _log_item(log: Log) -> list[object]:
+    return [log.size, log.root]
+
+
+def _read_log(value: object) -> Log:
+    size, root = _some(value, 2, 2)
+    return Log(uint(size), fixed(root, HASH_BYTES))
 
 
 def _head_item(head: Head) -> list[object]:

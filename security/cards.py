@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 from protocols.language import tr
 from protocols.settings import Strict, load_settings
 from protocols.topics import ID_BYTES, Address
-from security.keys import SealingKey, VerifyKey
+from security.keys import AttestationVerifyKey, SealingKey, VerifyKey
 
 
 def _id_from_text(value: Any) -> bytes:
@@ -31,9 +31,20 @@ def _sealing_key(value: Any) -> SealingKey:
     return value if isinstance(value, SealingKey) else SealingKey.from_text(str(value))
 
 
+def _attestation_key(value: Any) -> AttestationVerifyKey:
+    if isinstance(value, AttestationVerifyKey):
+        return value
+    return AttestationVerifyKey.from_text(str(value))
+
+
 OpaqueId = Annotated[bytes, BeforeValidator(_id_from_text), PlainSerializer(bytes.hex)]
 VerifyKeyText = Annotated[
     VerifyKey, BeforeValidator(_verify_key), PlainSerializer(VerifyKey.to_text)
+]
+AttestationKeyText = Annotated[
+    AttestationVerifyKey,
+    BeforeValidator(_attestation_key),
+    PlainSerializer(AttestationVerifyKey.to_text),
 ]
 SealingKeyText = Annotated[
     SealingKey, BeforeValidator(_sealing_key), PlainSerializer(SealingKey.to_text)
@@ -75,6 +86,7 @@ class AgentCard(Strict):
     Attributes:
         factory, agent: opaque ids of 16 bytes.
         signing_key: it signs batches.
+        attestation_key: it signs attestations, together with the signing key.
         officers: the data officers' keys; they sign release sheets.
         threshold: how many of them must sign.
     """
@@ -83,6 +95,7 @@ class AgentCard(Strict):
     factory: OpaqueId
     agent: OpaqueId
     signing_key: VerifyKeyText
+    attestation_key: AttestationKeyText
     officers: list[VerifyKeyText] = Field(min_length=1, max_length=16)
     threshold: int = Field(default=1, ge=1, le=16)
 

@@ -3,7 +3,7 @@
 Unprotected headers are always empty; `alg` belongs to the verifying key and must only match.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,7 +11,7 @@ import cbor2
 
 from protocols import strict_cbor
 from protocols.strict_cbor import Malformed
-from security.keys import BadSignature, SigningKey, VerifyKey
+from security.keys import BadSignature, Signer, SigningKey, Verifier, VerifyKey
 
 TAG_SIGN1: Final = 18
 TAG_ENCRYPT: Final = 96
@@ -72,15 +72,13 @@ def sign1(protected: bytes, payload: bytes, key: SigningKey) -> bytes:
     return strict_cbor.encode(cbor2.CBORTag(TAG_SIGN1, [protected, {}, payload, signature]))
 
 
-def parse_sign1(
-    data: bytes, *, content_types: Sequence[str], label: int | None, limit: int
-) -> Signed:
+def parse_sign1(data: bytes, *, content_types: Mapping[str, int | None], limit: int) -> Signed:
     """Read a COSE_Sign1 without believing it.
 
     Args:
         data: the bytes.
-        content_types: which content types are expected here.
-        label: the one private header label it must carry as critical; None for none.
+        content_types: which content types are expected here, each with the one private header
+            label that it must carry as critical; None for none.
         limit: how many bytes there may be.
 
     Raises:
@@ -97,17 +95,20 @@ def parse_sign1(
     if len(signature) != _SIGNATURE_BYTES:
         raise Malformed("signature of the wrong length")
     headers = strict_cbor.decode(protected, max_bytes=limit)
-    expected = {ALG, CONTENT_TYPE, KID} | ({CRIT, label} if label is not None else set())
-    if not isinstance(headers, dict) or set(headers) != expected:
+    if not isinstance(headers, dict):
+        raise Malformed("protected header is not a map")
+    kind = headers.get(CONTENT_TYPE)
+    if not isinstance(kind, str) or kind not in content_types:
+        raise Malformed("unexpected content type")
+    label = content_types[kind]
+    if set(headers) != {ALG, CONTENT_TYPE, KID} | ({CRIT, label} if label is not None else set()):
         raise Malformed("protected header has other labels")
     if label is not None and headers[CRIT] != [label]:
         raise Malformed("unknown critical header")
-    if headers[CONTENT_TYPE] not in content_types:
-        raise Malformed("unexpected content type")
     return Signed(headers, protected, payload, signature)
 
 
-def sign_many(content_type: str, payload: bytes, keys: Sequence[SigningKey]) -> bytes:
+def sign_many(content_type: str, payload: bytes, keys: Sequence[Signer]) -> bytes:
     """Return a tagged COSE_Sign with one signature of each key, in the order of key ids."""
     body = strict_cbor.encode({CONTENT_TYPE: content_type})
     return _with_signatures(body, payload, [_signature(body, payload, key) for key in keys])
@@ -141,7 +142,7 @@ def signers_of_many(data: bytes, limit: int) -> tuple[bytes, ...]:
     return tuple(kid for kid in kids if kid)
 
 
-def _signature(body: bytes, payload: bytes, key: SigningKey) -> list[Any]:
+def _signature(body: bytes, payload: bytes, key: Signer) -> list[Any]:
     signer = _signer_header(key.public)
     return [signer, {}, key.sign(_to_be_signed("Signature", body, signer, payload))]
 
@@ -161,7 +162,7 @@ def _kid_of(signer: object) -> bytes:
 
 
 def verify_many(
-    data: bytes, *, content_type: str, trusted: Sequence[VerifyKey], threshold: int, limit: int
+    data: bytes, *, content_type: str, trusted: Sequence[Verifier], threshold: int, limit: int
 ) -> bytes:
     """Return the payload of a COSE_Sign that enough distinct trusted keys signed.
 
@@ -190,7 +191,9 @@ def verify_many(
 
 
 def payload_of_many(data: bytes, limit: int) -> bytes:
-    """Return the payload of a COSE_Sign that was verified before, when it was kept.
+    """Return the payload of a COSE_Sign without looking at its signatures.
+
+    For one that was verified before, when it was kept, or to learn whose keys to verify it with.
 
     Raises:
         Malformed: when it is not such a message.
@@ -213,5 +216,5 @@ def _parse_many(data: bytes, limit: int) -> tuple[bytes, bytes, list[list[Any]]]
     return body, payload, signatures
 
 
-def _signer_header(key: VerifyKey) -> bytes:
+def _signer_header(key: Verifier) -> bytes:
     return strict_cbor.encode({ALG: key.alg, KID: key.kid})

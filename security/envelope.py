@@ -69,6 +69,24 @@ REASON_REFUSED: Final = 1
 REASON_DROPPED: Final = 2
 REASON_RESTORED: Final = 3
 REASON_STOPPED: Final = 4
+MOST_REASON: Final = REASON_STOPPED
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """Where the chain of an earlier epoch ended, stated by the first message of a later one.
+
+    Attributes:
+        epoch: the earlier one.
+        count: how many messages of it the sender stands by: the sequence that was next.
+        digest: hash of the last of them; of the genesis when there is none.
+        reason: why it ended, see REASON_* .
+    """
+
+    epoch: int
+    count: int
+    digest: bytes
+    reason: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +108,7 @@ class Header:
         purpose: code of what the data may be used for.
         right_hash: SHA-256 of the right's or contract's reference; empty when there is none.
         gaps: declared losses.
+        before: in the first message of an epoch, where the epoch before it ended.
     """
 
     factory: bytes
@@ -109,6 +128,7 @@ class Header:
     purpose: int
     right_hash: bytes = b""
     gaps: tuple[Gap, ...] = field(default=())
+    before: Before | None = None
 
     @property
     def address(self) -> Address:
@@ -222,7 +242,16 @@ def parse(data: bytes) -> Sealed:
     Raises:
         Malformed: when anything is not exactly as profile `mg1` writes it.
     """
-    signed = cose.parse_sign1(data, content_types=(BATCH, SHEET), label=CLAIMS, limit=MAX_SEALED)
+    signed = cose.parse_sign1(data, content_types={BATCH: CLAIMS, SHEET: CLAIMS}, limit=MAX_SEALED)
+    return read(signed, data)
+
+
+def read(signed: cose.Signed, data: bytes) -> Sealed:
+    """Read a sealed message from its COSE_Sign1, which has one of its content types.
+
+    Raises:
+        Malformed: when anything is not exactly as profile `mg1` writes it.
+    """
     header = _read_claims(signed.headers[CLAIMS])
     content = strict_cbor.decode(
         signed.payload, max_bytes=MAX_SEALED, tags=frozenset({cose.TAG_ENCRYPT})
@@ -331,11 +360,14 @@ def _claims(header: Header) -> dict[int, Any]:
         claims[16] = [[gap.first, gap.last, gap.reason] for gap in header.gaps]
     if header.right_hash:
         claims[18] = header.right_hash
+    if header.before is not None:
+        before = header.before
+        claims[19] = [before.epoch, before.count, before.digest, before.reason]
     return claims
 
 
 _REQUIRED: Final = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 17})
-_OPTIONAL: Final = frozenset({16, 18})
+_OPTIONAL: Final = frozenset({16, 18, 19})
 
 
 def _read_claims(claims: object) -> Header:
@@ -346,7 +378,8 @@ def _read_claims(claims: object) -> Header:
     policy_version, policy_hash = _pair(claims[8])
     window_start, window_end = _pair(claims[10])
     receipt_count, receipt_hash = _pair(claims[15])
-    return Header(
+    before = _before(claims[19]) if 19 in claims else None
+    header = Header(
         factory=fixed(claims[2], ID_BYTES),
         agent=fixed(claims[3], ID_BYTES),
         epoch=uint(claims[4]),
@@ -364,7 +397,11 @@ def _read_claims(claims: object) -> Header:
         purpose=uint(claims[17]),
         right_hash=fixed(claims[18], HASH_BYTES) if 18 in claims else b"",
         gaps=_gaps(claims[16]) if 16 in claims else (),
+        before=before,
     )
+    if before is not None and (header.sequence or before.epoch >= header.epoch):
+        raise Malformed("an epoch before is named by the first message of a later one")
+    return header
 
 
 def _is_bytes(value: object, length: int) -> bool:
@@ -392,6 +429,15 @@ def _kids(value: object) -> tuple[bytes, ...]:
     return kids
 
 
+def _before(value: object) -> Before:
+    if not (isinstance(value, list) and len(value) == 4):
+        raise Malformed("not an epoch before")
+    reason = uint(value[3])
+    if not REASON_REFUSED <= reason <= MOST_REASON:
+        raise Malformed("not an epoch before")
+    return Before(uint(value[0]), uint(value[1]), fixed(value[2], HASH_BYTES), reason)
+
+
 def _gaps(value: object) -> tuple[Gap, ...]:
     if not (isinstance(value, list) and 0 < len(value) <= _MOST_GAPS):
         raise Malformed("no gaps, or too many")
@@ -400,7 +446,7 @@ def _gaps(value: object) -> tuple[Gap, ...]:
         if not (isinstance(item, list) and len(item) == 3):
             raise Malformed("not a gap")
         gap = Gap(*(uint(part) for part in item))
-        if gap.first > gap.last or not REASON_REFUSED <= gap.reason <= REASON_STOPPED:
+        if gap.first > gap.last or not REASON_REFUSED <= gap.reason <= MOST_REASON:
             raise Malformed("not a gap")
         gaps.append(gap)
     return tuple(gaps)

@@ -12,10 +12,11 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey, MLDSA65PublicKey
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.hpke import MLKEM768X25519PrivateKey, MLKEM768X25519PublicKey
@@ -32,8 +33,14 @@ SEALING_BYTES: Final = _MLKEM_PUBLIC + 32
 ALG_EDDSA: Final = -19
 """COSE algorithm Ed25519 (RFC 9864)."""
 
-KeyKind = Literal["ed25519", "xwing", "aes256"]
-_HEADER: Final = re.compile(r"millgate-private-key/1 (ed25519|xwing|aes256)")
+ALG_MLDSA65: Final = -49
+"""COSE algorithm ML-DSA-65 (RFC 9964)."""
+
+MLDSA65_PUBLIC: Final = 1952
+MLDSA65_SIGNATURE: Final = 3309
+
+KeyKind = Literal["ed25519", "xwing", "aes256", "mldsa65"]
+_HEADER: Final = re.compile(r"millgate-private-key/1 (ed25519|xwing|aes256|mldsa65)")
 
 
 class KeyFault(MillgateError):
@@ -42,6 +49,42 @@ class KeyFault(MillgateError):
 
 class BadSignature(MillgateError):
     """A signature that the pinned key did not make."""
+
+
+class Verifier(Protocol):
+    """A public key that verifies signatures; the algorithm belongs to it."""
+
+    @property
+    def public(self) -> bytes:
+        """Its bytes."""
+        ...
+
+    @property
+    def kid(self) -> bytes:
+        """Its key id."""
+        ...
+
+    @property
+    def alg(self) -> int:
+        """Its COSE algorithm."""
+        ...
+
+    def verify(self, signature: bytes, data: bytes) -> None:
+        """Check a signature; raises BadSignature."""
+        ...
+
+
+class Signer(Protocol):
+    """A private key that signs."""
+
+    @property
+    def public(self) -> Verifier:
+        """Its public half."""
+        ...
+
+    def sign(self, data: bytes) -> bytes:
+        """Return the signature of `data`."""
+        ...
 
 
 def kid_of(public: bytes) -> bytes:
@@ -95,6 +138,51 @@ class VerifyKey:
 
 
 @dataclass(frozen=True, slots=True)
+class AttestationVerifyKey:
+    """A public ML-DSA-65 key (FIPS 204), for what must stay unforgeable for decades.
+
+    Attributes:
+        public: 1952 bytes.
+    """
+
+    public: bytes
+
+    @property
+    def kid(self) -> bytes:
+        """The key id."""
+        return kid_of(self.public)
+
+    @property
+    def alg(self) -> int:
+        """The COSE algorithm; it belongs to the key and is never chosen by a message."""
+        return ALG_MLDSA65
+
+    def verify(self, signature: bytes, data: bytes) -> None:
+        """Check a signature made with an empty context (RFC 9964).
+
+        Raises:
+            BadSignature: when it is not this key's signature of `data`.
+        """
+        try:
+            MLDSA65PublicKey.from_public_bytes(self.public).verify(signature, data)
+        except (InvalidSignature, ValueError):
+            raise BadSignature("signature does not match") from None
+
+    def to_text(self) -> str:
+        """Return the key as text."""
+        return "mldsa65:" + base64.b64encode(self.public).decode()
+
+    @staticmethod
+    def from_text(text: str) -> "AttestationVerifyKey":
+        """Read what `to_text` wrote.
+
+        Raises:
+            ValueError: when it is not that.
+        """
+        return AttestationVerifyKey(_public_bytes(text, "mldsa65", MLDSA65_PUBLIC))
+
+
+@dataclass(frozen=True, slots=True)
 class SealingKey:
     """A public MLKEM768-X25519 key (HPKE KEM 0x647a) that others seal to.
 
@@ -126,7 +214,20 @@ class SealingKey:
         """
         key = SealingKey(_public_bytes(text, "mlkem768-x25519", SEALING_BYTES))
         key.for_hpke()
+        if not key.is_sound():
+            raise ValueError(
+                tr("this public key protects nothing (low order)", "此公钥不起保护作用（低阶点）")
+            )
         return key
+
+    def is_sound(self) -> bool:
+        """Tell whether the X25519 half has full order: with a low one anybody knows the secret."""
+        ours = X25519PrivateKey.generate()
+        try:
+            ours.exchange(X25519PublicKey.from_public_bytes(self.public[_MLKEM_PUBLIC:]))
+        except ValueError:
+            return False
+        return True
 
 
 @lru_cache(maxsize=32)
@@ -149,6 +250,20 @@ class SigningKey:
 
     def sign(self, data: bytes) -> bytes:
         """Return the signature of `data`, 64 bytes."""
+        return self._private.reveal().sign(data)
+
+
+class AttestationKey:
+    """A private ML-DSA-65 key, expanded from its 32-byte seed; its `repr` shows nothing."""
+
+    __slots__ = ("_private", "public")
+
+    def __init__(self, seed: Secret[bytes]) -> None:
+        self._private = Secret(MLDSA65PrivateKey.from_seed_bytes(seed.reveal()))
+        self.public = AttestationVerifyKey(self._private.reveal().public_key().public_bytes_raw())
+
+    def sign(self, data: bytes) -> bytes:
+        """Return the signature of `data`, 3309 bytes, with an empty context (RFC 9964)."""
         return self._private.reveal().sign(data)
 
 

@@ -22,7 +22,7 @@ from aggregator.ledger import Ledger
 from protocols import batch
 from protocols.batch import NO_VALUE, Block
 from protocols.topics import Address
-from security.answers import Answer, Erasure, Receipt, Request, read_answer
+from security.answers import Answer, Erasure, Receipt, Request, Standing, read_answer
 from security.cards import AgentCard, BrainCard
 from security.envelope import (
     BATCH,
@@ -35,7 +35,7 @@ from security.envelope import (
     right_hash,
     seal,
 )
-from security.keys import OpeningKey, SealingKey, SigningKey
+from security.keys import AttestationKey, OpeningKey, SealingKey, SigningKey
 from security.policy.bundle import TrustedPolicy, read_bundle, sign_bundle
 from security.policy.compiled import pack_sheet
 from security.policy.compiler import compile_policy, stream_id
@@ -56,6 +56,10 @@ ENERGY_STEP: Final = 5
 
 def signing_key(seed: str) -> SigningKey:
     return SigningKey(Secret(hashlib.sha256(f"sign {seed}".encode()).digest()))
+
+
+def attestation_key(seed: str) -> AttestationKey:
+    return AttestationKey(Secret(hashlib.sha256(f"attest {seed}".encode()).digest()))
 
 
 def opening_key(seed: str) -> OpeningKey:
@@ -91,6 +95,7 @@ class Keys:
 
     name: str = "mill"
     signing: SigningKey = field(init=False)
+    attestation: AttestationKey = field(init=False)
     officers: list[SigningKey] = field(init=False)
     audit: OpeningKey = field(init=False)
     encryption: OpeningKey = field(init=False)
@@ -98,6 +103,7 @@ class Keys:
 
     def __post_init__(self) -> None:
         self.signing = signing_key(f"{self.name} agent")
+        self.attestation = attestation_key(f"{self.name} agent")
         self.officers = [signing_key(f"{self.name} officer {at}") for at in range(2)]
         self.audit = opening_key(f"{self.name} audit")
         # All factories have the same brain.
@@ -125,6 +131,7 @@ class Keys:
             factory=self.address.factory,
             agent=self.address.agent,
             signing_key=self.signing.public,
+            attestation_key=self.attestation.public,
             officers=[key.public for key in self.officers],
             threshold=2,
         )
@@ -262,6 +269,8 @@ class Agent:
             return 0
         if isinstance(answer, Erasure):
             self.spool.keep_erasure(answer, signed)
+            return 0
+        if isinstance(answer, Standing):
             return 0
         return self.spool.settle(answer.heads, answer.refused, digest(signed))
 

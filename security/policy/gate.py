@@ -70,6 +70,10 @@ class Gate:
         self._begin()
         self._memory_size = self._constant_size()
 
+    def start_over(self) -> None:
+        """Forget every sample and baseline: a new epoch begins."""
+        self._begin()
+
     def _begin(self) -> None:
         """Start with nothing: no sample, no baseline."""
         self.suspended: list[str] = []

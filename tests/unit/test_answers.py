@@ -16,21 +16,26 @@ from security.answers import (
     MAX_ANSWER,
     MOST_ERASED,
     MOST_REFUSED,
+    NO_LOG,
     RECEIPT,
     REQUEST,
+    STANDING,
     Answer,
     Erased,
     Erasure,
     Head,
+    Log,
     Receipt,
     Refused,
     Request,
+    Standing,
     answer_digest,
     answer_kid,
     read_answer,
     sign_answer,
 )
 from security.keys import BadSignature
+from security.transparency import EMPTY_ROOT
 from tests.small_factory import signing_key
 
 KEY, OTHER = signing_key("brain"), signing_key("other brain")
@@ -60,6 +65,19 @@ erasures = st.builds(
     Erasure, st.just(ADDRESS), numbers, st.lists(erased, min_size=1, max_size=4).map(tuple)
 )
 requests = st.builds(Request, st.just(ADDRESS), numbers, hashes)
+logs = st.builds(Log, numbers, hashes)
+standings = st.builds(
+    Standing,
+    st.just(ADDRESS),
+    numbers,
+    st.binary(min_size=16, max_size=16),
+    numbers,
+    st.booleans(),
+    numbers,
+    logs,
+    st.lists(hashes, max_size=4).map(tuple),
+    st.lists(heads, max_size=4).map(tuple),
+)
 
 
 def read(data: bytes) -> Answer:
@@ -80,16 +98,18 @@ def by_hand(kind: str, content: Any) -> bytes:
 HEAD = [1, 2, 3, b"d" * 32]
 ERASED = [1, 2, 3, 4, b"d" * 32]
 START = [1, ADDRESS.factory, ADDRESS.agent, NOW]
+LOG = [0, EMPTY_ROOT]
+STAND = [b"n" * 16, 1, 0, 2, LOG, [], [HEAD]]
 
 
 @settings(deadline=None, max_examples=150)
-@given(receipts | requests | erasures)
+@given(receipts | requests | erasures | standings)
 def test_answers_come_back_as_they_were_signed(answer: Answer) -> None:
     assert read(sign_answer(answer, KEY)) == answer
 
 
 @settings(deadline=None, max_examples=50)
-@given(receipts | requests | erasures)
+@given(receipts | requests | erasures | standings)
 def test_the_same_answer_has_the_same_bytes(answer: Answer) -> None:
     signed = sign_answer(answer, KEY)
     assert sign_answer(answer, KEY) == signed
@@ -98,7 +118,8 @@ def test_the_same_answer_has_the_same_bytes(answer: Answer) -> None:
 
 
 def test_every_bit_flip_of_an_answer_is_refused() -> None:
-    for answer in (receipt(), Request(ADDRESS, NOW, b"s" * 32)):
+    standing = Standing(ADDRESS, NOW, b"n" * 16, 1, False, 2, NO_LOG, (), ())
+    for answer in (receipt(), Request(ADDRESS, NOW, b"s" * 32), standing):
         data = sign_answer(answer, KEY)
         for bit in range(8 * len(data)):
             changed = bytearray(data)
@@ -127,7 +148,7 @@ def test_a_receipt_does_not_pass_as_a_request_nor_the_other_way_round() -> None:
         read(by_hand(REQUEST, [*START, [HEAD], []]))
     with pytest.raises(Malformed):
         read(by_hand(RECEIPT, [*START, b"s" * 32]))
-    assert read(by_hand(RECEIPT, [*START, [HEAD], []])) == receipt(refused=())
+    assert read(by_hand(RECEIPT, [*START, [HEAD], [], LOG])) == receipt(refused=())
 
 
 SHAPES: dict[str, tuple[str, Any]] = {
@@ -136,24 +157,39 @@ SHAPES: dict[str, tuple[str, Any]] = {
     "an empty list": (RECEIPT, []),
     "a number": (RECEIPT, 1),
     "no rest": (RECEIPT, START),
-    "a negative time": (RECEIPT, [*START[:3], -1, [HEAD], []]),
-    "a time that is bytes": (RECEIPT, [*START[:3], b"", [HEAD], []]),
-    "no heads": (RECEIPT, [*START, [], []]),
-    "too many heads": (RECEIPT, [*START, [HEAD] * 513, []]),
-    "heads that are bytes": (RECEIPT, [*START, b"", []]),
-    "a head that is a map": (RECEIPT, [*START, [{}], []]),
-    "a head of three parts": (RECEIPT, [*START, [HEAD[:3]], []]),
-    "a head of five parts": (RECEIPT, [*START, [[*HEAD, 1]], []]),
-    "a negative sequence": (RECEIPT, [*START, [[1, 2, -1, b"d" * 32]], []]),
-    "a short hash": (RECEIPT, [*START, [[1, 2, 3, b"d" * 31]], []]),
-    "refused that are a map": (RECEIPT, [*START, [HEAD], {}]),
-    "too many refused": (RECEIPT, [*START, [HEAD], [[*HEAD, 1]] * (MOST_REFUSED + 1)]),
-    "a refusal without a code": (RECEIPT, [*START, [HEAD], [HEAD]]),
-    "a refusal with code 0": (RECEIPT, [*START, [HEAD], [[*HEAD, 0]]]),
-    "a refusal with an unknown code": (RECEIPT, [*START, [HEAD], [[*HEAD, 7]]]),
-    "a refusal whose code is a list": (RECEIPT, [*START, [HEAD], [[*HEAD, [1]]]]),
-    "a refusal whose code is text": (RECEIPT, [*START, [HEAD], [[*HEAD, "1"]]]),
-    "more than a receipt has": (RECEIPT, [*START, [HEAD], [], 0]),
+    "a negative time": (RECEIPT, [*START[:3], -1, [HEAD], [], LOG]),
+    "a time that is bytes": (RECEIPT, [*START[:3], b"", [HEAD], [], LOG]),
+    "no heads": (RECEIPT, [*START, [], [], LOG]),
+    "too many heads": (RECEIPT, [*START, [HEAD] * 513, [], LOG]),
+    "heads that are bytes": (RECEIPT, [*START, b"", [], LOG]),
+    "a head that is a map": (RECEIPT, [*START, [{}], [], LOG]),
+    "a head of three parts": (RECEIPT, [*START, [HEAD[:3]], [], LOG]),
+    "a head of five parts": (RECEIPT, [*START, [[*HEAD, 1]], [], LOG]),
+    "a negative sequence": (RECEIPT, [*START, [[1, 2, -1, b"d" * 32]], [], LOG]),
+    "a short hash": (RECEIPT, [*START, [[1, 2, 3, b"d" * 31]], [], LOG]),
+    "refused that are a map": (RECEIPT, [*START, [HEAD], {}, LOG]),
+    "too many refused": (RECEIPT, [*START, [HEAD], [[*HEAD, 1]] * (MOST_REFUSED + 1), LOG]),
+    "a refusal without a code": (RECEIPT, [*START, [HEAD], [HEAD], LOG]),
+    "a refusal with code 0": (RECEIPT, [*START, [HEAD], [[*HEAD, 0]], LOG]),
+    "a refusal with an unknown code": (RECEIPT, [*START, [HEAD], [[*HEAD, 7]], LOG]),
+    "a refusal whose code is a list": (RECEIPT, [*START, [HEAD], [[*HEAD, [1]]], LOG]),
+    "a refusal whose code is text": (RECEIPT, [*START, [HEAD], [[*HEAD, "1"]], LOG]),
+    "more than a receipt has": (RECEIPT, [*START, [HEAD], [], LOG, 0]),
+    "a receipt without a log": (RECEIPT, [*START, [HEAD], []]),
+    "a log that is a number": (RECEIPT, [*START, [HEAD], [], 5]),
+    "a log without a root": (RECEIPT, [*START, [HEAD], [], [5]]),
+    "a log of negative size": (RECEIPT, [*START, [HEAD], [], [-1, b"r" * 32]]),
+    "a log with a short root": (RECEIPT, [*START, [HEAD], [], [5, b"r" * 31]]),
+    "a standing with half a quarantine": (STANDING, [*START, *STAND[:2], 2, *STAND[3:]]),
+    "a standing whose quarantine is a list": (STANDING, [*START, *STAND[:2], [1], *STAND[3:]]),
+    "a standing with a short nonce": (STANDING, [*START, b"n" * 15, *STAND[1:]]),
+    "a standing with too long a proof": (
+        STANDING,
+        [*START, *STAND[:5], [b"p" * 32] * 127, STAND[6]],
+    ),
+    "a standing with too many heads": (STANDING, [*START, *STAND[:6], [HEAD] * 513]),
+    "less than a standing has": (STANDING, [*START, *STAND[:6]]),
+    "more than a standing has": (STANDING, [*START, *STAND, 0]),
     "a request for a short hash": (REQUEST, [*START, b"s" * 31]),
     "a request for a number": (REQUEST, [*START, 1]),
     "an erasure of nothing": (ERASURE, [*START, []]),

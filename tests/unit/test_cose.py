@@ -26,7 +26,7 @@ def message(payload: bytes = b"payload", key: SigningKey = KEY) -> bytes:
 
 
 def parse(data: bytes, **changes: Any) -> cose.Signed:
-    terms: dict[str, Any] = {"content_types": (KIND,), "label": LABEL, "limit": LIMIT}
+    terms: dict[str, Any] = {"content_types": {KIND: LABEL}, "limit": LIMIT}
     return cose.parse_sign1(data, **{**terms, **changes})
 
 
@@ -184,9 +184,9 @@ def test_more_bytes_than_the_limit_are_malformed() -> None:
 
 def test_a_private_label_that_nobody_expects_is_malformed() -> None:
     with pytest.raises(Malformed):
-        parse(message(), label=None)
+        parse(message(), content_types={KIND: None})
     plain = cose.sign1(cose.protected_header(KIND, KEY.public, {}), b"payload", KEY)
-    assert parse(plain, label=None).payload == b"payload"
+    assert parse(plain, content_types={KIND: None}).payload == b"payload"
     with pytest.raises(Malformed):
         parse(plain)
 

@@ -243,10 +243,23 @@ async def test_a_full_gate_takes_no_frame_until_something_was_handed_over(
     assert side.gate.accounts["dev"].produced == 1
 
 
-@pytest.mark.parametrize("answer", [Committed(2), Restore(1, 1, HASH, b"")])
-async def test_another_answer_than_its_own_commit_ends_it(answer: Committed | Restore) -> None:
+async def test_a_new_epoch_begins_without_a_baseline_and_with_its_first_message() -> None:
     link = Link()
     side = side_of(Clock(), link)
-    await link.to_gate.put(answer)
+    lanes = side.gate._lanes
+    await link.to_gate.put(Restore(0, 7, HASH, b""))
+    await side._hand_over()
+    assert (side._number, side._epoch) == (0, 7)
+    assert side.gate._lanes is not lanes
+    link.to_sealed.get_nowait()
+    await link.to_gate.put(Committed(1))
+    await side._hand_over()
+    assert side._number == 1
+
+
+async def test_another_answer_than_its_own_commit_ends_it() -> None:
+    link = Link()
+    side = side_of(Clock(), link)
+    await link.to_gate.put(Committed(2))
     with pytest.raises(TypeError):
         await side._hand_over()

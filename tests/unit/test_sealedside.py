@@ -387,7 +387,7 @@ def test_a_crash_while_an_epoch_opens_takes_no_memory_over(
     def crash(*_: object) -> None:
         raise KeyboardInterrupt
 
-    for name in ("commit", "set_meta"):
+    for name in ("begin", "set_meta"):
         with monkeypatch.context() as patched:
             patched.setattr(spool, name, crash)
             with pytest.raises(KeyboardInterrupt):
@@ -485,6 +485,7 @@ async def side_of(
         link,
         SpoolThread(),
         lambda: told.append(1),
+        lambda _: asyncio.sleep(0),
     )
     return link, asyncio.create_task(side.run(1, stop)), told
 

@@ -1,0 +1,199 @@
+"""Asks the brain how far it has our chains, before anything is sent and whenever it hints.
+
+Nothing is sent before the first answer: an agent restored from an old copy would write other
+messages for places that the brain has filled already, which looks like fraud.
+"""
+
+import logging
+import os
+import random
+from collections.abc import Collection, Mapping
+from typing import Final
+
+from agent.chains import Missing, Verdict, compare, keep_proof
+from agent.spool import Spool
+from protocols.frame import SECOND, NowNs
+from protocols.language import tr
+from protocols.topics import Address
+from security.answers import NO_LOG, Log, Standing
+from security.keys import SigningKey
+from security.statements import NONCE_BYTES, Ask, Loss, sign_statement
+from security.transparency import NotProven, check_consistency
+
+_FIRST_S: Final = 2.0
+_LONGEST_S: Final = 60.0
+_HINT_S: Final = 10.0
+
+_log = logging.getLogger(__name__)
+
+
+class Asker:
+    """One agent's questions; times are seconds of one steady clock.
+
+    Attributes:
+        cleared: a brain has answered, so that messages may be sent.
+        quarantined: a brain takes nothing from us until a person has looked.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        address: Address,
+        signer: SigningKey,
+        streams: Mapping[bytes, Collection[int]],
+        now_ns: NowNs,
+    ) -> None:
+        self.cleared = False
+        self.quarantined = False
+        self._spool = spool
+        self._address = address
+        self._signer = signer
+        self._streams = streams
+        self._now = now_ns
+        self._nonce = b""
+        self._unanswered: set[bytes] = set()
+        self._wait_s = _FIRST_S
+        self._next_s = 0.0
+        self._hint_s = 0.0
+
+    def left_s(self, now: float) -> float | None:
+        """Return how long to wait before asking (again); None when there is nothing to ask."""
+        if self.cleared and not self._nonce:
+            return None
+        return max(self._next_s - now, 0.0)
+
+    def hinted(self, now: float) -> bool:
+        """Tell whether a hint of the brain is followed: at most one in a while."""
+        if self._nonce or now < self._hint_s:
+            return False
+        self._hint_s = now + _HINT_S
+        self._wait_s, self._next_s, self._nonce = _FIRST_S, now, os.urandom(NONCE_BYTES)
+        self._unanswered = set(self._streams)
+        return True
+
+    def ask(self, now: float) -> bytes:
+        """Return a signed question, and note when it is due again."""
+        if not self._nonce:
+            self._nonce = os.urandom(NONCE_BYTES)
+            self._unanswered = set(self._streams)
+        jitter = random.uniform(0.8, 1.2)  # noqa: S311 - jitter, so that agents do not ask in step
+        self._next_s = now + self._wait_s * jitter
+        self._wait_s = min(2 * self._wait_s, _LONGEST_S)
+        logs = tuple((kid, self._known_log(kid).size) for kid in sorted(self._streams))
+        question = Ask(self._address, self._now() // SECOND, self._nonce, logs)
+        return sign_statement(question, self._signer)
+
+    def take(self, standing: Standing, kid: bytes, signed: bytes) -> Verdict | None:
+        """Take a brain's answer; None when it is not the answer to our question.
+
+        Args:
+            standing: the answer, verified.
+            kid: key id of the receipt key that signed it.
+            signed: its bytes.
+        """
+        self._say_quarantine(standing.quarantined)
+        self._spool.attested(standing.attested)
+        if standing.nonce != self._nonce or kid not in self._unanswered:
+            return None
+        self._unanswered.discard(kid)
+        self._check_log(standing, kid, signed)
+        verdict = compare(
+            self._spool, self._address, standing.epoch, standing.heads, self._streams[kid]
+        )
+        self._say(verdict)
+        if not self._unanswered:
+            self._nonce, self._wait_s = b"", _FIRST_S
+        # Sending goes on in the new epoch; the sealer begins it with its next message.
+        self.cleared = True
+        return verdict
+
+    def losses(self, missing: list[Missing]) -> list[bytes]:
+        """Return the signed declarations of what the brain lacks and we no longer have."""
+        now_s = self._now() // SECOND
+        return [
+            sign_statement(
+                Loss(
+                    self._address,
+                    now_s,
+                    one.epoch,
+                    one.stream,
+                    one.first,
+                    one.last,
+                    one.digest,
+                    one.reason,
+                ),
+                self._signer,
+            )
+            for one in missing
+        ]
+
+    def _known_log(self, kid: bytes) -> Log:
+        size = self._spool.meta(f"log_size:{kid.hex()}", NO_LOG.size)
+        return Log(size, self._spool.meta(f"log_root:{kid.hex()}", NO_LOG.root))
+
+    def _check_log(self, standing: Standing, kid: bytes, signed: bytes) -> None:
+        known, name = self._known_log(kid), kid.hex()
+        try:
+            check_consistency(
+                known.size, known.root, standing.log.size, standing.log.root, standing.proof
+            )
+        except NotProven:
+            first = self._spool.meta(f"log_signed:{name}", b"")
+            keep_proof(self._spool, "log", self._now() // SECOND, first, signed)
+            _log.error(
+                "%s",
+                tr(
+                    f"the brain's log is not the one it showed before: it had {known.size} entries, "
+                    f"now it shows {standing.log.size} that do not continue them; it was restored "
+                    "from an old copy, or rewritten; both signed statements are kept as proof",
+                    f"产业大脑的日志与此前出示的不一致：原有 {known.size} 条，现出示 "
+                    f"{standing.log.size} 条且不承接原日志；可能由旧备份恢复，或被改写；"
+                    "两份签名声明均已留作证据",
+                ),
+            )
+        self._spool.set_meta(
+            {
+                f"log_size:{name}": standing.log.size,
+                f"log_root:{name}": standing.log.root,
+                f"log_signed:{name}": signed,
+            }
+        )
+
+    def _say(self, verdict: Verdict) -> None:
+        if verdict.forked:
+            _log.error(
+                "%s",
+                tr(
+                    "the brain has messages of ours that this spool does not know: the spool is an "
+                    "old copy, or was lost; a new epoch begins, counters start from new baselines, "
+                    "what waited is declared lost",
+                    "产业大脑已有本缓存库不知道的消息：缓存库是旧副本，或曾丢失；将开启新纪元，"
+                    "计数器从新基线开始，等待中的数据声明为丢失",
+                ),
+            )
+        if verdict.again or verdict.missing:
+            lost = sum(one.last - one.first + 1 for one in verdict.missing)
+            _log.warning(
+                "%s",
+                tr(
+                    f"the brain has less than it acknowledged, it was restored from an old copy: "
+                    f"{verdict.again} message(s) are sent again from the archive, {lost} are no "
+                    "longer there and are declared lost",
+                    f"产业大脑的数据少于其已确认的，应是由旧备份恢复：从归档重发 {verdict.again} 条消息，"
+                    f"另有 {lost} 条已不在归档，声明为丢失",
+                ),
+            )
+
+    def _say_quarantine(self, quarantined: bool) -> None:  # noqa: FBT001 - a state, not a switch
+        if quarantined and not self.quarantined:
+            _log.error(
+                "%s",
+                tr(
+                    "the brain holds proof that two different messages were signed for one place "
+                    "of our chain (is there a copy of this agent?); it takes nothing more until its "
+                    "operator releases it; our data waits in the spool",
+                    "产业大脑持有证据：本代理链上同一位置签署了两条不同消息（是否存在本代理的副本？）；"
+                    "在其管理员解除隔离之前不再接收；数据在缓存中等待",
+                ),
+            )
+        self.quarantined = quarantined

@@ -1,0 +1,59 @@
+"""Makes the agent's attestations: once an hour, how far all chains have come, signed twice."""
+
+from typing import Final
+
+from agent.chains import chain_ends
+from agent.spool import Spool
+from protocols.frame import SECOND, NowNs
+from protocols.topics import Address
+from security.keys import AttestationKey, SigningKey
+from security.statements import ATTEST_S, Attestation, sign_attestation
+
+MOST_AT_ONCE: Final = 16
+
+
+class Attester:
+    """Keeps an agent's attestations in its spool until the brain has them."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        address: Address,
+        keys: tuple[SigningKey, AttestationKey],
+        policy: tuple[int, bytes],
+        now_ns: NowNs,
+    ) -> None:
+        self._spool = spool
+        self._address = address
+        self._keys = keys
+        self._policy = policy
+        self._now = now_ns
+
+    def waiting(self) -> list[bytes]:
+        """Make an attestation when one is due, and return the oldest that the brain lacks."""
+        now_s = self._now() // SECOND
+        epoch = int(self._spool.meta("epoch", 0))
+        last_s = int(self._spool.meta("attested_s", 0))
+        # A clock that was set back must not silence it.
+        if epoch and not last_s <= now_s < last_s + ATTEST_S:
+            self._make(epoch, now_s)
+        return self._spool.attestations(MOST_AT_ONCE)
+
+    def _make(self, epoch: int, now_s: int) -> None:
+        spool = self._spool
+        number = int(spool.meta("attestations", 0)) + 1
+        version, policy_hash = self._policy
+        signed = sign_attestation(
+            Attestation(
+                address=self._address,
+                epoch=epoch,
+                number=number,
+                issued_at=now_s,
+                policy_version=version,
+                policy_hash=policy_hash,
+                receipt=(spool.meta("receipts", 0), spool.meta("receipt", bytes(32))),
+                chains=chain_ends(spool, epoch),
+            ),
+            *self._keys,
+        )
+        spool.keep_attestation(number, now_s, signed)

@@ -1,0 +1,185 @@
+"""What the brain says of our chains, held against the spool: who of the two was restored?
+
+A brain that has less than it acknowledged was restored from an old copy: it gets again what the
+archive holds. A brain that has more than we do, or something else in the same place, tells that *we*
+were restored: our chain may not go on, and a new epoch begins.
+"""
+
+import sqlite3
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from agent.spool import ACKNOWLEDGED, LOST, REFUSED, WAITING, Spool
+from protocols.topics import Address
+from security.answers import Head
+from security.envelope import REASON_DROPPED, REASON_RESTORED, genesis, parse
+from security.statements import ChainEnd
+
+_MOST_PROOFS: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Messages of a chain that the brain lacks and the spool no longer has, ends included.
+
+    Attributes:
+        digest: hash of the last of them.
+    """
+
+    epoch: int
+    stream: int
+    first: int
+    last: int
+    digest: bytes
+    reason: int = REASON_DROPPED
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What a brain's word on our chains means.
+
+    Attributes:
+        forked: we were restored from an old copy; a new epoch is due.
+        again: how many acknowledged messages wait once more.
+        missing: what must be declared lost before the chains can go on.
+    """
+
+    forked: bool = False
+    again: int = 0
+    missing: list[Missing] = field(default_factory=list)
+
+
+def compare(
+    spool: Spool,
+    address: Address,
+    epoch_known: int,
+    heads: Sequence[Head],
+    streams: Collection[int],
+) -> Verdict:
+    """Hold the brain's heads against the spool, and do in one transaction what follows from it.
+
+    Args:
+        spool: the spool.
+        address: whose it is.
+        epoch_known: the newest epoch of ours that the brain has anything of.
+        heads: how far the brain has our chains.
+        streams: the streams that are meant for this brain; the others are none of its business.
+    """
+    verdict = Verdict()
+    theirs = {(head.epoch, head.stream): head for head in heads if head.stream in streams}
+    with spool.transaction() as db:
+        epoch = int(spool.meta("epoch", 0))
+        ours = db.execute("SELECT epoch, stream, next, digest FROM chain").fetchall()
+        known = {(row[0], row[1]) for row in ours}
+        if epoch_known > epoch or any(
+            head.epoch == epoch and place not in known for place, head in theirs.items()
+        ):
+            verdict.forked = True
+        for row in ours:
+            place = (row[0], row[1])
+            if row[1] in streams:
+                _compare_one(db, place, row[2], row[3], theirs.get(place), epoch, verdict)
+        if verdict.forked:
+            _begin_anew(spool, db, address, (epoch, max(epoch, epoch_known) + 1), theirs, streams)
+    return verdict
+
+
+def _compare_one(
+    db: sqlite3.Connection,
+    place: tuple[int, int],
+    following: int,
+    digest: bytes,
+    head: Head | None,
+    epoch: int,
+    verdict: Verdict,
+) -> None:
+    has = head.sequence + 1 if head is not None else 0
+    if head is not None and (has > following or not _same(db, place, head, following, digest)):
+        verdict.forked |= place[0] == epoch
+        return
+    if has == following:
+        return
+    verdict.again += db.execute(
+        "UPDATE batch SET status = ? WHERE epoch = ? AND stream = ? AND sequence >= ?"
+        " AND status IN (?, ?)",
+        (WAITING, *place, has, ACKNOWLEDGED, REFUSED),
+    ).rowcount
+    row = db.execute(
+        "SELECT sequence, sealed FROM batch WHERE epoch = ? AND stream = ? AND sequence >= ?"
+        " ORDER BY sequence LIMIT 1",
+        (*place, has),
+    ).fetchone()
+    if row is None:
+        verdict.missing.append(Missing(*place, has, following - 1, digest))
+    elif row[0] > has:
+        before = parse(row[1]).header.previous
+        verdict.missing.append(Missing(*place, has, row[0] - 1, before))
+
+
+def _same(
+    db: sqlite3.Connection, place: tuple[int, int], head: Head, following: int, digest: bytes
+) -> bool:
+    """Tell whether the brain has the same message at its head; what we no longer know is believed."""
+    if head.sequence == following - 1:
+        return head.digest == digest
+    row = db.execute(
+        "SELECT digest FROM batch WHERE epoch = ? AND stream = ? AND sequence = ?",
+        (*place, head.sequence),
+    ).fetchone()
+    return row is None or row[0] == head.digest
+
+
+def _begin_anew(
+    spool: Spool,
+    db: sqlite3.Connection,
+    address: Address,
+    epochs: tuple[int, int],
+    theirs: dict[tuple[int, int], Head],
+    streams: Collection[int],
+) -> None:
+    """Close the epoch: what waits in it was sealed beside what the brain has, and is lost."""
+    old, new = epochs
+    lost = db.execute(
+        "SELECT COALESCE(SUM(cells), 0) FROM batch WHERE epoch = ? AND status = ?", (old, WAITING)
+    ).fetchone()[0]
+    db.execute("UPDATE batch SET status = ? WHERE epoch = ? AND status = ?", (LOST, old, WAITING))
+    newest = max([epoch for epoch, _ in theirs], default=old)
+    known = db.execute("SELECT stream FROM chain WHERE epoch = ?", (old,)).fetchall()
+    for stream in ({row[0] for row in known} & set(streams)) | {stream for _, stream in theirs}:
+        head = theirs.get((newest, stream))
+        count, digest = (
+            (head.sequence + 1, head.digest)
+            if head is not None
+            else (0, genesis(address, newest, stream))
+        )
+        db.execute(
+            "INSERT OR REPLACE INTO ending VALUES (?,?,?,?,?,?)",
+            (new, stream, newest, count, digest, REASON_RESTORED),
+        )
+        if newest == old:
+            db.execute(
+                "UPDATE chain SET next = ?, digest = ? WHERE epoch = ? AND stream = ?",
+                (count, digest, old, stream),
+            )
+    spool.set_meta({"epoch_due": new, "lost": spool.meta("lost", 0) + lost})
+
+
+def chain_ends(spool: Spool, epoch: int) -> tuple[ChainEnd, ...]:
+    """Return how far all chains of an epoch have come, sorted by stream."""
+    with spool.transaction() as db:
+        rows = db.execute(
+            "SELECT stream, next, digest FROM chain WHERE epoch = ? ORDER BY stream", (epoch,)
+        ).fetchall()
+    return tuple(ChainEnd(*row) for row in rows)
+
+
+def keep_proof(spool: Spool, what: str, at_s: int, first: bytes, second: bytes) -> None:
+    """Keep two signed answers of a brain that cannot both be true; the first few are kept."""
+    with spool.transaction() as db:
+        kept = db.execute("SELECT COUNT(*) FROM proof").fetchone()[0]
+        if kept < _MOST_PROOFS:
+            db.execute(
+                "INSERT INTO proof (what, at_s, first, second) VALUES (?,?,?,?)",
+                (what, at_s, first, second),
+            )

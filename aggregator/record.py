@@ -1,0 +1,362 @@
+"""What the ledger keeps so that nobody has to be believed: the Merkle log, receipts, proofs, alarms.
+
+All of it lives in the ledger's file and in its transactions; the ledger owns the connection.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from security import transparency
+from security.answers import NO_LOG, Head, Log
+from security.envelope import Header
+from security.statements import Attestation, Loss
+
+RECORD_SCHEMA: Final = """
+CREATE TABLE log (
+    place INTEGER PRIMARY KEY, agent INTEGER NOT NULL, kind INTEGER NOT NULL,
+    epoch INTEGER NOT NULL, stream INTEGER NOT NULL, sequence INTEGER NOT NULL,
+    received_s INTEGER NOT NULL, digest BLOB NOT NULL
+) STRICT;
+CREATE INDEX log_place ON log (agent, epoch, stream, sequence);
+CREATE INDEX log_time ON log (received_s);
+CREATE TABLE node (
+    level INTEGER, place INTEGER, hash BLOB NOT NULL, PRIMARY KEY (level, place)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE receipt (
+    id INTEGER PRIMARY KEY, agent INTEGER NOT NULL, issued_s INTEGER NOT NULL,
+    signed BLOB NOT NULL
+) STRICT;
+CREATE INDEX receipt_agent ON receipt (agent, issued_s);
+CREATE TABLE loss (
+    agent INTEGER, epoch INTEGER, stream INTEGER, first INTEGER, last INTEGER NOT NULL,
+    reason INTEGER NOT NULL, received_s INTEGER NOT NULL, signed BLOB NOT NULL,
+    PRIMARY KEY (agent, epoch, stream, first)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE equivocation (
+    agent INTEGER, epoch INTEGER, stream INTEGER, sequence INTEGER, received_s INTEGER NOT NULL,
+    first BLOB NOT NULL, second BLOB NOT NULL, PRIMARY KEY (agent, epoch, stream, sequence)
+) STRICT;
+CREATE TABLE quarantine (
+    agent INTEGER PRIMARY KEY, since_s INTEGER NOT NULL, why TEXT NOT NULL
+) STRICT;
+CREATE TABLE attestation (
+    agent INTEGER, number INTEGER, epoch INTEGER NOT NULL, issued_s INTEGER NOT NULL,
+    received_s INTEGER NOT NULL, signed BLOB NOT NULL, PRIMARY KEY (agent, number)
+) STRICT;
+CREATE TABLE alarm (
+    id INTEGER PRIMARY KEY, agent INTEGER NOT NULL, kind TEXT NOT NULL, epoch INTEGER NOT NULL,
+    stream INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
+    since_s INTEGER NOT NULL, until_s INTEGER
+) STRICT;
+CREATE INDEX alarm_open ON alarm (agent, until_s);
+"""
+
+KEPT, REFUSED, LOSS, ATTESTATION = 0, 1, 2, 3
+"""What a leaf of the log is."""
+
+_MOST_PROOFS: Final = 16
+_MOST_ATTESTATIONS: Final = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One entry of the log.
+
+    Attributes:
+        place: which leaf.
+        kind: KEPT, REFUSED, LOSS or ATTESTATION.
+        sequence: of a message; the first of a loss; the number of an attestation.
+        digest: what the leaf holds: the hash of the signed bytes.
+    """
+
+    place: int
+    agent: int
+    kind: int
+    epoch: int
+    stream: int
+    sequence: int
+    received_s: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """Something is missing or contradicts itself.
+
+    Attributes:
+        kind: its name, see `aggregator.watch`.
+        first, last: the exact range it concerns: sequences, or numbers of attestations.
+        since_s, until_s: when it was raised and, once it is over, cleared.
+    """
+
+    agent: int
+    kind: str
+    epoch: int
+    stream: int
+    first: int
+    last: int
+    since_s: int
+    until_s: int | None = None
+
+
+class Record:
+    """The evidence tables, on the ledger's connection."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    # The log.
+
+    def size(self) -> int:
+        """Return how many leaves the log has."""
+        return int(self._db.execute("SELECT COALESCE(MAX(place) + 1, 0) FROM log").fetchone()[0])
+
+    def node(self, level: int, place: int) -> bytes:
+        """Return the hash of a perfect subtree."""
+        row = self._db.execute(
+            "SELECT hash FROM node WHERE level=? AND place=?", (level, place)
+        ).fetchone()
+        return bytes(row[0])
+
+    def _put(self, level: int, place: int, found: bytes) -> None:
+        self._db.execute("INSERT INTO node VALUES (?,?,?)", (level, place, found))
+
+    def enter(self, leaf: Leaf) -> int:
+        """Append a leaf; its `place` is given here and returned."""
+        place = self.size()
+        self._db.execute(
+            "INSERT INTO log VALUES (?,?,?,?,?,?,?,?)",
+            (
+                place,
+                leaf.agent,
+                leaf.kind,
+                leaf.epoch,
+                leaf.stream,
+                leaf.sequence,
+                leaf.received_s,
+                leaf.digest,
+            ),
+        )
+        transparency.append(place, leaf.digest, self.node, self._put)
+        return place
+
+    def message(self, agent: int, kind: int, header: Header, digest: bytes, now_s: int) -> None:
+        """Append the leaf of a message that was decided about."""
+        place = header.epoch, header.stream, header.sequence
+        self.enter(Leaf(-1, agent, kind, *place, now_s, digest))
+
+    def log(self) -> Log:
+        """Return the log's size and root."""
+        size = self.size()
+        return Log(size, transparency.root(size, self.node)) if size else NO_LOG
+
+    def consistency(self, older: int, newer: int) -> list[bytes]:
+        """Return the proof that the log only grew; empty where the older one is larger."""
+        return transparency.consistency(older, newer, self.node) if older <= newer else []
+
+    def inclusion(self, place: int, size: int) -> list[bytes]:
+        """Return the proof that a leaf is in the log."""
+        return transparency.inclusion(place, size, self.node)
+
+    def leaves(self, from_s: int, to_s: int) -> list[Leaf]:
+        """Return the leaves that came in a span of time, [from, to), in order."""
+        rows = self._db.execute(
+            "SELECT * FROM log WHERE received_s >= ? AND received_s < ? ORDER BY place",
+            (from_s, to_s),
+        )
+        return [Leaf(*row) for row in rows]
+
+    def digest_at(self, agent: int, *place: int) -> bytes:
+        """Return the hash that the log has for a message of a chain; empty when it has none."""
+        row = self._db.execute(
+            "SELECT digest FROM log WHERE agent=? AND epoch=? AND stream=? AND sequence=?"
+            " AND kind IN (?, ?)",
+            (agent, *place, KEPT, REFUSED),
+        ).fetchone()
+        return b"" if row is None else bytes(row[0])
+
+    # Receipts.
+
+    def keep_receipt(self, agent: int, issued_s: int, signed: bytes) -> int:
+        """Keep a signed receipt; return its id."""
+        cursor = self._db.execute(
+            "INSERT INTO receipt (agent, issued_s, signed) VALUES (?,?,?)",
+            (agent, issued_s, signed),
+        )
+        return int(cursor.lastrowid or 0)
+
+    def receipts(self, agent: int, from_s: int, to_s: int) -> list[bytes]:
+        """Return the receipts signed in a span of time."""
+        rows = self._db.execute(
+            "SELECT signed FROM receipt WHERE agent=? AND issued_s>=? AND issued_s<? ORDER BY id",
+            (agent, from_s, to_s),
+        )
+        return [row[0] for row in rows]
+
+    # Losses.
+
+    def keep_loss(self, agent: int, loss: Loss, signed: bytes, digest: bytes, now_s: int) -> None:
+        """Keep a declared loss, and let the chain go on behind it."""
+        self._db.execute(
+            "INSERT INTO loss VALUES (?,?,?,?,?,?,?,?)",
+            (
+                agent,
+                loss.epoch,
+                loss.stream,
+                loss.first,
+                loss.last,
+                loss.reason,
+                now_s,
+                signed,
+            ),
+        )
+        self.enter(Leaf(-1, agent, LOSS, loss.epoch, loss.stream, loss.first, now_s, digest))
+        self._db.execute(
+            "INSERT INTO chain VALUES (?,?,?,?,?,0,0) ON CONFLICT (agent, epoch, stream)"
+            " DO UPDATE SET next=excluded.next, digest=excluded.digest",
+            (agent, loss.epoch, loss.stream, loss.last + 1, loss.digest),
+        )
+
+    def losses(self, agent: int, from_s: int, to_s: int) -> list[bytes]:
+        """Return the signed losses that came in a span of time."""
+        rows = self._db.execute(
+            "SELECT signed FROM loss WHERE agent=? AND received_s>=? AND received_s<?"
+            " ORDER BY received_s",
+            (agent, from_s, to_s),
+        )
+        return [row[0] for row in rows]
+
+    # Two messages for one place.
+
+    def equivocation(
+        self, agent: int, header: Header, first: bytes, second: bytes, now_s: int
+    ) -> None:
+        """Keep both messages as proof, the first few times, and quarantine the agent."""
+        kept = self._db.execute(
+            "SELECT COUNT(*) FROM equivocation WHERE agent=?", (agent,)
+        ).fetchone()[0]
+        place = (agent, header.epoch, header.stream, header.sequence)
+        if kept < _MOST_PROOFS:
+            self._db.execute(
+                "INSERT OR IGNORE INTO equivocation VALUES (?,?,?,?,?,?,?)",
+                (*place, now_s, first, second),
+            )
+        self._db.execute(
+            "INSERT OR IGNORE INTO quarantine VALUES (?,?,?)", (agent, now_s, "equivocation")
+        )
+
+    def equivocations(self, agent: int) -> list[tuple[bytes, bytes]]:
+        """Return the kept pairs of messages."""
+        return self._db.execute(
+            "SELECT first, second FROM equivocation WHERE agent=? ORDER BY received_s", (agent,)
+        ).fetchall()
+
+    def quarantined(self, agent: int) -> bool:
+        """Tell whether nothing more is taken from an agent."""
+        row = self._db.execute("SELECT 1 FROM quarantine WHERE agent=?", (agent,)).fetchone()
+        return row is not None
+
+    def release(self, agent: int) -> bool:
+        """End a quarantine; the proof stays. Return whether there was one."""
+        gone = self._db.execute("DELETE FROM quarantine WHERE agent=?", (agent,)).rowcount
+        return gone > 0
+
+    # Attestations.
+
+    def keep_attestation(self, agent: int, found: Attestation, signed: bytes, now_s: int) -> None:
+        """Keep an attestation; the oldest beyond a bound are forgotten."""
+        self._db.execute(
+            "INSERT OR IGNORE INTO attestation VALUES (?,?,?,?,?,?)",
+            (agent, found.number, found.epoch, found.issued_at, now_s, signed),
+        )
+        self._db.execute(
+            "DELETE FROM attestation WHERE agent=? AND number<=?",
+            (agent, found.number - _MOST_ATTESTATIONS),
+        )
+
+    def attested(self, agent: int) -> tuple[int, int]:
+        """Return number and receive time (s) of the newest attestation; zeros before the first."""
+        row = self._db.execute(
+            "SELECT number, received_s FROM attestation WHERE agent=? ORDER BY number DESC LIMIT 1",
+            (agent,),
+        ).fetchone()
+        return (0, 0) if row is None else (row[0], row[1])
+
+    def attestation_of(self, agent: int, until_s: int) -> bytes:
+        """Return the newest attestation received up to a time; empty when there is none."""
+        row = self._db.execute(
+            "SELECT signed FROM attestation WHERE agent=? AND received_s<=?"
+            " ORDER BY number DESC LIMIT 1",
+            (agent, until_s),
+        ).fetchone()
+        return b"" if row is None else bytes(row[0])
+
+    def attestations(self, agent: int, from_s: int, to_s: int) -> list[bytes]:
+        """Return the attestations that came in a span of time."""
+        rows = self._db.execute(
+            "SELECT signed FROM attestation WHERE agent=? AND received_s>=? AND received_s<?"
+            " ORDER BY number",
+            (agent, from_s, to_s),
+        )
+        return [row[0] for row in rows]
+
+    # Chains and alarms.
+
+    def heads(self, agent: int, limit: int) -> list[Head]:
+        """Return the heads of an agent's chains, newest epoch first."""
+        rows = self._db.execute(
+            "SELECT epoch, stream, next, digest FROM chain WHERE agent=? AND next>0"
+            " ORDER BY epoch DESC, stream LIMIT ?",
+            (agent, limit),
+        )
+        return [Head(row[0], row[1], row[2] - 1, row[3]) for row in rows]
+
+    def epoch_before(self, agent: int, epoch: int, stream: int) -> tuple[int, int, bytes] | None:
+        """Return (epoch, next sequence, digest) of a stream's newest chain of an earlier epoch."""
+        row = self._db.execute(
+            "SELECT epoch, next, digest FROM chain WHERE agent=? AND stream=? AND epoch<?"
+            " ORDER BY epoch DESC LIMIT 1",
+            (agent, stream, epoch),
+        ).fetchone()
+        return None if row is None else (row[0], row[1], row[2])
+
+    def raise_alarm(self, alarm: Alarm) -> bool:
+        """Note an alarm; return whether it is new or its range changed."""
+        place = (alarm.agent, alarm.kind, alarm.epoch, alarm.stream)
+        row = self._db.execute(
+            "SELECT id, first, last FROM alarm WHERE agent=? AND kind=? AND epoch=? AND stream=?"
+            " AND until_s IS NULL ORDER BY id DESC LIMIT 1",
+            place,
+        ).fetchone()
+        if row is not None and (row[1], row[2]) == (alarm.first, alarm.last):
+            return False
+        if row is not None:
+            self._db.execute(
+                "UPDATE alarm SET first=?, last=? WHERE id=?", (alarm.first, alarm.last, row[0])
+            )
+            return True
+        self._db.execute(
+            "INSERT INTO alarm (agent, kind, epoch, stream, first, last, since_s)"
+            " VALUES (?,?,?,?,?,?,?)",
+            (*place, alarm.first, alarm.last, alarm.since_s),
+        )
+        return True
+
+    def clear_alarms(self, agent: int, kind: str, now_s: int, *place: int) -> None:
+        """End the open alarms of a kind: of one chain (epoch, stream), or of the whole agent."""
+        where = " AND epoch=? AND stream=?" if place else ""
+        self._db.execute(
+            f"UPDATE alarm SET until_s=? WHERE agent=? AND kind=? AND until_s IS NULL{where}",  # noqa: S608 - one of two constants
+            (now_s, agent, kind, *place),
+        )
+
+    def alarms(self, agent: int, *, from_s: int = 0) -> Sequence[Alarm]:
+        """Return the open alarms of an agent, and those that ended after a time."""
+        rows = self._db.execute(
+            "SELECT agent, kind, epoch, stream, first, last, since_s, until_s FROM alarm"
+            " WHERE agent=? AND (until_s IS NULL OR (? > 0 AND until_s >= ?)) ORDER BY id",
+            (agent, from_s, from_s),
+        )
+        return [Alarm(*row) for row in rows]
