@@ -81,9 +81,9 @@ def write_agent(folder: Path) -> Path:
     """Make a folder whose agent.toml is right, with one device of each kind."""
     folder.mkdir(parents=True, exist_ok=True)
     write_card(folder / "brain.card", KEYS.brain_card)
-    for name, kind in (("signing", "ed25519"), ("gate", "aes256")):
+    for name, kind in (("signing", "ed25519"), ("gate", "aes256"), ("attestation", "mldsa65")):
         if not (folder / "keys" / f"{name}.key").exists():
-            create_key_file(folder / "keys" / f"{name}.key", kind)  # type: ignore[arg-type] # two of the literals
+            create_key_file(folder / "keys" / f"{name}.key", kind)  # type: ignore[arg-type] # three of the literals
     values = {
         "factory": KEYS.address.factory.hex(),
         "agent": KEYS.address.agent.hex(),
