@@ -61,12 +61,7 @@ def enclose(
     """
     names = sorted({name for one in known for name in one.terms} | set(target), key=repr)
     if len(names) > MOST_UNKNOWNS:
-        raise TooLarge(
-            tr(
-                f"more than {MOST_UNKNOWNS} related unknowns are not enclosed",
-                f"相互关联的未知量超过 {MOST_UNKNOWNS} 个，不做区间估计",
-            )
-        )
+        raise _too_large()
     rows, rights = _constraints(names, known, ranges, truth)
     centre = sum((amount * truth[name] for name, amount in target.items()), Fraction(0))
     goal = [target.get(name, Fraction(0)) for name in names]
@@ -75,6 +70,15 @@ def enclose(
     return Range(
         None if down is None else centre - down,
         None if up is None else centre + up,
+    )
+
+
+def _too_large() -> TooLarge:
+    return TooLarge(
+        tr(
+            f"more than {MOST_UNKNOWNS} related unknowns are not enclosed",
+            f"相互关联的未知量超过 {MOST_UNKNOWNS} 个，不做区间估计",
+        )
     )
 
 
@@ -105,10 +109,49 @@ def _constraints(
     return rows, rights
 
 
+def feasible(
+    zero: Sequence[Mapping[Name, Fraction]],
+    ranges: Mapping[Name, Range],
+    start: Mapping[Name, Fraction],
+) -> dict[Name, Fraction] | None:
+    """Return values in their ranges with every combination in `zero` 0; None where there are none.
+
+    One more unknown t goes from 0 at `start`, where everything is off by its residue, to 1, where
+    nothing is off: if it gets there, so do the values.
+
+    Raises:
+        TooLarge: when there are more than MOST_UNKNOWNS unknowns.
+    """
+    names = sorted(start, key=repr)
+    if len(names) > MOST_UNKNOWNS:
+        raise _too_large()
+    rows, rights = _constraints(names, [], ranges, start)
+    rows = [[*row, Fraction(0)] for row in rows]
+    for one in zero:
+        off = sum((share * start[name] for name, share in one.items()), Fraction(0))
+        row = [*(Fraction(one.get(name, 0)) for name in names), off]
+        rows += [row, [-amount for amount in row]]
+        rights += [Fraction(0), Fraction(0)]
+    rows.append([*(Fraction(0) for _ in names), Fraction(1)])
+    rights.append(Fraction(1))
+    found = _best(rows, rights, [*(Fraction(0) for _ in names), Fraction(1)])
+    if found is None or found[0] != 1:
+        return None
+    return {name: start[name] + found[1][at] for at, name in enumerate(names)}
+
+
 def _maximum(
     rows: list[list[Fraction]], rights: list[Fraction], goal: list[Fraction]
 ) -> Fraction | None:
     """Return the largest goal . d with rows . d <= rights (all >= 0), d free; None: unbounded."""
+    found = _best(rows, rights, goal)
+    return None if found is None else found[0]
+
+
+def _best(
+    rows: list[list[Fraction]], rights: list[Fraction], goal: list[Fraction]
+) -> tuple[Fraction, list[Fraction]] | None:
+    """Return the largest goal . d and such a d; None: unbounded."""
     # A free d is the difference of two numbers >= 0; each row gets a slack of its own.
     count = len(rows)
     table = [
@@ -120,13 +163,19 @@ def _maximum(
     for _ in range(_MOST_STEPS):
         entering = next((at for at, amount in enumerate(cost[:-1]) if amount < 0), None)
         if entering is None:
-            return cost[-1]
+            return cost[-1], _distance(table, basis, len(goal))
         leaving = _leaving(table, basis, entering)
         if leaving is None:
             return None
         _pivot(table, cost, leaving, entering)
         basis[leaving] = entering
     raise TooLarge(tr("the enclosure takes too long", "区间估计耗时过长"))
+
+
+def _distance(table: list[list[Fraction]], basis: list[int], count: int) -> list[Fraction]:
+    values = {at: row[-1] for at, row in zip(basis, table, strict=True)}
+    zero = Fraction(0)
+    return [values.get(at, zero) - values.get(count + at, zero) for at in range(count)]
 
 
 def _leaving(table: list[list[Fraction]], basis: list[int], entering: int) -> int | None:

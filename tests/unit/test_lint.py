@@ -1,0 +1,379 @@
+"""The lint: its verdicts are those of plain algebra, and every rule finds what it is for."""
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from math import lcm
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protocols.vocabulary.kpis import KPIS
+from security.policy.compiled import CompiledPolicy
+from security.policy.compiler import compile_policy
+from security.policy.tools.findings import Finding, Severity
+from security.policy.tools.inference import judge
+from security.policy.tools.lint import Subject, lint, scope
+from security.policy.tools.model import AMOUNT, BUSY, CONSTANT, EXPONENTS, MOMENT, RUN, build
+from tests.unit.lint_material import PINS, point, policy, release, text
+from tests.unit.test_exact import naive_rank
+
+NAMES = [f"hall/p{at}" for at in range(5)]
+MINUTES = [1, 2, 3, 6]
+
+# The oracle: everything written out cell by cell, and a school-book rank.
+
+
+def follows(
+    released: Sequence[tuple[int, int]],
+    relations: Sequence[Mapping[int, int]],
+    secret: int,
+    window: int,
+) -> bool:
+    """Tell whether the secret follows in every slot of a window, by rank over all cells.
+
+    Args:
+        released: (point, slot length in minutes) of each statistic.
+        relations: factor of each point.
+    """
+    whole = lcm(*MINUTES)
+    cells = len(NAMES) * whole
+
+    def row(terms: Mapping[int, int], start: int, length: int) -> list[int]:
+        found = [0] * cells
+        for at, factor in terms.items():
+            for cell in range(start, start + length):
+                found[at * whole + cell] += factor
+        return found
+
+    rows = [
+        row({at: 1}, start, length)
+        for at, length in released
+        for start in range(0, whole, length)
+    ]
+    rows += [row(zero, cell, 1) for zero in relations for cell in range(whole)]
+    rank = naive_rank(rows)
+    return all(
+        naive_rank([*rows, row({secret: 1}, start, window)]) == rank
+        for start in range(0, whole, window)
+    )
+
+
+def written(
+    released: Sequence[tuple[int, int]], relations: Sequence[Mapping[int, int]], secret: int
+) -> list[CompiledPolicy]:
+    """The same as policies: statistics are spread over two consumers and two versions."""
+    versions = []
+    for version in (2, 1):
+        points = []
+        for at, name in enumerate(NAMES):
+            mine = [
+                release(10 * at + way + 1, "mean", f"{minutes}m", f"c{way % 2}")
+                for way, (owner, minutes) in enumerate(released)
+                if owner == at and way % 2 == version - 1
+            ]
+            first: dict[str, Any] = mine[0] if mine else {}
+            points.append(point(name, **first, **({"also": mine[1:]} if mine else {})))
+        sums = {
+            f"r{at}": [(factor, NAMES[place]) for place, factor in zero.items()]
+            for at, zero in enumerate(relations)
+        }
+        secrets = [NAMES[secret]] if version == 2 else []
+        versions.append(policy(points, secrets, sums, consumers=2, version=version))
+    return versions
+
+
+zeros = st.dictionaries(
+    st.integers(0, 4), st.sampled_from([-2, -1, 1, 2]), min_size=2, max_size=4
+)
+ways = st.lists(
+    st.tuples(st.integers(0, 3), st.sampled_from(MINUTES)), max_size=6, unique=True
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(ways, st.lists(zeros, max_size=3))
+def test_verdicts_are_those_of_exact_algebra_over_every_cell(
+    released: list[tuple[int, int]], relations: list[dict[int, int]]
+) -> None:
+    secret = 4
+    judged = judge(build(written(released, relations, secret)))
+    found = judged.disclosed.get((AMOUNT, NAMES[secret]))
+    assert (found is not None) == follows(released, relations, secret, lcm(*MINUTES))
+    if found is not None:
+        assert follows(released, relations, secret, found.window_s // 60)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(list(EXPONENTS)), st.integers(0, 1)), max_size=4),
+    st.sets(st.sampled_from(["state", "total", "good", "energy"])),
+)
+def test_key_figures_are_judged_by_the_rank_of_their_logarithms(
+    figures: list[tuple[str, int]], open_points: set[str]
+) -> None:
+    kinds = {"state": "state", "total": "total", "good": "good", "energy": "counter"}
+    points = []
+    for number, (name, kind) in enumerate(kinds.items()):
+        aggregate = "state" if name == "state" else "delta"
+        more = release(100 * (number + 1), aggregate) if name in open_points else {}
+        points.append(point(f"m/{name}", kind, **more))
+    derive = []
+    for at, (formula, _) in enumerate(figures):
+        kpi = KPIS[formula]
+        inputs = {name: f"m/{name}" for name in kpi.inputs}
+        constants = dict.fromkeys(kpi.constants, "20")
+        outlet = release(at + 1, "last")
+        outlet["release"].pop("aggregate")
+        outlet["equipment"] = f"k{at}"
+        derive.append(
+            {"name": f"k{at}", "formula": formula, "inputs": inputs, "constants": constants, **outlet}
+        )
+    compiled = policy(points, derive=derive)
+    names = ["apt", "pbt", "total", "good", "energy", *(f"k{at}" for at in range(len(figures)))]
+    rows = [
+        [
+            EXPONENTS[formula].get(name, 0)
+            if not name.startswith("k")
+            else EXPONENTS[formula].get("ideal_cycle", 0) * (name == f"k{at}")
+            for name in names
+        ]
+        for at, (formula, _) in enumerate(figures)
+    ]
+    for name in sorted(open_points):
+        for one in ("apt", "pbt") if name == "state" else (name,):
+            rows.append([int(one == other) for other in names])
+    judged = judge(build([compiled]))
+    for at, (formula, _) in enumerate(figures):
+        if KPIS[formula].constants:
+            target = [int(name == f"k{at}") for name in names]
+            expected = naive_rank([*rows, target]) == naive_rank(rows)
+            assert ((CONSTANT, f"k{at}.ideal_cycle") in judged.disclosed) == expected
+
+
+@pytest.mark.parametrize("formula", sorted(KPIS))
+def test_every_formula_of_the_vocabulary_is_the_product_of_powers_that_the_lint_takes(
+    formula: str,
+) -> None:
+    random = np.random.default_rng(7)
+    terms = {
+        name: random.uniform(1, 100, 50)
+        for name in ("apt", "pbt", "good", "total", "energy", "ideal_cycle")
+    }
+    product = np.prod(
+        [terms[name] ** float(power) for name, power in EXPONENTS[formula].items()], axis=0
+    )
+    assert np.allclose(KPIS[formula].formula({**terms, "unknown": np.zeros(50)}), product)
+
+
+# Each rule.
+
+TOTAL, LINE, OWN = "main/power", "line/power", "press/power"
+SUM = {"sum": [(1, TOTAL), (-1, LINE), (-1, OWN)]}
+
+
+def found(
+    *arguments: Any, retained: Sequence[CompiledPolicy] = (), **more: Any
+) -> dict[str, Finding]:
+    written_text = text(*arguments, **more)
+    subject = Subject.of(compile_policy(written_text), written_text, retained)
+    return {one.rule: one for one in lint(subject)}
+
+
+def three(**changes: Any) -> list[dict[str, Any]]:
+    """A total and a line that leave, and a press that does not."""
+    return [
+        point(TOTAL, **{**release(1, "mean", "15m"), **changes}),
+        point(LINE, **release(2, "mean", "15m")),
+        point(OWN),
+    ]
+
+
+def test_a_total_and_all_parts_but_one_disclose_that_one() -> None:
+    finding = found(three(), [OWN], SUM)["derivable"]
+    assert finding.severity is Severity.ERROR
+    assert finding.place == ("secret", 0)
+    for word in ("#1 main/power", "#2 line/power", "15 min", "−"):
+        assert word in finding.what
+
+
+def test_with_two_parts_withheld_neither_follows() -> None:
+    points = [*three(), point("oven/power")]
+    sums = {"sum": [*SUM["sum"], (-1, "oven/power")]}
+    assert "derivable" not in found(points, [OWN], sums)
+
+
+def test_what_is_released_as_an_extreme_only_does_not_add_up() -> None:
+    points = three(release=release(1, "max", "15m")["release"])
+    assert "derivable" not in found(points, [OWN], SUM)
+
+
+def test_momentary_values_add_up_among_themselves_only() -> None:
+    points = [
+        point(TOTAL, **release(1, "last")),
+        point(LINE, **release(2, "mean")),
+        point(OWN),
+    ]
+    assert "derivable" not in found(points, [OWN], SUM)
+    points[1] = point(LINE, **release(2, "last"))
+    assert "momentary" in found(points, [OWN], SUM)["derivable"].what
+
+
+def test_two_consumers_together_disclose_what_neither_could() -> None:
+    points = [
+        point(TOTAL, **release(1, "mean", "15m", "c0")),
+        point(LINE, **release(2, "mean", "15m", "c1")),
+        point(OWN),
+    ]
+    assert "derivable" in found(points, [OWN], SUM, consumers=2)
+
+
+def test_two_versions_together_disclose_what_neither_does_alone() -> None:
+    old = policy([point(TOTAL, **release(1, "mean", "15m")), point(LINE), point(OWN)])
+    new = [point(TOTAL), point(LINE, **release(2, "mean", "15m")), point(OWN)]
+    assert "derivable" not in found(new, [OWN], SUM, version=2)
+    assert "derivable" in found(new, [OWN], SUM, version=2, retained=[old])
+
+
+def test_slots_that_differ_disclose_at_their_common_length() -> None:
+    points = [
+        point(TOTAL, **release(1, "mean", "10m")),
+        point(LINE, **release(2, "mean", "15m")),
+        point(OWN),
+    ]
+    assert "30 min" in found(points, [OWN], SUM)["derivable"].what
+
+
+def test_pseudonyms_and_bands_are_no_way_round_the_lint() -> None:
+    banded = release(1, "mean", "15m", bands=[0, 100, 200])
+    assert "derivable" in found(three(**banded), [OWN], SUM)
+
+
+def test_a_secret_enclosed_more_narrowly_than_its_protection_is_refused() -> None:
+    """A total of about 1000 with a part of at most 10: the rest is known within 1 %."""
+    points = [
+        point(TOTAL, range=[900, 1100], **release(1, "mean", "15m")),
+        point(LINE, range=[0, 10]),
+        point(OWN, range=[800, 1200]),
+    ]
+    assert "enclosed" in found(points, [{"point": OWN, "protect": "5"}], SUM)
+    assert "enclosed" not in found(points, [{"point": OWN, "protect": "0.1"}], SUM)
+    wide = [points[0], point(LINE, range=[0, 1000]), points[2]]
+    assert "enclosed" not in found(wide, [{"point": OWN, "protect": "5"}], SUM)
+
+
+def test_slots_of_one_point_that_cut_each_other_are_refused() -> None:
+    twice = {**release(1, "mean", "10m"), "also": [release(2, "mean", "15m")]}
+    assert found([point(TOTAL, **twice)])["overlapping-slots"].severity is Severity.ERROR
+    nested = {**release(1, "mean", "5m"), "also": [release(2, "mean", "15m")]}
+    assert "overlapping-slots" not in found([point(TOTAL, **nested)])
+
+
+def test_slots_that_cut_those_of_a_kept_version_are_refused() -> None:
+    old = policy([point(TOTAL, **release(1, "mean", "10m"))])
+    new = [point(TOTAL, **release(1, "mean", "15m"))]
+    assert "overlapping-slots" in found(new, version=2, retained=[old])
+
+
+@pytest.mark.parametrize(("samples", "refused"), [(1, True), (19, True), (20, False)])
+def test_ten_samples_for_each_statistic_are_needed(samples: int, refused: bool) -> None:
+    ways = {
+        **release(1, "mean", "15m", min_samples=samples),
+        "also": [release(2, "max", "15m", min_samples=samples)],
+    }
+    assert ("too-few-samples" in found([point(TOTAL, **ways)])) is refused
+
+
+MACHINE = [
+    point("m/state", "state", **release(10, "state", "15m")),
+    point("m/total", "total", **release(1, "delta", "15m")),
+]
+
+
+def test_run_time_beside_parts_is_warned_of_and_refused_where_the_cycle_is_secret() -> None:
+    assert found(MACHINE)["cycle-time"].severity is Severity.WARNING
+    secret = point("m/cycle", "other", unit="s")
+    assert found([*MACHINE, secret], ["m/cycle"])["cycle-time"].severity is Severity.ERROR
+    assert "cycle-time" not in found(MACHINE[:1])
+
+
+def performance(number: int) -> dict[str, Any]:
+    outlet = release(number, "last", "15m")
+    outlet["release"].pop("aggregate")
+    return {
+        "name": "performance",
+        "formula": "performance",
+        "inputs": {"state": "m/state", "total": "m/total"},
+        "constants": {"ideal_cycle": "20"},
+        **outlet,
+    }
+
+
+def test_a_key_figure_beside_its_open_inputs_discloses_its_constant() -> None:
+    finding = found(MACHINE, derive=[performance(50)])["derivable"]
+    assert "performance.ideal_cycle" in finding.what
+    hidden = [point("m/state", "state"), point("m/total", "total")]
+    assert "derivable" not in found(hidden, derive=[performance(50)])
+
+
+def test_what_follows_by_sums_discloses_what_follows_by_products() -> None:
+    """The total of the machine is not released, but that of the hall and of all others is."""
+    points = [
+        MACHINE[0],
+        point("m/total", "total"),
+        point("hall/total", "total", **release(1, "delta", "15m")),
+        point("n/total", "total", **release(2, "delta", "15m")),
+    ]
+    sums = {"parts": [(1, "hall/total"), (-1, "n/total"), (-1, "m/total")]}
+    assert "derivable" in found(points, relations=sums, derive=[performance(50)])
+    assert "derivable" not in found(points, derive=[performance(50)])
+
+
+def test_a_name_that_sounds_like_a_secret_is_warned_of() -> None:
+    assert "sounds-secret" in found([point("m/recipe-temp", **release(1, "last"))])
+
+
+def test_a_quiet_policy_has_no_error() -> None:
+    points = [point(TOTAL, **release(1, "mean", "1h")), point(LINE), point(OWN)]
+    findings = found(points, [OWN], SUM)
+    assert {one.severity for one in findings.values()} <= {Severity.NOTE}
+
+
+def test_the_verdict_says_what_it_covers_and_what_not() -> None:
+    subject = Subject.of(policy(three(), [OWN], SUM))
+    said = scope(subject)
+    assert "1 declared linear relation" in said
+    assert "Not covered" in said
+
+
+def test_a_hidden_secret_comes_with_a_change_that_nobody_would_notice() -> None:
+    points = [*three(), point("oven/power")]
+    sums = {"sum": [*SUM["sum"], (-1, "oven/power")]}
+    witness = judge(build([policy(points, [OWN], sums)])).hidden[AMOUNT, OWN]
+    assert witness == {(AMOUNT, OWN): 1, (AMOUNT, "oven/power"): -1}
+
+
+def test_thousands_of_points_are_judged_at_once() -> None:
+    points, sums, secrets = [], {}, []
+    for hall in range(100):
+        names = [f"h{hall}/p{at}" for at in range(40)]
+        total = f"h{hall}/total"
+        points.append(point(total, **release(50 * hall + 1, "mean", "15m")))
+        points += [
+            point(name, **release(50 * hall + 2 + at, "mean", "15m"))
+            for at, name in enumerate(names[2:])
+        ]
+        points += [point(names[0]), point(names[1])]
+        sums[f"h{hall}"] = [(1, total), *((-1, name) for name in names)]
+        secrets.append(names[0])
+    judged = judge(build([policy(points, secrets, sums)]))
+    assert not [name for name in judged.disclosed if name[0] == AMOUNT]
+    assert len([name for name in judged.hidden if name[0] == AMOUNT]) == 100
+
+
+def test_quantities_are_named_once() -> None:
+    assert len({AMOUNT, MOMENT, RUN, BUSY, CONSTANT}) == 5
+    assert len(set(PINS)) == len(PINS)
+    assert Fraction(1) == 1
