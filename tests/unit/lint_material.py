@@ -30,6 +30,7 @@ def point(name: str, kind: str = "gauge", **more: Any) -> dict[str, Any]:
         "type": "float32" if kind in {"gauge", "other"} else "uint32",
         "unit": unit,
         "measurand": measurand,
+        "classes": CLASSES,
         **more,
     }
     return found | ({"state_model": "operating"} if kind == "state" else {})

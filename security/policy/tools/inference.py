@@ -175,4 +175,5 @@ def quantity_words(unknown: Unknown) -> str:
         BUSY: tr(f"the planned busy time of {name}", f"{name} 的计划工作时间"),
         CONSTANT: tr(f"the constant {name}", f"常数 {name}"),
     }
-    return words[quantity]
+    element = quantity.upper()
+    return words.get(quantity) or tr(f"{element} of {name}", f"{name} 的 {element}")

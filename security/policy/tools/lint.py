@@ -213,7 +213,7 @@ def _keeps_cycle(subject: Subject, state: Rule) -> bool:
     inputs = {
         f"{found.device}/{found.point}"
         for one in subject.policy.derived
-        if "ideal_cycle" in one.constants
+        if one.constants
         for found in one.inputs
     }
     return secret or state.source in inputs

@@ -3,7 +3,7 @@
 Two systems, judged by one engine. In the *linear* one an unknown is a point's amount (what a counter
 rose by, a sum, or the mean: a sum but for a constant) or its momentary value; relations hold for each.
 In the *logarithmic* one products and quotients become sums, so that the vocabulary's key figures are
-linear as well: performance = ideal_cycle x total / apt says log(ideal_cycle) + log(total) - log(apt).
+linear as well: effectiveness = PRU x PQ / APT says log(PRU) + log(PQ) - log(APT).
 
 Versions and consumers are not kept apart: whoever gets anything is taken to talk to all others, and
 to have kept what was released before for as long as its retention lasts.
@@ -15,33 +15,47 @@ from decimal import Decimal
 from fractions import Fraction
 from itertools import combinations
 from math import lcm
-from typing import Final, Literal
+from typing import Final
 
 from protocols.language import tr
+from protocols.vocabulary.elements import STATE
 from security.policy.compiled import CompiledPolicy, Derivation, Rule
 from security.policy.tools.exact import Equation
 from security.policy.tools.lines import span_words
 
-Quantity = Literal["amount", "moment", "run time", "busy time", "constant"]
 Unknown = tuple[str, str]
-"""A quantity, and the point (or the derivation's constant) that it is of."""
+"""A quantity, and the point (or the derivation's constant) that it is of. Quantities are AMOUNT,
+MOMENT, CONSTANT, and the time elements of a machine's state, such as `apt`."""
 
 AMOUNT: Final = "amount"
 MOMENT: Final = "moment"
-RUN: Final = "run time"
-BUSY: Final = "busy time"
 CONSTANT: Final = "constant"
+RUN: Final = "apt"
+BUSY: Final = "pbt"
 
 _AMOUNTS: Final = ("delta", "sum", "mean")
+_WORKING: Final = "apt + adet"
+_TIMES: Final = ("apt", "aust", "aupt", "adet", "pbt", _WORKING)
 
 EXPONENTS: Final = {
     "availability": {"apt": 1, "pbt": -1},
-    "performance": {"ideal_cycle": 1, "total": 1, "apt": -1},
-    "quality": {"good": 1, "total": -1},
-    "oee": {"good": 1, "ideal_cycle": 1, "pbt": -1},
-    "energy_per_unit": {"energy": 1, "total": -1},
+    "effectiveness": {"pru": 1, "pq": 1, "apt": -1},
+    "quality_ratio": {"gq": 1, "pq": -1},
+    "oee": {"gq": 1, "pru": 1, "pbt": -1},
+    "nee": {"aupt": 1, "pbt": -1, "gq": 1, "pru": 1, "apt": -1},
+    "technical_efficiency": {"apt": 1, _WORKING: -1},
+    "setup_ratio": {"aust": 1, "aupt": -1},
+    "scrap_ratio": {"sq": 1, "pq": -1},
+    "rework_ratio": {"rq": 1, "pq": -1},
+    "first_pass_yield": {"gp": 1, "ip": -1},
+    "throughput_rate": {"pq": 1, "pbt": -1},
+    "energy_per_unit": {"energy": 1, "pq": -1},
 }
-"""Each formula of the vocabulary as a product of powers; a test holds them to the formulas."""
+"""Each formula that a factory can compute, as a product of powers of its elements; a test holds them
+to the formulas. AOET is here PBT, as it is where elements come from a state."""
+
+_SUMS: Final = (({"aupt": 1, "apt": -1, "aust": -1}), ({_WORKING: 1, "apt": -1, "adet": -1}))
+"""Time elements that add up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +116,7 @@ def build(policies: Sequence[CompiledPolicy]) -> Model:
     products = [one for policy in policies for one in _products(policy)]
     relations: dict[str, Equation[Unknown]] = {}
     for policy in policies:
-        for equation in _relations(policy):
+        for equation in (*_relations(policy), *_times(policy)):
             relations.setdefault(equation.label, equation)
     newest = policies[0]
     constants = {
@@ -135,7 +149,7 @@ def _statistics(policy: CompiledPolicy) -> Iterator[Statistic]:
         step = None if rule.bands else Fraction(rule.step) * Fraction(10) ** rule.exponent
         for quantity in _quantities(rule):
             yield Statistic(
-                label if quantity in {AMOUNT, MOMENT} else f"{label}: {quantity}",
+                label if quantity in {AMOUNT, MOMENT} else f"{label}: {quantity.upper()}",
                 (quantity, rule.source),
                 rule.window_s,
                 step,
@@ -149,7 +163,7 @@ def _quantities(rule: Rule) -> tuple[str, ...]:
     if rule.aggregate in _AMOUNTS:
         return (AMOUNT,)
     if rule.aggregate == "state":
-        return (RUN, BUSY)
+        return _TIMES
     return (MOMENT,) if rule.aggregate == "last" else ()
 
 
@@ -166,6 +180,17 @@ def _relations(policy: CompiledPolicy) -> Iterator[Equation[Unknown]]:
             )
 
 
+def _times(policy: CompiledPolicy) -> Iterator[Equation[Unknown]]:
+    for source in sorted(
+        {f"{i.device}/{i.point}" for one in policy.derived for i in one.inputs if i.name == STATE}
+    ):
+        for at, terms in enumerate(_SUMS):
+            yield Equation(
+                f"{source}: {at}",
+                {(name, source): Fraction(share) for name, share in terms.items()},
+            )
+
+
 def _products(policy: CompiledPolicy) -> Iterator[tuple[Equation[Unknown], int]]:
     for one in policy.derived:
         yield Equation(label_of(policy, one), dict(_powers(one))), one.window_s
@@ -176,8 +201,8 @@ def _powers(one: Derivation) -> Iterator[tuple[Unknown, Fraction]]:
     for name, power in EXPONENTS[one.formula].items():
         if name in one.constants:
             yield (CONSTANT, f"{one.name}.{name}"), Fraction(power)
-        elif name in {"apt", "pbt"}:
-            yield (RUN if name == "apt" else BUSY, sources["state"]), Fraction(power)
+        elif name in _TIMES:
+            yield (name, sources[STATE]), Fraction(power)
         else:
             yield (AMOUNT, sources[name]), Fraction(power)
 
