@@ -45,7 +45,7 @@ _DEVICE: Final = """
 [[device]]
 id = "d{number}"
 kind = "modbus"
-host = "127.0.0.1"
+host = "{host}"
 port = {port}
 interval = "{interval}"
 {more}"""
@@ -158,7 +158,13 @@ def _describe(mill: Mill, setting: Setting, port: int) -> None:
     own = 'slot_time = "clock"\n' + _CLOCK if setting.own_time else ""
     with mill.agent_toml.open("a", encoding="utf-8") as file:
         for number in range(setting.devices):
-            head = _DEVICE.format(number=number, port=port, interval=setting.interval, more=own)
+            head = _DEVICE.format(
+                number=number,
+                host=device.host(number),
+                port=port,
+                interval=setting.interval,
+                more=own,
+            )
             file.write(head + points)
     card = (mill.folder / "mill" / "agent.card").read_bytes()
     (mill.folder / "brain" / "factories" / "mill.card").write_bytes(card)
@@ -275,7 +281,7 @@ async def run(folder: Path, setting: Setting, title: str) -> None:
     clock_s = int(time.time()) - DAYS_AGO if setting.own_time else 0
     with (
         mosquitto(folder / "mosquitto", MOSQUITTO) as broker,
-        device.running(setting.registers, clock_s) as server,
+        device.running(setting.registers, clock_s, hosts=setting.devices) as server,
     ):
         assert broker.process is not None
         async with mill_of(folder, setting, server.port, broker.port) as mill:

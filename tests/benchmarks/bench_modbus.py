@@ -23,12 +23,11 @@ from protocols.drivers.modbus import Config, Driver
 from tests.benchmarks import device
 from tests.benchmarks.common import Cost, cpu_of, per, spent, table
 
-HOST: Final = "127.0.0.1"
 _REQUEST: Final = struct.Struct(">HHHBBHH")
 _HEADER: Final = 9
 
-Read = Callable[[int, int, float], Coroutine[None, None, None]]
-"""(port, registers, until which loop time) -> when that is over."""
+Read = Callable[[str, int, int, float], Coroutine[None, None, None]]
+"""(host, port, registers, until which loop time) -> when that is over."""
 
 
 class Bare(asyncio.Protocol):
@@ -62,15 +61,15 @@ class Bare(asyncio.Protocol):
             self.done.set_result(None)
 
 
-async def bare_socket(port: int, registers: int, until: float) -> None:
+async def bare_socket(host: str, port: int, registers: int, until: float) -> None:
     loop = asyncio.get_running_loop()
-    transport, protocol = await loop.create_connection(lambda: Bare(registers, until), HOST, port)
+    transport, protocol = await loop.create_connection(lambda: Bare(registers, until), host, port)
     await protocol.done
     transport.close()
 
 
-async def bare_pymodbus(port: int, registers: int, until: float) -> None:
-    client = AsyncModbusTcpClient(HOST, port=port, timeout=3, retries=0)
+async def bare_pymodbus(host: str, port: int, registers: int, until: float) -> None:
+    client = AsyncModbusTcpClient(host, port=port, timeout=3, retries=0)
     await client.connect()
     while time.monotonic() < until:
         answer = await client.read_holding_registers(0, count=registers, device_id=1)
@@ -79,12 +78,12 @@ async def bare_pymodbus(port: int, registers: int, until: float) -> None:
     client.close()
 
 
-async def our_driver(port: int, registers: int, until: float) -> None:
+async def our_driver(host: str, port: int, registers: int, until: float) -> None:
     config = Config.model_validate(
         {
             "id": "device",
             "kind": "modbus",
-            "host": HOST,
+            "host": host,
             "port": port,
             "interval": "0s",
             "points": [
@@ -117,8 +116,8 @@ async def measure(
     with spent(cost):
         until = time.monotonic() + seconds
         async with asyncio.TaskGroup() as group:
-            for _ in range(connections):
-                group.create_task(read(server.port, registers, until))
+            for number in range(connections):
+                group.create_task(read(device.host(number), server.port, registers, until))
     requests = server.served()[0] - before
     server_cpu = cpu_of(server.pid) - server_before
     return requests / cost.wall, cost.cpu / requests * 1e6, server_cpu / requests * 1e6
@@ -170,7 +169,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="the median counts")
     args = parser.parse_args()
     os.environ.setdefault("MILLGATE_LANG", "en")
-    with device.running(max(args.registers)) as server:
+    with device.running(max(args.registers), hosts=max(args.connections)) as server:
         for registers in args.registers:
             for connections in args.connections:
                 bench(server, registers, connections, args.seconds, args.rounds)

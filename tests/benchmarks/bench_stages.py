@@ -31,6 +31,7 @@ from aggregator.stores import embedded
 from protocols import batch
 from protocols.batch import Block
 from protocols.drivers.modbus import Config, Driver
+from protocols.drivers.modbus.poller import Poll
 from protocols.frame import SECOND, Frame, Ints
 from protocols.strict_cbor import _MAX_ITEMS, MAX_DEPTH, _Reader
 from security.answers import Head, Receipt, read_answer
@@ -251,7 +252,7 @@ class FactorySide:
         self.driver = Driver(device(points), self.clock)
         table = device(points).table()
         self.gate = Gate(policy.policy, {"device": table}, self.clock)
-        self.blocks_per_poll = len(self.driver._requests)
+        self.blocks_per_poll = len(self.driver._poller._layout.requests)
         self.spool = Spool(folder / "spool.db")
         self.bare_spool = Spool(folder / "bare-spool.db")
         self.sealer = Sealer(
@@ -307,10 +308,13 @@ class FactorySide:
         return [content for content, _ in parts]
 
     def _frames(self, registers: list[bytes], times: Ints) -> list[Frame]:
-        polled = np.stack([np.asarray(np.frombuffer(row, ">u2"), np.uint16) for row in registers])
-        block_times = np.repeat(times[:, None], self.blocks_per_poll, axis=1)
-        bad = np.zeros(block_times.shape, np.bool_)
-        return self.driver._frames_of(polled, block_times, bad)
+        layout = self.driver._poller._layout
+        bad = [False] * self.blocks_per_poll + [True]
+        polls = [
+            Poll(np.frombuffer(row, ">u2"), [time] * len(bad), bad, layout)
+            for row, time in zip(registers, times.tolist(), strict=True)
+        ]
+        return self.driver._frames_of(polls)
 
     def _sealed(self, parts: list[tuple[bytes, list[Block]]]) -> list[Entry]:
         chain = _Chain(self.spool, self.keys.address, 1, self.stream)

@@ -46,7 +46,9 @@ class Device:
 
 
 @contextmanager
-def running(registers: int, clock_s: int = 0, held: float = 0.0) -> Iterator[Device]:
+def running(
+    registers: int, clock_s: int = 0, held: float = 0.0, hosts: int = 1
+) -> Iterator[Device]:
     """Run a server for the length of the context.
 
     Every connection is a device of its own. Its values take a step whenever register 0 is read.
@@ -56,12 +58,14 @@ def running(registers: int, clock_s: int = 0, held: float = 0.0) -> Iterator[Dev
         clock_s: when not 0, registers 0 and 1 hold the device's own time: at first this, in
             seconds since 1970 UTC, then a second more with every step.
         held: which share of the values does not change in a step.
+        hosts: at how many addresses it listens, see `host`. Readers of one address share one
+            connection.
     """
     context = multiprocessing.get_context("spawn")
     counts = RawArray(ctypes.c_uint64, 2)
     ours, theirs = context.Pipe()
     process = context.Process(
-        target=_serve, args=(theirs, counts, registers, clock_s, held), daemon=True
+        target=_serve, args=(theirs, counts, registers, clock_s, held, hosts), daemon=True
     )
     process.start()
     try:
@@ -71,6 +75,11 @@ def running(registers: int, clock_s: int = 0, held: float = 0.0) -> Iterator[Dev
     finally:
         process.terminate()
         process.join()
+
+
+def host(number: int) -> str:
+    """Return one of the addresses, from 0 on."""
+    return f"127.0.0.{number + 1}"
 
 
 class _Client:
@@ -86,26 +95,38 @@ class _Client:
         self.begin = _APART * number
 
 
-def _serve(ready: Connection, counts: Any, registers: int, clock_s: int, held: float) -> None:
+def _serve(
+    ready: Connection, counts: Any, registers: int, clock_s: int, held: float, hosts: int
+) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     rows = _rows(registers, held)
-    listener = socket.create_server(("127.0.0.1", 0))
-    listener.setblocking(False)
-    ready.send(listener.getsockname()[1])
+    listeners = _listeners(hosts)
     poll = select.epoll()
-    poll.register(listener.fileno(), select.EPOLLIN)
+    for listener in listeners.values():
+        poll.register(listener.fileno(), select.EPOLLIN)
+    ready.send(next(iter(listeners.values())).getsockname()[1])
     clients: dict[int, _Client] = {}
     while True:
         for number, _ in poll.poll():
-            client = clients.get(number)
-            if client is None:
-                link, _ = listener.accept()
+            if number in listeners:
+                link, _ = listeners[number].accept()
                 link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 clients[link.fileno()] = _Client(link, len(clients))
                 poll.register(link.fileno(), select.EPOLLIN)
-            elif not _answer(client, rows, counts, clock_s):
+            elif not _answer(clients[number], rows, counts, clock_s):
                 poll.unregister(number)
                 clients.pop(number).link.close()
+
+
+def _listeners(hosts: int) -> dict[int, socket.socket]:
+    """Listen on one port of several addresses of this machine; return them by descriptor."""
+    port, found = 0, {}
+    for number in range(hosts):
+        listener = socket.create_server((host(number), port))
+        listener.setblocking(False)
+        port = listener.getsockname()[1]
+        found[listener.fileno()] = listener
+    return found
 
 
 def _rows(registers: int, held: float) -> list[bytes]:

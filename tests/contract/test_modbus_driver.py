@@ -354,11 +354,11 @@ async def test_a_refused_block_is_told_once_until_it_was_read_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     def reply(request: bytes, at: int) -> bytes | None:
-        return b"\x83\x02" if at % 4 < 2 else read_answer(request, [7])
+        return b"\x83\x04" if at % 4 < 2 else read_answer(request, [7])
 
     async with wire(reply) as server:
         await frames_of(driver(server.port, [point("holding:0")], interval="100ms"), 6)
-    told = [record for record in caplog.records if "exception 2" in record.getMessage()]
+    told = [record for record in caplog.records if "exception 4" in record.getMessage()]
     assert len(told) == 2
     assert "holding 0-0" in told[0].getMessage()
 
@@ -762,7 +762,8 @@ async def test_a_block_that_is_refused_does_not_lose_the_time_of_the_others() ->
     async with wire(reply) as server:
         frames, _ = await until_lost(driver(server.port, **timed(points)))
     rows = [row for frame in frames for row in frame.quality.tolist()]
-    assert rows == [[GOOD, GOOD, BAD]] * 4
+    # The refused block is not asked for again at once, so seven polls were answered.
+    assert rows == [[GOOD, GOOD, BAD]] * 7
 
 
 async def test_rows_whose_time_was_refused_are_left_out() -> None:
@@ -771,7 +772,7 @@ async def test_rows_whose_time_was_refused_are_left_out() -> None:
         if at >= 8:
             return None
         if first == 0 and at < 4:
-            return b"\x83\x02"
+            return b"\x83\x06"
         registers = laid_out(struct.pack(">I", START + at), "ABCD") if first == 0 else [at]
         return read_answer(request, registers)
 

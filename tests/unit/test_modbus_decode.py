@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from protocols.drivers import read_devices
 from protocols.drivers.modbus.config import Config
 from protocols.drivers.modbus.decode import Decoder
-from protocols.drivers.modbus.planner import plan
+from protocols.drivers.modbus.image import Image
 from protocols.drivers.modbus.point import WORDS, ModbusPoint
 from protocols.errors import ConfigError
 from protocols.frame import Quality
@@ -61,7 +61,7 @@ def decode(
     points: list[ModbusPoint], rows: list[list[int]], order: str = "ABCD"
 ) -> list[list[tuple[int | float, int]]]:
     """Return (value, quality) of every point in every row."""
-    decoder = Decoder(points, plan(points, 125, 8), order)
+    decoder = Decoder(points, Image(points, 8), order)
     integers, floats, integer_quality, float_quality = decoder.decode(np.array(rows, np.uint16))
     found: list[list[tuple[int | float, int]]] = [[(0, -1)] * len(points) for _ in rows]
     for row in range(len(rows)):
@@ -233,12 +233,7 @@ def test_points_far_apart_and_in_both_tables_find_their_registers() -> None:
         )
         for at, (table, first) in enumerate(fields)
     ]
-    requests = plan(points, 125, 8)
-    assert [(one.table, one.first, one.count) for one in requests] == [
-        ("holding", 2, 2),
-        ("holding", 500, 1),
-        ("input", 3, 2),
-    ]
+    # Only what is wanted lies in a row: holding 2-3, holding 500, input 3-4.
     # Each register holds its own name: 1000 for an input, and its number.
     row = [2, 3, 500, 1003, 1004]
     assert [value for value, _ in decode(points, [row])[0]] == [3, 1003, 500, 1004, 2]
