@@ -307,7 +307,13 @@ class Aggregator:
 
         try:
             application = server.make_app(
-                targets, reporter, token, time.time_ns, look=examiner.look, feed=self._feed
+                targets,
+                reporter,
+                token,
+                time.time_ns,
+                tokens=config.tokens,
+                look=examiner.look,
+                feed=self._feed,
             )
             async with (
                 serving(self._config.socket, report),

@@ -146,6 +146,43 @@ def status(path: ConfigPath, as_json: AsJson = False) -> None:  # noqa: FBT002 -
 
 
 @app.command(
+    "token",
+    help=tr(
+        "Make an API token that is good for certain firms and series only; it is shown once.\n\n"
+        "Example: millgate aggregator token brain/aggregator.toml carbon-office "
+        "--measurement ce_emission --days 90",
+        "生成仅可访问指定企业与序列的 API 令牌；只显示一次。\n\n"
+        "示例：millgate aggregator token brain/aggregator.toml carbon-office "
+        "--measurement ce_emission --days 90",
+    ),
+)
+def token(
+    path: ConfigPath,
+    name: Annotated[str, typer.Argument(help=tr("whose it is", "令牌名称"))],
+    firm: Annotated[
+        list[str] | None, typer.Option(help=tr("a firm (repeatable)", "企业（可重复）"))
+    ] = None,
+    measurement: Annotated[
+        list[str] | None, typer.Option(help=tr("a series (repeatable)", "序列（可重复）"))
+    ] = None,
+    days: Annotated[int, typer.Option(help=tr("validity", "有效天数"), min=1, max=3650)] = 365,
+) -> None:
+    """Make an API token that is good for certain firms and series only."""
+    from aggregator.api.scopes import new_token  # noqa: PLC0415 - the command line starts fast without it
+
+    tokens = read_config(path).api.tokens
+    made = new_token(tokens, name, firm or [], measurement or [], days)
+    typer.echo(made)
+    typer.echo(
+        tr(
+            f"This is shown only now. To revoke it, remove its entry from {tokens}.",
+            f"以上令牌只显示这一次。撤销时从 {tokens} 中删除对应条目即可。",
+        ),
+        err=True,
+    )
+
+
+@app.command(
     "doctor",
     help=tr(
         "Look over the installation and say what to mend; exit code 1 when something is at fault.\n\n"

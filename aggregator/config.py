@@ -58,12 +58,14 @@ class ApiConfig(Strict):
     """Where the API listens.
 
     Attributes:
-        token_file: holds the token that callers must show.
+        token_file: holds the token that sees everything.
+        tokens: file of further tokens, each good for certain firms and series.
     """
 
     host: str = "127.0.0.1"
     port: int = Field(default=8750, ge=0, le=65535)
     token_file: Path = Path("keys/api.token")
+    tokens: Path = Path("keys/api-tokens.toml")
 
 
 class _AggregatorFile(Strict):
@@ -143,7 +145,12 @@ def read_config(path: Path) -> AggregatorConfig:
         ledger=folder / file.ledger.folder / "ledger.db",
         store=_absolute(store, folder),
         carbon=file.carbon,
-        api=file.api.model_copy(update={"token_file": folder / file.api.token_file}),
+        api=file.api.model_copy(
+            update={
+                "token_file": folder / file.api.token_file,
+                "tokens": folder / file.api.tokens,
+            }
+        ),
     )
 
 

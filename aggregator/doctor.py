@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from aggregator.api.scopes import read_tokens
 from aggregator.app import make_stores, read_token
 from aggregator.config import AggregatorConfig
 from aggregator.factors import Factors, shipped_sets
@@ -42,8 +43,9 @@ def _keys(config: AggregatorConfig) -> Iterator[Finding]:
     opening, receipt = brain.encryption_key, brain.receipt_key
     yield checked(subject, str(opening), lambda: load_key_file(opening, "xwing"))
     yield checked(subject, str(receipt), lambda: load_key_file(receipt, "ed25519"))
-    token = config.api.token_file
+    token, tokens = config.api.token_file, config.api.tokens
     yield checked(subject, str(token), lambda: read_token(token))
+    yield checked(subject, str(tokens), lambda: read_tokens(tokens))
 
 
 def _factories(config: AggregatorConfig) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple, TypeVar
 
 from aggregator.api.problems import unavailable
+from aggregator.api.scopes import Scope
 from aggregator.api.worker import Worker
 from aggregator.stores import SeriesKey, Store, StoreUnavailable
 
@@ -61,8 +62,8 @@ class Catalog:
         except (StoreUnavailable, TimeoutError):
             raise unavailable() from None
 
-    async def list(self, measurement: str | None = None) -> list[Entry]:
-        """Return the series of all buckets, ordered by id.
+    async def list(self, scope: Scope, measurement: str | None = None) -> list[Entry]:
+        """Return the series of all buckets that a scope may see, ordered by id.
 
         Raises:
             Problem: 503 when a store cannot be asked.
@@ -70,14 +71,18 @@ class Catalog:
         found: list[Entry] = []
         for bucket in self._stores:
             found += (await self._load(bucket, measurement)).values()
-        return sorted(found)
+        return sorted(entry for entry in found if scope.sees(entry.key))
 
-    async def find(self, identity: str) -> Entry | None:
-        """Return the series with that id; None when there is none.
+    async def find(self, scope: Scope, identity: str) -> Entry | None:
+        """Return the series with that id; None when there is none that the scope may see.
 
         Raises:
             Problem: 503 when a store that may have it cannot be asked.
         """
+        found = await self._find(identity)
+        return found if found is not None and scope.sees(found.key) else None
+
+    async def _find(self, identity: str) -> Entry | None:
         for entries in self._entries.values():
             if identity in entries:
                 return entries[identity]

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, TypeVar
 
@@ -9,8 +10,10 @@ from aiohttp import web
 
 from aggregator.api import render
 from aggregator.api.catalog import series_id
+from aggregator.api.guard import SCOPE
 from aggregator.api.parameters import Parameters
 from aggregator.api.problems import Problem, Text, busy
+from aggregator.api.scopes import Scope
 from aggregator.api.worker import Worker
 from aggregator.feed import Change, Feed, Gone, Page
 from protocols.frame import SECOND
@@ -20,7 +23,7 @@ _AT_ONCE: Final = 500
 _MOST_STREAMS: Final = 32
 _LOOK_S: Final = 1.0
 _ALIVE_EVERY: Final = 15
-_LONGEST_S: Final = 3600.0
+_LONGEST_S: Final = 600.0
 
 Result = TypeVar("Result")
 
@@ -49,10 +52,12 @@ class Changes:
         asked = Parameters(request.query, "cursor", "limit")
         position, limit = asked.cursor(), asked.integer("limit", _LISTED[0], 0, _LISTED[1])
 
+        scope = request[SCOPE]
+
         def read() -> bytes:
             page = self._feed.read(position, limit)
             document = {
-                "changes": [_change(one) for one in page.changes],
+                "changes": [_change(one) for one in page.changes if _sees(scope, one)],
                 "next": page.next,
                 "head": page.head,
             }
@@ -80,14 +85,14 @@ class Changes:
         try:
             await answer.prepare(request)
             async with asyncio.timeout(_LONGEST_S):
-                await self._follow(answer, position or head)
+                await self._follow(answer, request[SCOPE], position or head)
         except (TimeoutError, ConnectionResetError):
             return answer
         finally:
             self._streams -= 1
         return answer
 
-    async def _follow(self, answer: web.StreamResponse, position: str) -> None:
+    async def _follow(self, answer: web.StreamResponse, scope: Scope, position: str) -> None:
         quiet = 0
         while True:
             try:
@@ -96,7 +101,7 @@ class Changes:
                 # The client comes again with its position, and is told then.
                 return
             mark = position.partition(".")[0]
-            for one in page.changes:
+            for one in filter(partial(_sees, scope), page.changes):
                 data = render.encode(_change(one)).decode()
                 await answer.write(
                     f"id: {mark}.{one.number}\nevent: change\ndata: {data}\n\n".encode()
@@ -132,6 +137,12 @@ class Changes:
                 ),
                 parameter="cursor",
             ) from None
+
+
+def _sees(scope: Scope, one: Change) -> bool:
+    if one.kind == "measurement":
+        return scope.sees_measurement(one.key.measurement)
+    return scope.sees(one.key)
 
 
 def _change(one: Change) -> dict[str, Any]:

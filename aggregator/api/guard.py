@@ -1,7 +1,7 @@
 """What stands around every request: the token, strict headers, one form of refusal, a quiet log."""
 
-import hmac
 import logging
+import math
 import re
 import traceback
 from typing import Final
@@ -10,7 +10,8 @@ from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 from aiohttp.typedefs import Handler, Middleware
 
-from aggregator.api.problems import Problem, failed, of_http, response, unauthorized
+from aggregator.api.problems import Problem, failed, of_http, response, too_many, unauthorized
+from aggregator.api.scopes import RateLimit, Scope, Tokens, failure_limit, request_limit
 from protocols.errors import MillgateError
 from protocols.language import tr
 
@@ -19,6 +20,9 @@ _log = logging.getLogger(__name__)
 _SHORTEST_TOKEN: Final = 16
 _TOKEN: Final = re.compile(rf"[!-~]{{{_SHORTEST_TOKEN},512}}")
 _LONGEST_PATH: Final = 200
+
+SCOPE: Final = web.RequestKey("scope", Scope)
+"""What the token of a request is good for; every request under /api has one."""
 
 _HEADERS: Final = {
     "Content-Security-Policy": (
@@ -52,14 +56,15 @@ def check_token(token: str) -> bytes:
     return token.encode()
 
 
-def guarding(token: bytes) -> Middleware:
-    """Return the middleware that asks for the token and turns every fault into a problem."""
+def guarding(tokens: Tokens) -> Middleware:
+    """Return the middleware that asks for a token and turns every fault into a problem."""
+    requests, failures = request_limit(), failure_limit()
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
-            if _is_api(request) and not _authorized(request, token):
-                raise unauthorized()
+            if _is_api(request):
+                request[SCOPE] = _admitted(request, tokens, requests, failures)
             return await handler(request)
         except Problem as problem:
             return _refuse(request, problem)
@@ -98,10 +103,28 @@ def _is_api(request: web.Request) -> bool:
     return request.path == "/api" or request.path.startswith("/api/")
 
 
-def _authorized(request: web.Request, token: bytes) -> bool:
+def _admitted(
+    request: web.Request, tokens: Tokens, requests: RateLimit, failures: RateLimit
+) -> Scope:
+    """Return what the request's token is good for.
+
+    Raises:
+        Problem: without a right token, or when its owner, or whoever tries tokens, asks too often.
+    """
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
     offered = given.strip().encode("utf-8", "surrogateescape")
-    return hmac.compare_digest(offered, token) and scheme.lower() == "bearer"
+    scope = tokens.find(offered) if scheme.lower() == "bearer" else None
+    if scope is None:
+        _limit(failures, request.remote or "")
+        raise unauthorized()
+    _limit(requests, scope.name)
+    return scope
+
+
+def _limit(limit: RateLimit, caller: str) -> None:
+    wait_s = limit.take(caller)
+    if wait_s:
+        raise too_many(math.ceil(wait_s))
 
 
 def _refuse(request: web.Request, problem: Problem) -> web.Response:

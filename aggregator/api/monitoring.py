@@ -5,6 +5,8 @@ from http import HTTPStatus
 
 from aiohttp import web
 
+from aggregator.api.guard import SCOPE
+from aggregator.api.problems import forbidden
 from aggregator.api.worker import Worker
 from aggregator.condition import Condition
 from aggregator.metrics import CONTENT_TYPE, exposition
@@ -47,8 +49,10 @@ class Monitoring:
         status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
         return web.Response(text="ready\n" if ready else "not ready\n", status=status)
 
-    async def metrics(self, _: web.Request) -> web.Response:
-        """Return all metrics for Prometheus."""
+    async def metrics(self, request: web.Request) -> web.Response:
+        """Return all metrics for Prometheus; they name all firms."""
+        if not request[SCOPE].everything:
+            raise forbidden()
         text = exposition(await self._condition())
         return web.Response(body=text.encode(), headers={"Content-Type": CONTENT_TYPE})
 

@@ -68,6 +68,27 @@ def unauthorized() -> Problem:
     )
 
 
+def too_many(after_s: int) -> Problem:
+    """Return the answer to a caller that asks too often."""
+    return Problem(
+        HTTPStatus.TOO_MANY_REQUESTS,
+        "too-many",
+        Text("too many requests", "请求过多"),
+        Text("ask less often; see Retry-After", "请降低频率；见 Retry-After"),
+        headers={"Retry-After": str(after_s)},
+    )
+
+
+def forbidden() -> Problem:
+    """Return the answer to a token that is good for other things."""
+    return Problem(
+        HTTPStatus.FORBIDDEN,
+        "not-for-this-token",
+        Text("this token is not good for this", "此令牌无权访问该内容"),
+        Text("ask the brain's operator for another", "请向产业大脑运维方申请其他令牌"),
+    )
+
+
 def unavailable() -> Problem:
     """Return the answer while a store or the ledger cannot be asked."""
     return Problem(

@@ -1,8 +1,11 @@
 """The web server of the aggregator: the read API and the one page."""
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
+from pathlib import Path
 from typing import Final
 
 from aiohttp import web
@@ -13,16 +16,20 @@ from aggregator.api.changes import Changes
 from aggregator.api.guard import AccessLog, add_headers, check_token, guarding
 from aggregator.api.knowledge import Knowledge
 from aggregator.api.monitoring import Look, Monitoring
+from aggregator.api.scopes import Tokens
 from aggregator.api.views import Views
 from aggregator.feed import Feed
 from aggregator.stores import Store
-from protocols.errors import MillgateError
+from protocols.errors import ConfigError, MillgateError
 from protocols.frame import NowNs
 from protocols.language import tr
 
 _LARGEST_BODY: Final = 1024
 _IDLE_S: Final = 75.0
 _SHUTDOWN_S: Final = 3.0
+_LOOK_S: Final = 3.0
+
+_log = logging.getLogger(__name__)
 
 
 def make_app(
@@ -31,6 +38,7 @@ def make_app(
     token: str,
     now_ns: NowNs,
     *,
+    tokens: Path | None = None,
     look: Look | None = None,
     feed: Feed | None = None,
 ) -> web.Application:
@@ -41,14 +49,18 @@ def make_app(
             them after the server has ended.
         knowledge: who sends, under which release sheets.
         token: what callers of /api must show; the page itself carries no data and needs none.
+        tokens: file of further tokens, each good for certain firms and series only.
         now_ns: the wall clock.
         look: tells the condition of the process; without it there are no metrics.
         feed: what has changed; without it changes cannot be asked for.
 
     Raises:
         MillgateError: when the token is too weak to be used.
+        ConfigError: when the file of tokens has a fault.
     """
-    app = web.Application(middlewares=[guarding(check_token(token))], client_max_size=_LARGEST_BODY)
+    known = Tokens(check_token(token), tokens)
+    app = web.Application(middlewares=[guarding(known)], client_max_size=_LARGEST_BODY)
+    app.cleanup_ctx.append(_looking(known))
     views = Views(Catalog(stores), knowledge, now_ns)
     app.add_routes(views.routes())
     app.add_routes(_page_routes())
@@ -67,6 +79,30 @@ def make_app(
 
     app.on_cleanup.append(close)
     return app
+
+
+def _looking(tokens: Tokens) -> Callable[[web.Application], AsyncIterator[None]]:
+    """Look at the file of tokens every few seconds, so that one that was taken out ends soon."""
+
+    async def look() -> None:
+        said = ""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            try:
+                await asyncio.to_thread(tokens.look)
+                said = ""
+            except ConfigError as fault:
+                if str(fault) != said:
+                    said = str(fault)
+                    _log.error("%s", fault)
+
+    async def run(_: web.Application) -> AsyncIterator[None]:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(look(), name="api-tokens")
+            yield
+            task.cancel()
+
+    return run
 
 
 @asynccontextmanager

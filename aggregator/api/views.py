@@ -10,6 +10,7 @@ from aiohttp import web
 
 from aggregator.api import render
 from aggregator.api.catalog import Catalog, Entry, page
+from aggregator.api.guard import SCOPE
 from aggregator.api.knowledge import Knowledge
 from aggregator.api.parameters import Parameters, missing
 from aggregator.api.problems import Problem, Text, bad_parameter
@@ -60,7 +61,7 @@ class Views:
     async def series(self, request: web.Request) -> web.Response:
         """List series, optionally of one measurement, a page at a time."""
         asked = Parameters(request.query, "measurement", "limit", "cursor")
-        entries, following = await self._page(asked, _LISTED)
+        entries, following = await self._page(request, asked, _LISTED)
         return _answer({"series": [render.series(*entry) for entry in entries], "next": following})
 
     async def rows(self, request: web.Request) -> web.Response:
@@ -116,7 +117,7 @@ class Views:
     async def newest(self, request: web.Request) -> web.Response:
         """Return the newest row of every series, a page at a time."""
         asked = Parameters(request.query, "measurement", "limit", "cursor")
-        entries, following = await self._page(asked, _NEWEST)
+        entries, following = await self._page(request, asked, _NEWEST)
         found: list[dict[str, Any]] = []
         by_bucket = sorted(entries, key=lambda entry: (entry.bucket, entry.id))
         for bucket, group in itertools.groupby(by_bucket, key=lambda entry: entry.bucket):
@@ -138,8 +139,10 @@ class Views:
                 ),
             )
 
+        scope = request[SCOPE]
+
         def read() -> bytes:
-            arrivals = self._knowledge.arrivals()
+            arrivals = [each for each in self._knowledge.arrivals() if scope.sees_firm(each.name)]
             shown, following = page(
                 arrivals, lambda each: f"{each.factory}.{each.agent}", cursor, limit
             )
@@ -176,15 +179,15 @@ class Views:
         await self._asker.close()
 
     async def _page(
-        self, asked: Parameters, bounds: tuple[int, int]
+        self, request: web.Request, asked: Parameters, bounds: tuple[int, int]
     ) -> tuple[list[Entry], str | None]:
         measurement, cursor = asked.name("measurement"), asked.cursor()
         limit = asked.integer("limit", bounds[0], 1, bounds[1])
-        entries = await self._catalog.list(measurement)
+        entries = await self._catalog.list(request[SCOPE], measurement)
         return page(entries, lambda entry: entry.id, cursor, limit)
 
     async def _entry(self, request: web.Request) -> Entry:
-        entry = await self._catalog.find(request.match_info["id"])
+        entry = await self._catalog.find(request[SCOPE], request.match_info["id"])
         if entry is None:
             raise Problem(
                 HTTPStatus.NOT_FOUND,
