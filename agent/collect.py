@@ -105,7 +105,10 @@ class Collector:
             self.state.losses += 1
             self.state.connected, self.state.since_ns = False, self._now()
             if not self.table.brings_time:
-                await put(lost_frame(self._config.id, self.table.columns(), self._now()))
+                # What was not heard of for a while may have changed in that while.
+                now_ns = self._now()
+                at_ns = now_ns if fault.since_ns is None else min(fault.since_ns, now_ns)
+                await put(lost_frame(self._config.id, self.table.columns(), at_ns))
         self.state.fault = line
 
     async def _pause(self, stop: asyncio.Event) -> None:

@@ -22,7 +22,14 @@ from protocols.tables import read_points
 
 
 class NotConnected(MillgateError):
-    """The device cannot be reached or stopped answering; the collector will try again."""
+    """The device cannot be reached or stopped answering; the collector will try again.
+
+    Attributes:
+        since_ns: where values hold until contact is lost: when the device was last heard of, by our
+            clock; None where that is not known, or does not matter.
+    """
+
+    since_ns: int | None = None
 
 
 class DeviceConfig(Strict):

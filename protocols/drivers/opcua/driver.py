@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator
 from typing import ClassVar
 
-from protocols.drivers import DeviceConfig
+from protocols.drivers import DeviceConfig, NotConnected
 from protocols.drivers.opcua.assembly import Assembler, Counts
 from protocols.drivers.opcua.config import Config
 from protocols.drivers.opcua.history import Gap
@@ -67,6 +67,9 @@ class Driver:
                     self.counts.refilled += frame.samples if delivery.refilled else 0
                     yield frame
                 self._report.arrived(notification.mistyped)
+        except NotConnected as fault:
+            fault.since_ns = link.seen_ns
+            raise
         finally:
             self._part(link)
             await link.close()

@@ -57,12 +57,14 @@ class Link(ABC):
         refused: places of items that the server does not give, with the name of its reason.
         remarks: what the server does otherwise than asked, in one line each.
         changes: how often `refused` or `remarks` have changed since `open`.
+        opened: whether `open` has succeeded.
     """
 
     def __init__(self, config: Config, items: Sequence[Item], now_ns: NowNs, where: str) -> None:
         self.refused: dict[int, str] = {}
         self.remarks: list[str] = []
         self.changes = 0
+        self.opened = False
         self._config = config
         self._items = items
         self._now = now_ns
@@ -97,6 +99,11 @@ class Link(ABC):
         """When the server was last heard of; None when that is not known."""
         return None
 
+    @property
+    def seen_ns(self) -> int | None:
+        """Until when, by our clock, no change went unseen; None for values that do not hold."""
+        return None
+
     async def open(self, floor: Level | None, gap: Gap | None, without: set[int]) -> None:
         """Connect and find the nodes.
 
@@ -113,9 +120,10 @@ class Link(ABC):
         try:
             await self._begin(without)
             nodes = await self._find(self._finder, range(len(self._items)))
-            if gap is not None:
-                await self._refill(gap, nodes)
             await self._take_up(nodes)
+            if gap is not None:
+                # What is new waits meanwhile: the gap ends where that begins.
+                await self._refill(gap, nodes)
         except Exception as error:  # noqa: BLE001 a misbehaving server surfaces as any exception; re-raised
             raise self._connection.fault(error) from None
         if len(self.refused) == len(self._items):
@@ -127,6 +135,7 @@ class Link(ABC):
                     f"请检查地址；第一个节点的原因：{self.refused[0]}",
                 ),
             )
+        self.opened = True
         self._plan_retry()
 
     @abstractmethod

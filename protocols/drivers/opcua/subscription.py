@@ -1,11 +1,11 @@
 """Has the server send what changes, and watches that nothing of it goes missing."""
 
 import asyncio
-from collections import deque
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Final
 
+import numpy as np
 from asyncua import ua
 from asyncua.ua.attribute_ids import AttributeIds
 
@@ -13,7 +13,7 @@ from protocols.drivers import NotConnected
 from protocols.drivers.opcua.columns import Changes, changes_of
 from protocols.drivers.opcua.config import Config
 from protocols.drivers.opcua.faults import status_name
-from protocols.drivers.opcua.history import Contact, Gap, History
+from protocols.drivers.opcua.history import Contact, Gap, History, Values, joined
 from protocols.drivers.opcua.items import Deadband, Item, columns_of, some
 from protocols.drivers.opcua.limits import MONITOR, Batches, batches_for
 from protocols.drivers.opcua.link import Delivery, Link
@@ -57,21 +57,24 @@ class Subscription(Link):
         self._id = 0
         self._batches = Batches(1, where)
         self._history: History | None = None
-        self._heard_ns = now_ns()
-        self._refilled: deque[Delivery] = deque()
+        self._heard_ns: int | None = None
+        self._gap: Gap | None = None
+        self._missed: dict[int, Values] = {}
+        self._next: Delivery | None = None
         self._undamped: dict[int, str] = {}
         self._slower: dict[int, float] = {}
 
     async def next(self) -> Delivery:
         """Wait for the next notification; see `Link.next`."""
-        if self._refilled:
-            return self._refilled.popleft()
+        if self._next is not None:
+            delivery, self._next = self._next, None
+            return delivery
         while True:
             if self._waiting.empty() and self._lost is not None:
                 raise self._lost
-            delivery = await self._take()
-            if delivery is not None:
-                return delivery
+            taken = await self._take()
+            if taken is not None:
+                return self._joined(taken)
             if self._lost is None:
                 await self._retry_if_due()
 
@@ -87,6 +90,22 @@ class Subscription(Link):
                 )
             return None
 
+    def _joined(self, delivery: Delivery) -> Delivery:
+        """Return what changed before the first values of items, if anything, and those next."""
+        if not self._missed:
+            return delivery
+        changes = delivery.changes
+        places, first = np.unique(changes.place, return_index=True)
+        found: list[tuple[int, ua.DataValue]] = []
+        for place, time_us in zip(places.tolist(), changes.time_us[first].tolist(), strict=True):
+            missed = self._missed.pop(place, None)
+            if missed is not None:
+                found += ((place, value) for value in joined(missed, time_us))
+        if not found:
+            return delivery
+        self._next = delivery
+        return Delivery(changes_of(found), delivery.received_ns, refilled=True)
+
     def _end(self, fault: NotConnected) -> None:
         super()._end(fault)
         if not self._waiting.full():
@@ -96,7 +115,17 @@ class Subscription(Link):
     @property
     def contact(self) -> Contact | None:
         """When the server was last heard of; None when that is not known."""
-        return None if self._history is None else self._history.contact(self._heard_ns)
+        if self._history is None or self._heard_ns is None:
+            return None
+        if self._missed and self._gap is not None:
+            # The gap before this connection is not over for all items.
+            return self._gap.contact
+        return self._history.contact(self._heard_ns)
+
+    @property
+    def seen_ns(self) -> int | None:
+        """Until when no change went unseen; see `Link.seen_ns`."""
+        return self._heard_ns
 
     async def _begin(self, without: set[int]) -> None:
         self._batches = await batches_for(self._client, MONITOR, self._where)
@@ -106,14 +135,12 @@ class Subscription(Link):
         self._id = await self._create()
 
     async def _refill(self, gap: Gap, nodes: Nodes) -> None:
-        """Fetch what changed in a gap; it is delivered before anything new."""
+        """Fetch what changed in a gap; it is delivered before the first new value of its item."""
         if self._history is None:
             return
         longest = timedelta(microseconds=self._config.refill // _MICROSECOND)
-        found = await self._history.since(gap, nodes, longest)
-        changes = changes_of((place, value) for place, values in found.items() for value in values)
-        if changes:
-            self._refilled.append(Delivery(changes, self._now(), refilled=True))
+        self._missed = await self._history.since(gap, nodes, longest)
+        self._gap = gap
 
     async def _create(self) -> int:
         config = self._config
@@ -218,7 +245,7 @@ class Subscription(Link):
     async def _on_publish(self, result: ua.PublishResult) -> None:
         """Take what the server sends; while this waits, the server gets no further request."""
         loop = asyncio.get_running_loop()
-        self._heard, self._heard_ns = loop.time(), self._now()
+        self._heard = loop.time()
         message = result.NotificationMessage
         for data in message.NotificationData or ():
             if isinstance(data, ua.StatusChangeNotification):
@@ -227,6 +254,8 @@ class Subscription(Link):
         if self._lost is not None or not self._in_sequence(message):
             return
         received_ns = self._now()
+        if self.opened:
+            self._heard_ns = received_ns
         for data in message.NotificationData or ():
             if isinstance(data, Changes) and data:
                 await self._waiting.put(Delivery(data, received_ns))
