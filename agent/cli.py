@@ -15,7 +15,7 @@ from rich.table import Table
 
 from agent import opcua_cli
 from agent.config import no_devices, read_config
-from agent.onboarding.points_cli import app as points_app
+from agent.onboarding.cli import mount
 from protocols.errors import ConfigError, MillgateError
 from protocols.language import tr
 from protocols.status import ask, only_one
@@ -42,7 +42,7 @@ app = typer.Typer(
 )
 
 app.add_typer(opcua_cli.app, name="cert")
-app.add_typer(points_app, name="points")
+mount(app)
 
 ConfigPath = Annotated[Path, typer.Argument(help=tr("path of agent.toml", "agent.toml 的路径"))]
 

@@ -1,6 +1,7 @@
 """The small local registry: a JSON file that people can read, behind atomic, fsynced writes.
 
-It holds the epoch and the history of enforced policies, never a sample.
+It holds the epoch and the history of enforced policies, never a sample. What scans have found is in a
+file of its own: a command that writes it never touches what a running agent relies on.
 """
 
 import json
@@ -16,6 +17,9 @@ from protocols.language import tr
 
 _EPOCH: Final = "epoch"
 _POLICY: Final = "policy"
+_DISCOVERED: Final = "discovered"
+_MOST_DISCOVERED: Final = 32
+_MOST_NODES: Final = 2000
 
 
 class AtomicStorage(Storage):
@@ -97,3 +101,34 @@ class Registry:
         table = self._db.table(_POLICY)
         if not table.contains(where("hash") == policy_hash.hex()):
             table.insert({"version": version, "hash": policy_hash.hex(), "at": at_s})
+
+
+class Discoveries:
+    """What scans have found, bounded, in a file that people can read."""
+
+    def __init__(self, folder: Path) -> None:
+        self._db = TinyDB(folder / "discovered.json", storage=AtomicStorage)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def note(self, place: str, found: dict[str, Any], at_s: int) -> None:
+        """Note what a scan has found at a place; the newest of a place and the newest places stay.
+
+        Args:
+            place: what was scanned.
+            found: what was found; no values.
+            at_s: seconds since 1970 UTC.
+        """
+        kept = {**found, "nodes": found["nodes"][:_MOST_NODES]} if "nodes" in found else found
+        table = self._db.table(_DISCOVERED)
+        table.remove(where("place") == place)
+        table.insert({"place": place, "at": at_s, "found": kept})
+        older = sorted(table.all(), key=lambda entry: int(entry["at"]))[:-_MOST_DISCOVERED]
+        table.remove(doc_ids=[entry.doc_id for entry in older])
+
+    def all(self) -> list[dict[str, Any]]:
+        """Return what scans have found, the newest first: place, at (seconds), found."""
+        found = [dict(entry) for entry in self._db.table(_DISCOVERED).all()]
+        return sorted(found, key=lambda entry: -int(entry["at"]))

@@ -1,0 +1,150 @@
+"""`millgate agent probe`: what a place in a device holds, under every type and byte order."""
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from agent.onboarding import terminal
+from agent.onboarding.looking import View, views
+from agent.onboarding.points_cli import device_of
+from protocols.drivers import DeviceConfig
+from protocols.errors import MillgateError
+from protocols.language import tr
+from protocols.points import Point
+
+if TYPE_CHECKING:
+    from protocols.drivers.modbus.config import Config
+
+_WORDS: Final = (4, 2, 1)
+
+HELP: Final = tr(
+    "Show what is at a point or an address of a Modbus device, read in every way.\n\n"
+    "It is read several times, so that counters can be told. Values go to this terminal only.\n\n"
+    "\b\nExamples:\n"
+    "  millgate agent probe mill/agent.toml meter-1 energy\n"
+    "  millgate agent probe mill/agent.toml meter-1 holding:8198",
+    "以各种类型与字节序显示 Modbus 设备某个点或地址的内容。\n\n"
+    "会读取多次，以便识别计数器。数值仅显示在本终端。\n\n"
+    "\b\n示例：\n"
+    "  millgate agent probe mill/agent.toml meter-1 energy\n"
+    "  millgate agent probe mill/agent.toml meter-1 holding:8198",
+)
+
+
+def probe(
+    path: Annotated[Path, typer.Argument(help=tr("path of agent.toml", "agent.toml 的路径"))],
+    device: Annotated[str, typer.Argument(help=tr("id of the device", "设备标识"))],
+    place: Annotated[str, typer.Argument(help=tr("a point's id, or an address", "点标识，或地址"))],
+    *,
+    samples: Annotated[
+        int, typer.Option(min=1, max=60, help=tr("how often it is read", "读取次数"))
+    ] = 3,
+    redirect: Annotated[
+        bool,
+        typer.Option(
+            "--redirect-raw-values",
+            help=tr("let raw values go elsewhere than to a terminal", "允许原始值输出到终端以外"),
+        ),
+    ] = False,
+) -> None:
+    """Show what is at a place of a device."""
+    terminal.raw_values_may_be_shown(redirect=redirect)
+    config: Any = device_of(path, device)
+    if config.kind != "modbus":
+        raise MillgateError(
+            tr("only registers have to be probed", "只有寄存器需要探查"),
+            where=device,
+            remedy=tr(
+                "an OPC UA server tells its types: see 'millgate agent scan' and 'agent read'",
+                "OPC UA 服务器会说明类型：见 'millgate agent scan' 与 'agent read'",
+            ),
+        )
+    point = next((one for one in config.points if one.id == place), None)
+    address = place if point is None else point.address
+    data = asyncio.run(_samples(config, address, samples))
+    _show(Console(), config, point, address, data)
+
+
+async def _samples(config: "Config", address: str, samples: int) -> list[bytes]:
+    from protocols.drivers.modbus.point import ADDRESS  # noqa: PLC0415 - slow to load
+    from protocols.drivers.modbus.survey import Bounds, Survey  # noqa: PLC0415 - same
+
+    if ADDRESS.fullmatch(address) is None:
+        known = ", ".join(point.id for point in config.points)
+        raise MillgateError(
+            tr(f"'{address}' is neither a point nor an address", f"'{address}' 既不是点也不是地址"),
+            where=config.id,
+            remedy=tr(
+                f"write an address such as holding:0, or one of {known}",
+                f"请写 holding:0 之类的地址，或以下之一：{known}",
+            ),
+        )
+    async with Survey(config, Bounds(per_second=5.0)) as survey:
+        for words in _WORDS:
+            first = await survey.registers(address, words)
+            if first is not None:
+                break
+        else:
+            raise MillgateError(
+                tr("the device refuses this address", "设备拒绝此地址"),
+                where=f"{config.id}, {address}",
+                remedy=tr(
+                    "documented numbers often count from 1 or 40001; 'millgate agent scan' "
+                    "shows what it gives",
+                    "手册编号常从 1 或 40001 起；可用 'millgate agent scan' 查看",
+                ),
+            )
+        found = [first]
+        for _ in range(samples - 1):
+            await asyncio.sleep(1)
+            more = await survey.registers(address, words)
+            found += [more] if more is not None else []
+        return found
+
+
+def _show(
+    console: Console, config: DeviceConfig, point: Point | None, address: str, data: list[bytes]
+) -> None:
+    last = data[-1]
+    words = " ".join(last[at : at + 2].hex() for at in range(0, len(last), 2))
+    console.print(f"{config.id}, {address}: {words}", highlight=False, markup=False)
+    if ":" in address and address.split(":", maxsplit=1)[0] in {"coil", "discrete"}:
+        console.print(tr("bits, the first is the lowest", "位，最低位在前"), highlight=False)
+        return
+    meant = None if point is None else (point.type, _order(config, point))
+    table = Table(title=tr("Only this terminal sees these values", "以下数值仅本终端可见"))
+    for heading in (
+        tr("type", "类型"),
+        tr("order", "字节序"),
+        tr("raw", "原始值"),
+        tr("hints", "提示"),
+    ):
+        table.add_column(heading, overflow="fold")
+    for view in views(data):
+        here = meant == (view.kind, view.order)
+        _add_row(table, view, point if here else None)
+    console.print(table)
+
+
+def _order(config: DeviceConfig, point: Point) -> str:
+    own = getattr(point, "order", None)
+    return str(own or getattr(config, "order", "ABCD"))
+
+
+def _add_row(table: Table, view: View, point: Point | None) -> None:
+    hints = list(view.hints)
+    if point is not None:
+        value = view.value * float(point.scale) + float(point.offset)
+        hints.insert(
+            0,
+            tr(
+                f"<- as configured: {value:.10g} {point.unit}",
+                f"<- 现配置：{value:.10g} {point.unit}",
+            ),
+        )
+    style = "bold" if point is not None else "dim" if view.odd else ""
+    table.add_row(view.kind, view.order, f"{view.value:.12g}", "; ".join(hints), style=style)

@@ -1,0 +1,1 @@
+"""Device profiles: where known equipment keeps what, with sources, and what sources disagree on."""
