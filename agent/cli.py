@@ -1,8 +1,6 @@
 """`millgate agent`: install, check, run and look at the agent."""
 
-import asyncio
 import json
-import logging
 import secrets
 from importlib import resources
 from pathlib import Path
@@ -18,7 +16,7 @@ from agent.config import no_devices, read_config
 from agent.onboarding.cli import mount
 from protocols.errors import ConfigError, MillgateError
 from protocols.language import tr
-from protocols.status import ask, only_one
+from protocols.status import ask
 from protocols.topics import ID_BYTES
 from security.cards import AgentCard, read_brain_card, write_card
 from security.keys import (
@@ -198,7 +196,7 @@ def _say_next(folder: Path, notes: list[str], brain: str) -> None:
 )
 def check(path: ConfigPath) -> None:
     """Check configuration, keys and policy without touching a device."""
-    from agent.app import usable_policy  # noqa: PLC0415 - the command line starts fast without it
+    from agent.authority import usable_policy  # noqa: PLC0415 - the command line starts fast without it
     from agent.registry import Registry  # noqa: PLC0415 - same
     from security.policy.gate import Gate  # noqa: PLC0415 - same
 
@@ -251,15 +249,14 @@ def check(path: ConfigPath) -> None:
 )
 def run(path: ConfigPath) -> None:
     """Collect and deliver until stopped."""
-    from agent.app import run as run_agent  # noqa: PLC0415 - the command line starts fast without it
+    from agent.config import for_sealed_side  # noqa: PLC0415 - same as the line below
+    from agent.supervisor import become  # noqa: PLC0415 - the command line starts fast without it
 
     config = read_config(path)
     problem = no_devices(config)
     if problem is not None:
         raise ConfigError([problem])
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    with only_one(config.spool.folder):
-        asyncio.run(run_agent(config))
+    become(path, config.spool.folder, for_sealed_side(path))
 
 
 @app.command(

@@ -1,16 +1,18 @@
 """`agent.toml`: who the agent is, whom it trusts, where it sends, what it reads."""
 
 import hashlib
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Final
 
 from pydantic import Field, model_validator
 
+from protocols.broker import BrokerConfig
 from protocols.drivers import DeviceConfig, read_devices
 from protocols.errors import ConfigError, MillgateError
 from protocols.language import tr
-from protocols.mqtt import BrokerConfig
-from protocols.settings import Strict, check_settings, read_toml
+from protocols.settings import Duration, Strict, check_settings, read_toml
 from protocols.status import socket_path
 from protocols.topics import Address
 from security.cards import (
@@ -57,6 +59,8 @@ class PolicySource(Strict):
         widen_threshold: how many must sign a policy that widens what leaves; unless it is given,
             two where there are two officers.
         audit_key: the firm's own key; every batch is sealed to it as well.
+        max_stale: how long after its start, or an officer's newest confirmation, a policy is
+            enforced; None is as long as it is valid.
     """
 
     file: Path
@@ -64,6 +68,7 @@ class PolicySource(Strict):
     threshold: int = Field(default=1, ge=1, le=16)
     widen_threshold: int | None = Field(default=None, ge=1, le=16)
     audit_key: SealingKeyText
+    max_stale: Duration | None = None
 
     @model_validator(mode="after")
     def _reachable(self) -> "PolicySource":
@@ -142,19 +147,48 @@ def read_config(path: Path) -> AgentConfig:
     raw = read_toml(path)
     faults: list[MillgateError] = []
     devices: list[DeviceConfig] = []
-    consumers: dict[bytes, BrainCard] = {}
     try:
         devices = read_devices(raw.pop("device", []), path)
     except ConfigError as error:
         faults += error.faults
     try:
-        file = check_settings(raw, _AgentFile, path)
-        consumers = _read_consumers(file.consumer, path.parent)
+        config = without_devices(raw, path)
     except ConfigError as error:
-        faults += error.faults
+        raise ConfigError(faults + error.faults) from None
     if faults:
         raise ConfigError(faults)
-    return _absolute(path, file, consumers, devices)
+    return replace(config, devices=devices)
+
+
+def without_devices(raw: dict[str, Any], path: Path) -> AgentConfig:
+    """Check the tables of agent.toml other than the devices, and read what they name.
+
+    Raises:
+        ConfigError: with every fault, each on one line.
+    """
+    file = check_settings(raw, _AgentFile, path)
+    return _absolute(path, file, _read_consumers(file.consumer, path.parent))
+
+
+SEALED_TABLES: Final = ("identity", "policy", "broker", "spool", "consumer")
+"""The tables of agent.toml that the sealed side is given: nothing of any device or point."""
+
+
+def for_sealed_side(path: Path) -> bytes:
+    """Return what the sealed side may know of agent.toml, as `read_sealed` takes it."""
+    raw = read_toml(path)
+    tables = {name: raw[name] for name in SEALED_TABLES if name in raw}
+    return json.dumps({"path": str(path.absolute()), "tables": tables}).encode()
+
+
+def read_sealed(data: bytes) -> AgentConfig:
+    """Read what `for_sealed_side` gave.
+
+    Raises:
+        ConfigError: see `read_config`.
+    """
+    found = json.loads(data)
+    return without_devices(found["tables"], Path(found["path"]))
 
 
 def _read_consumers(entries: list[ConsumerCard], folder: Path) -> dict[bytes, BrainCard]:
@@ -172,9 +206,7 @@ def _read_consumers(entries: list[ConsumerCard], folder: Path) -> dict[bytes, Br
     return found
 
 
-def _absolute(
-    path: Path, file: _AgentFile, consumers: dict[bytes, BrainCard], devices: list[DeviceConfig]
-) -> AgentConfig:
+def _absolute(path: Path, file: _AgentFile, consumers: dict[bytes, BrainCard]) -> AgentConfig:
     folder = path.absolute().parent
     identity = file.identity.model_copy(
         update={
@@ -190,7 +222,7 @@ def _absolute(
         broker=file.broker,
         spool=file.spool.model_copy(update={"folder": folder / file.spool.folder}),
         consumers=consumers,
-        devices=devices,
+        devices=[],
     )
 
 

@@ -1,11 +1,15 @@
 """The gate side: frames in, released slots out. Raw values exist only here."""
 
 import asyncio
-import contextlib
 import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
-from agent.released import Committed, Hello, Link, Released, Restore
+from agent.clock import ClockWatch
+from agent.link import GateLink
+from agent.released import Hello, Released, Restore
+from protocols.errors import MillgateError
 from protocols.frame import Frame
 from protocols.language import tr
 from protocols.topics import Address
@@ -15,132 +19,282 @@ from security.secret import Secret
 
 _FRAMES: Final = 64
 _TICK_S: Final = 0.1
-_LONG_TICK_S: Final = 1.0
+_MOST_TRIES: Final = 2
 
 _log = logging.getLogger(__name__)
+
+
+class OutOfTurn(MillgateError):
+    """The sealed side said what it may not say now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What may be enforced now.
+
+    Attributes:
+        policy: the policy; None while there is none.
+        stopped: whether an officer has stopped it.
+        halted: why nothing may leave for now although there is a policy; empty while it may.
+        problem: why there is none.
+    """
+
+    policy: TrustedPolicy | None = None
+    stopped: bool = False
+    halted: str = ""
+    problem: str = ""
+
+    @property
+    def key(self) -> tuple[bytes, bool]:
+        """What the sealed side is told of it."""
+        return self.policy.hash if self.policy is not None else b"", self.stopped
 
 
 class GateSide:
     """Runs the gate and talks to the sealed side.
 
     Attributes:
-        gate: the gate.
+        gate: the gate of the policy that is enforced; None before the first.
         frames: where collectors put frames; a full queue stops them.
+        wanted: what is to be enforced.
     """
 
     def __init__(
-        self, gate: Gate, policy: TrustedPolicy, key: Secret[bytes], address: Address, link: Link
+        self,
+        make_gate: Callable[[TrustedPolicy], Gate],
+        key: Secret[bytes],
+        address: Address,
+        clock: ClockWatch,
     ) -> None:
-        self.gate = gate
+        self.gate: Gate | None = None
         self.frames: asyncio.Queue[Frame] = asyncio.Queue(_FRAMES)
-        self._policy_hash = policy.hash
+        self.wanted = Verdict()
+        self._enforced = Verdict()
+        self._make_gate = make_gate
         self._key = key
         self._address = address
-        self._link = link
-        self._epoch = 0
-        self._number = 0
+        self._clock = clock
+        self._epoch = self._number = -1
+        self._pending: Released | None = None
+        self._tries = 0
+        self._held: Frame | None = None
         self._room = asyncio.Event()
-        self._in_force = True
+        self._closed = asyncio.Event()
+        self._busy = True
+        self._said = ""
 
     async def put(self, frame: Frame) -> None:
         """Take a frame from a collector; waits while the gate is full."""
         await self.frames.put(frame)
 
-    async def restore(self) -> None:
-        """Say hello and go on from where the last committed message left off."""
-        await self._link.to_sealed.put(Hello(self._policy_hash))
-        answer = await self._link.to_gate.get()
-        if not isinstance(answer, Restore):
-            raise TypeError("the sealed side must answer Hello with Restore")
-        self._take(answer)
-
-    def _take(self, answer: Restore) -> None:
-        self._number, self._epoch = answer.number, answer.epoch
-        if not answer.memory:
-            return
-        try:
-            memory = open_memory(
-                answer.memory,
-                self._key,
-                self._address,
-                answer.epoch,
-                answer.policy_hash,
-                answer.number,
-            )
-            self.gate.restore(memory)
-        except MemoryLost as fault:
-            _log.error("%s", fault)
+    def want(self, verdict: Verdict) -> None:
+        """Say what is to be enforced from now on; what halts the gate does so at once."""
+        self.wanted = verdict
+        self._halt()
+        self._closed.set()
 
     async def take_frames(self) -> None:
         """Feed the gate until cancelled."""
         while True:
-            if self.gate.full:
+            self._held = await self.frames.get()
+            while self._busy or self.gate is None or self.gate.full:
                 self._room.clear()
                 await self._room.wait()
-            self.gate.feed(await self.frames.get())
+            self._feed_held()
 
-    async def release(self, stop: asyncio.Event) -> None:
-        """Hand over closed slots, one message at a time, until `stop`; then once more."""
-        while not stop.is_set():
-            self._say_when_force_changes()
-            self.gate.advance()
-            if self.gate.has_closed:
-                await self._hand_over()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_TICK_S):
-                    await stop.wait()
-        self._drain_frames()
-        self.gate.advance()
-        await self._hand_over()
+    def _feed_held(self) -> None:
+        frame, self._held = self._held, None
+        if frame is not None and self.gate is not None:
+            self.gate.feed(frame)
 
-    def _say_when_force_changes(self) -> None:
-        if self.gate.in_force == self._in_force:
+    async def tick(self) -> None:
+        """Watch the clock and close slots as their time passes, until cancelled."""
+        while True:
+            await asyncio.sleep(_TICK_S)
+            self.step()
+
+    def step(self) -> None:
+        """Watch the clock once, and close the slots whose time has passed."""
+        gate = self.gate
+        if self._clock.check() and gate is not None:
+            gate.drop_open()
+        self._halt()
+        if gate is None or self._busy:
             return
-        self._in_force = self.gate.in_force
-        if self._in_force:
-            _log.warning("%s", tr("the policy is in force", "策略已生效"))
+        self._say_when_force_changes(gate)
+        if not gate.full:
+            gate.advance()
+        if gate.has_closed:
+            self._closed.set()
+
+    def _halt(self) -> None:
+        """Let nothing leave while the verdict or the clock says so."""
+        if self.gate is not None:
+            stopped = self._enforced.stopped or self.wanted.stopped
+            why = tr("an officer has stopped it", "数据官已下令停止") if stopped else ""
+            self.gate.halted = why or self.wanted.halted or self._clock.fault
+
+    async def converse(self, link: GateLink, stop: asyncio.Event) -> None:
+        """Hand over closed slots, one message at a time, until `stop`; then once more.
+
+        Raises:
+            LinkLost: when the sealed side is gone; it goes on with the next link where this ended.
+            Malformed, OutOfTurn: when the sealed side says what it may not.
+        """
+        await self._greet(link)
+        while not stop.is_set():
+            if self.wanted.key != self._enforced.key and self.wanted.policy is not None:
+                await self._change(link)
+            self._closed.clear()
+            if self.gate is not None and self.gate.has_closed:
+                await self._hand_over(link)
+            await link.silence(self._closed)
+        self._drain_frames()
+        await self._hand_over(link)
+
+    def wake(self) -> None:
+        """Look at once whether it is to stop."""
+        self._closed.set()
+
+    async def _greet(self, link: GateLink) -> None:
+        """Say hello on a new link and go on from where the last committed message left off."""
+        if self._enforced.policy is None:
+            self._enforced = self.wanted
+        answer = await self._hello(link)
+        if self.gate is None or not self._goes_on(answer):
+            self._begin(answer)
+        self._take_place(answer)
+        if self._pending is not None:
+            await self._commit(link, self._pending)
+
+    def _take_place(self, answer: Restore) -> None:
+        self._number, self._epoch = answer.number, answer.epoch
+        self._clock.committed(answer.at)
+        self._open()
+
+    async def _hello(self, link: GateLink) -> Restore:
+        policy = self._policy()
+        sheets = tuple(sheet.signed for sheet in policy.sheets)
+        await link.send(Hello(policy.hash, sheets, self._enforced.stopped))
+        answer = await link.receive()
+        if not isinstance(answer, Restore):
+            raise OutOfTurn("the sealed side must answer Hello with Restore")
+        return answer
+
+    def _goes_on(self, answer: Restore) -> bool:
+        """Tell whether the sealed side stands where this side does; then nothing is lost in memory.
+
+        The message that was under way may have been committed or not.
+        """
+        if answer.epoch != self._epoch:
+            return False
+        pending = self._pending
+        if pending is None:
+            return answer.number == self._number
+        if answer.number == pending.number:
+            self._pending = None
+            return True
+        self._tries += 1
+        return answer.number == pending.number - 1 and self._tries < _MOST_TRIES
+
+    def _begin(self, answer: Restore) -> None:
+        """Start a gate from the memory that the sealed side keeps."""
+        self._pending, self._tries = None, 0
+        if self.gate is None:
+            self.gate = self._make_gate(self._policy())
+            for line in self.gate.suspended:
+                _log.warning("%s", line)
         else:
-            _log.error(
-                "%s",
-                tr(
-                    "nothing leaves: the policy has expired or is not yet valid; sign a new one",
-                    "不放行任何数据：策略已过期或尚未生效；请签署新策略",
-                ),
-            )
+            self.gate.start_over()
+        gate = self.gate
+        if answer.memory:
+            try:
+                gate.restore(self._opened(answer))
+            except MemoryLost as fault:
+                _log.error("%s", fault)
+        if self._enforced.stopped:
+            gate.forget()
+        self._halt()
 
-    def _drain_frames(self) -> None:
-        while not self.frames.empty():
-            self.gate.feed(self.frames.get_nowait())
-
-    async def _hand_over(self) -> None:
-        streams = self.gate.take()
-        self._room.set()
-        number = self._number + 1
-        memory = await asyncio.to_thread(
-            seal_memory,
-            self.gate.memory(),
+    def _opened(self, answer: Restore) -> bytes:
+        return open_memory(
+            answer.memory,
             self._key,
             self._address,
-            self._epoch,
-            self._policy_hash,
-            number,
+            answer.epoch,
+            answer.policy_hash,
+            answer.number,
         )
-        await self._link.to_sealed.put(Released(number, self._policy_hash, streams, memory))
-        answer = await self._answer()
+
+    def _open(self) -> None:
+        """Let frames in."""
+        self._busy = False
+        self._room.set()
+
+    async def _change(self, link: GateLink) -> None:
+        """Enforce what is wanted; what was released before leaves before."""
+        wanted = self.wanted
+        self._drain_frames()
+        await self._hand_over(link)
+        self._busy, self.gate, self._enforced = True, None, wanted
+        answer = await self._hello(link)
+        self._begin(answer)
+        self._take_place(answer)
+        if wanted.stopped:
+            # So that a later policy cannot take up from before the stop.
+            await self._hand_over(link)
+
+    def _policy(self) -> TrustedPolicy:
+        policy = self._enforced.policy
+        if policy is None:
+            raise OutOfTurn("nothing is enforced yet")
+        return policy
+
+    def _say_when_force_changes(self, gate: Gate) -> None:
+        why = "" if gate.in_force else gate.halted or _not_valid()
+        if why == self._said:
+            return
+        self._said = why
+        if why:
+            _log.error("%s", tr(f"nothing leaves: {why}", f"不放行任何数据：{why}"))
+        else:
+            _log.warning("%s", tr("the policy is in force", "策略已生效"))
+
+    def _drain_frames(self) -> None:
+        self._feed_held()
+        while not self.frames.empty() and self.gate is not None:
+            self.gate.feed(self.frames.get_nowait())
+        if self.gate is not None:
+            self.gate.advance()
+
+    async def _hand_over(self, link: GateLink) -> None:
+        gate, policy_hash = self.gate, self._policy().hash
+        if gate is None:
+            raise OutOfTurn("nothing is enforced yet")
+        streams, memory = gate.take(), gate.memory()
+        number = self._number + 1
+        sealed = await asyncio.to_thread(
+            seal_memory, memory, self._key, self._address, self._epoch, policy_hash, number
+        )
+        self._room.set()
+        await self._commit(link, Released(number, policy_hash, streams, sealed))
+
+    async def _commit(self, link: GateLink, message: Released) -> None:
+        self._pending = message
+        await link.send(message)
+        answer = await link.receive()
         if isinstance(answer, Restore):
             # A new epoch: the message was not kept, and counters need new baselines.
-            self.gate.start_over()
-            self._take(answer)
+            self._begin(answer)
+            self._take_place(answer)
             return
-        if answer.number != number:
-            raise TypeError("the sealed side must answer Released with its Committed")
-        self._number = number
+        if answer.number != message.number:
+            raise OutOfTurn("the sealed side must answer Released with its Committed")
+        self._number, self._pending, self._tries = message.number, None, 0
 
-    async def _answer(self) -> Restore | Committed:
-        """Wait for the sealed side; slots go on closing meanwhile, until the gate is full."""
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LONG_TICK_S):
-                    return await self._link.to_gate.get()
-            if not self.gate.full:
-                self.gate.advance()
+
+def _not_valid() -> str:
+    return tr(
+        "the policy has expired or is not yet valid; sign a new one",
+        "策略已过期或尚未生效；请签署新策略",
+    )

@@ -4,8 +4,11 @@ It holds the epoch and the history of enforced policies, never a sample. What sc
 file of its own: a command that writes it never touches what a running agent relies on.
 """
 
+import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +23,7 @@ _POLICY: Final = "policy"
 _DISCOVERED: Final = "discovered"
 _MOST_DISCOVERED: Final = 32
 _MOST_NODES: Final = 2000
+_STOP: Final = "stop"
 
 
 class AtomicStorage(Storage):
@@ -69,14 +73,22 @@ def _are_tables(found: object) -> bool:
 
 
 class Registry:
-    """The agent's registry."""
+    """The agent's registry; both sides write to it, in turn."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._db = TinyDB(path, storage=AtomicStorage)
 
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Let nobody else write meanwhile: each write replaces the whole file."""
+        with self._path.with_name(f".{self._path.name}.lock").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     @property
     def epoch(self) -> int:
@@ -86,7 +98,8 @@ class Registry:
 
     def open_epoch(self, epoch: int, at_s: int) -> None:
         """Note that an epoch begins."""
-        self._db.table(_EPOCH).insert({"epoch": epoch, "at": at_s})
+        with self._alone():
+            self._db.table(_EPOCH).insert({"epoch": epoch, "at": at_s})
 
     def last_policy(self) -> tuple[int, bytes]:
         """Return version and hash of the newest policy that was ever enforced; 0 and empty."""
@@ -98,9 +111,21 @@ class Registry:
 
     def enforce(self, version: int, policy_hash: bytes, at_s: int) -> None:
         """Note that a policy is enforced from now on; the same one is noted once."""
-        table = self._db.table(_POLICY)
-        if not table.contains(where("hash") == policy_hash.hex()):
-            table.insert({"version": version, "hash": policy_hash.hex(), "at": at_s})
+        with self._alone():
+            table = self._db.table(_POLICY)
+            if not table.contains(where("hash") == policy_hash.hex()):
+                table.insert({"version": version, "hash": policy_hash.hex(), "at": at_s})
+
+    @property
+    def stopped_through(self) -> int:
+        """The newest policy version that an officer has ever stopped; 0 for none."""
+        found = self._db.table(_STOP).all()
+        return max((int(entry["through"]) for entry in found), default=0)
+
+    def stop(self, through: int, at_s: int) -> None:
+        """Note that an officer has stopped a policy version and every older one."""
+        with self._alone():
+            self._db.table(_STOP).insert({"through": through, "at": at_s})
 
 
 class Discoveries:

@@ -5,22 +5,25 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 
-from agent.config import SpoolConfig
 from agent.disk import SpoolThread
-from agent.released import Committed, Hello, Link, Released, Restore
+from agent.link import SealedLink
+from agent.released import Committed, Hello, Released, Restore
 from agent.spool import Entry, Spool
 from protocols import batch
 from protocols.batch import Block
+from protocols.errors import MillgateError
 from protocols.frame import SECOND, NowNs
 from protocols.language import tr
+from protocols.strict_cbor import Malformed
 from protocols.topics import Address
 from security.cards import BrainCard
 from security.envelope import (
     BATCH,
+    REASON_STOPPED,
     SALT_BYTES,
     SHEET,
     Gap,
@@ -32,11 +35,11 @@ from security.envelope import (
     right_hash,
     seal,
 )
-from security.keys import KID_BYTES, SealingKey, SigningKey
-from security.policy.bundle import SignedSheet, TrustedPolicy, signed_sheet
-from security.policy.check import StreamTerms, stream_terms
+from security.keys import BadSignature, SealingKey, SigningKey, VerifyKey
+from security.policy.bundle import SignedSheet, read_sheet, signed_sheet
+from security.policy.check import BeyondSheet, StreamTerms, stream_terms
 from security.policy.clauses import STATE_NUMBERS
-from security.policy.compiled import Terms, pack_sheet
+from security.policy.compiled import pack_sheet
 from security.policy.compiler import stream_id
 
 _MOST_GAPS: Final = 64
@@ -46,16 +49,81 @@ _MOST_COLUMNS: Final = 910 * STATE_NUMBERS
 _MOST_PADDED: Final = 248 * 1024
 _FULL_POLL_S: Final = 0.5
 _HEADS_S: Final = 5.0
+_PAD: Final = 1024
 
 _log = logging.getLogger(__name__)
+
+
+class NotOurs(MillgateError):
+    """What the gate side said is not what its officers signed, or not its turn; nothing is kept."""
+
+
+class Enforced(Protocol):
+    """What the sealed side knows of a policy: its hash, and what each consumer may get.
+
+    Attributes:
+        hash: of the policy.
+        sheets: one per consumer.
+    """
+
+    @property
+    def hash(self) -> bytes:
+        """Hash of the policy."""
+        ...
+
+    @property
+    def sheets(self) -> tuple[SignedSheet, ...]:
+        """One per consumer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sheets:
+    """The release sheets of a policy, verified here; see `Enforced`."""
+
+    hash: bytes
+    sheets: tuple[SignedSheet, ...]
+
+    @property
+    def version(self) -> int:
+        """The policy's version."""
+        return min((sheet.sheet.policy_version for sheet in self.sheets), default=0)
+
+
+def verified(
+    hello: Hello,
+    officers: Sequence[VerifyKey],
+    threshold: int,
+    consumers: Mapping[bytes, BrainCard],
+) -> Sheets:
+    """Return the sheets that the gate side gave, checked without believing it.
+
+    Raises:
+        NotOurs: when one is not signed by enough officers, not of this policy, or for a consumer
+            whose card is not here.
+    """
+    try:
+        sheets = tuple(read_sheet(signed, officers, threshold) for signed in hello.sheets)
+    except (Malformed, BadSignature):
+        raise NotOurs("a sheet that not enough officers signed") from None
+    consumers_named = [sheet.sheet.consumer for sheet in sheets]
+    versions = {sheet.sheet.policy_version for sheet in sheets}
+    if len(set(consumers_named)) < len(sheets) or len(versions) > 1:
+        raise NotOurs("sheets that do not belong together")
+    if any(sheet.sheet.policy_hash != hello.policy_hash for sheet in sheets):
+        raise NotOurs("a sheet of another policy")
+    if not consumers.keys() >= set(consumers_named):
+        raise NotOurs("a sheet for a consumer whose card is not here")
+    return Sheets(hello.policy_hash, sheets)
 
 
 @dataclass(frozen=True, slots=True)
 class _Lane:
     """What is needed to seal one stream."""
 
-    terms: Terms
+    pad: int
     brain: SealingKey
+    receipt_kid: bytes
     sheet: SignedSheet
 
     @property
@@ -65,19 +133,27 @@ class _Lane:
 
 
 class Sealer:
-    """Seals the messages of the gate side into the spool. All calls come from one thread."""
+    """Seals the messages of the gate side into the spool. All calls come from one thread.
+
+    Attributes:
+        epoch: the epoch that it seals in.
+        stopped: whether an officer has stopped the policy: no value is sealed.
+    """
 
     def __init__(
         self,
         spool: Spool,
-        policy: TrustedPolicy,
+        policy: Enforced,
         consumers: Mapping[bytes, BrainCard],
         signer: SigningKey,
         audit: SealingKey,
         address: Address,
         now_ns: NowNs,
+        *,
+        stopped: bool = False,
     ) -> None:
         self.epoch = 0
+        self.stopped = stopped
         self._spool = spool
         self._policy = policy
         self._signer = signer
@@ -87,11 +163,14 @@ class Sealer:
         self._lanes: dict[int, _Lane] = {}
         self._sheets: dict[int, _Lane] = {}
         self._stream_terms: dict[int, StreamTerms] = {}
-        for terms, sheet in zip(policy.policy.consumers, policy.sheets, strict=True):
-            lane = _Lane(terms, consumers[terms.encryption_key].encryption_key, sheet)
+        for sheet in policy.sheets:
+            pads = [stream.pad for stream in sheet.sheet.streams]
+            consumer = sheet.sheet.consumer
+            card = consumers[consumer]
+            lane = _Lane(max(pads, default=_PAD), card.encryption_key, card.receipt_key.kid, sheet)
             for stream in sheet.sheet.streams:
                 self._lanes[stream.id] = lane
-            self._sheets[stream_id(terms.encryption_key, 0)] = lane
+            self._sheets[stream_id(consumer, 0)] = lane
             self._stream_terms |= stream_terms(sheet.sheet)
 
     def restore(self, epoch: int) -> Restore:
@@ -107,10 +186,16 @@ class Sealer:
             spool.keep_sheet(lane.sheet.hash, lane.sheet.signed)
         if spool.meta("epoch", 0) != epoch:
             spool.begin(epoch, self._policy.hash, entries)
-            return Restore(0, epoch, self._policy.hash, b"")
-        spool.append(epoch, entries)
-        memory_policy = spool.meta("memory_policy", self._policy.hash)
-        return Restore(spool.meta("number", 0), epoch, memory_policy, spool.meta("memory", b""))
+        else:
+            spool.append(epoch, entries)
+        self._declare_stop()
+        return Restore(
+            spool.meta("number", 0),
+            epoch,
+            spool.meta("memory_policy", self._policy.hash),
+            spool.meta("memory", b""),
+            spool.meta("at", 0),
+        )
 
     @property
     def epoch_due(self) -> int:
@@ -122,22 +207,55 @@ class Sealer:
         """Return for each brain, by the key id of its receipt key, the streams meant for it."""
         found: dict[bytes, frozenset[int]] = {}
         for stream, lane in [*self._lanes.items(), *self._sheets.items()]:
-            kid = lane.terms.receipt_key[:KID_BYTES]
-            found[kid] = found.get(kid, frozenset()) | {stream}
+            found[lane.receipt_kid] = found.get(lane.receipt_kid, frozenset()) | {stream}
         return found
+
+    def resume(self, epoch: int) -> Restore:
+        """Begin in the newest epoch that is known of, or due; see `restore`."""
+        current = max(epoch, self.epoch, int(self._spool.meta("epoch", 0)))
+        return self.restore(max(current, self.epoch_due))
+
+    def _declare_stop(self) -> None:
+        """Say once to every consumer, signed and in its chain, that an officer stopped the policy.
+
+        It is a gap over the declaration's own place in the chain of sheets: as of its time nothing
+        of this policy leaves. What leads on is a newer policy's sheet.
+        """
+        mark = f"{self.epoch}:{self._policy.hash.hex()}"
+        if not self.stopped or self._spool.meta("stop_declared") == mark:
+            return
+        entries = [
+            self._sheet_entry(stream, lane, stop=True) for stream, lane in self._sheets.items()
+        ]
+        self._spool.append(self.epoch, entries, {"stop_declared": mark})
 
     def commit(self, message: Released) -> None:
         """Check, seal and commit one message of the gate side.
 
         Raises:
-            BeyondSheet: when the gate let through more than the sheet releases; nothing is
-                committed then.
+            BeyondSheet: when the gate let through more than the sheet releases.
+            NotOurs: when it is of another policy, or not the next. Nothing is committed then.
         """
+        if message.policy_hash != self._policy.hash:
+            raise NotOurs("released under another policy")
+        if message.number != self._spool.meta("number", 0) + 1:
+            raise NotOurs("not the next message")
+        if self.stopped and message.streams:
+            raise BeyondSheet("an officer has stopped the policy")
         entries: list[Entry] = []
         for stream, blocks in sorted(message.streams.items()):
+            if stream not in self._stream_terms:
+                raise BeyondSheet("a stream that no sheet has")
             self._stream_terms[stream].check(blocks)
             entries += self._batch_entries(stream, blocks)
-        self._spool.commit(self.epoch, message.number, message.policy_hash, message.memory, entries)
+        self._spool.commit(
+            self.epoch,
+            message.number,
+            message.policy_hash,
+            message.memory,
+            entries,
+            at=self._now() // SECOND,
+        )
 
     def _batch_entries(self, stream: int, blocks: Sequence[Block]) -> list[Entry]:
         lane, terms = self._lanes[stream], self._stream_terms[stream]
@@ -153,6 +271,10 @@ class Sealer:
                 padded = pad(content, terms.pad)
                 entries.append(self._seal(chain, lane, padded, window, cells, is_sheet=False))
         return entries
+
+    def waiting_bytes(self) -> int:
+        """Return how much waits for the brain."""
+        return self._spool.waiting_bytes()
 
     def sheet_again(self, sheet_hash: bytes) -> list[bytes]:
         """Return the messages that carry a sheet the brain asks for; it must have lost or refused it.
@@ -171,9 +293,11 @@ class Sealer:
         self._spool.append(self.epoch, [entry])
         return [entry.sealed]
 
-    def _sheet_entry(self, stream: int, lane: _Lane) -> Entry:
+    def _sheet_entry(self, stream: int, lane: _Lane, *, stop: bool = False) -> Entry:
         chain = _Chain(self._spool, self._address, self.epoch, stream)
-        padded = pad(pack_sheet(lane.sheet.signed), lane.terms.pad)
+        if stop:
+            chain.declare(REASON_STOPPED)
+        padded = pad(pack_sheet(lane.sheet.signed), lane.pad)
         return self._seal(chain, lane, padded, (0, 0), 0, is_sheet=True)
 
     def _seal(
@@ -231,7 +355,11 @@ class _Chain:
         self.stream = stream
         found = spool.chain(epoch, stream)
         self.next, self.previous = found or (0, genesis(address, epoch, stream))
-        self._gaps = spool.gaps(epoch, stream, _MOST_GAPS)
+        self._gaps = spool.gaps(epoch, stream, _MOST_GAPS - 1)
+
+    def declare(self, reason: int) -> None:
+        """Let the next message declare its own place as a gap."""
+        self._gaps += (Gap(self.next, self.next, reason),)
 
     def take_gaps(self) -> tuple[Gap, ...]:
         gaps, self._gaps = self._gaps, ()
@@ -303,55 +431,57 @@ class SealedSide:
 
     def __init__(
         self,
-        sealer: Sealer,
-        spool: Spool,
-        config: SpoolConfig,
-        link: Link,
+        max_bytes: int,
         thread: SpoolThread,
+        enforce: Callable[[Hello], Awaitable[tuple[Sealer, int]]],
         committed: Callable[[], None],
         heads_known: Callable[[float], Awaitable[None]],
     ) -> None:
-        self._sealer = sealer
-        self._spool = spool
-        self._config = config
-        self._link = link
+        """Keep what it needs.
+
+        Args:
+            max_bytes: when so much waits for the brain, the gate side is held back.
+            thread: the spool's.
+            enforce: checks what a `Hello` brings, and gives the sealer for it and the epoch; raises
+                NotOurs.
+            committed: is called when there is more to send.
+            heads_known: waits until the brain has said how far it has our chains, so long at most.
+        """
+        self._max_bytes = max_bytes
         self._thread = thread
+        self._enforce = enforce
         self._committed = committed
         self._heads_known = heads_known
 
-    async def run(self, epoch: int, stop: asyncio.Event) -> None:
-        """Answer until cancelled; after `stop`, nothing is held back any more."""
+    async def serve(self, link: SealedLink, stop: asyncio.Event) -> None:
+        """Answer on a link until it is lost; after `stop`, nothing is held back any more.
+
+        Raises:
+            LinkLost: when the gate side is gone.
+            Malformed, NotOurs, BeyondSheet: when it says what it may not; nothing of it is kept.
+        """
+        sealer: Sealer | None = None
+        epoch = 0
         while True:
-            message = await self._link.to_sealed.get()
+            message = await link.receive()
             if isinstance(message, Hello):
+                sealer, epoch = await self._enforce(message)
                 # A brain that cannot be reached must not keep the factory from collecting.
                 await self._heads_known(_HEADS_S)
-                await self._link.to_gate.put(await self._restore(epoch))
-                continue
-            await self._wait_for_room(stop)
-            # Nothing of a message that was made from memory of an old copy may be kept.
-            if await self._thread.call(lambda: self._sealer.epoch_due):
-                await self._link.to_gate.put(await self._restore(epoch))
-                continue
-            await self._thread.call(self._sealer.commit, message)
-            await self._link.to_gate.put(Committed(message.number))
+                await link.send(await self._thread.call(sealer.resume, epoch))
+            elif sealer is None:
+                raise NotOurs("released before hello")
+            else:
+                await self._wait_for_room(sealer, stop)
+                await link.send(await self._thread.call(_answer, sealer, message, epoch))
             self._committed()
 
-    async def _restore(self, epoch: int) -> Restore:
-        def restore() -> Restore:
-            current = max(epoch, self._sealer.epoch, int(self._spool.meta("epoch", 0)))
-            return self._sealer.restore(max(current, self._sealer.epoch_due))
-
-        answer = await self._thread.call(restore)
-        self._committed()
-        return answer
-
-    async def _wait_for_room(self, stop: asyncio.Event) -> None:
+    async def _wait_for_room(self, sealer: Sealer, stop: asyncio.Event) -> None:
         """Hold the gate side back while too much waits for the brain; counters lose nothing."""
         said = False
         while not stop.is_set():
-            waiting = await self._thread.call(self._spool.waiting_bytes)
-            if waiting < self._config.max_bytes:
+            waiting = await self._thread.call(sealer.waiting_bytes)
+            if waiting < self._max_bytes:
                 return
             if not said:
                 _log.warning(
@@ -366,3 +496,11 @@ class SealedSide:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_FULL_POLL_S):
                     await stop.wait()
+
+
+def _answer(sealer: Sealer, message: Released, epoch: int) -> Restore | Committed:
+    """Commit a message; but keep nothing of one that was made from memory of an old copy."""
+    if sealer.epoch_due:
+        return sealer.resume(epoch)
+    sealer.commit(message)
+    return Committed(message.number)

@@ -186,12 +186,20 @@ class Spool:
         return row is not None
 
     def commit(
-        self, epoch: int, number: int, policy_hash: bytes, memory: bytes, entries: Sequence[Entry]
+        self,
+        epoch: int,
+        number: int,
+        policy_hash: bytes,
+        memory: bytes,
+        entries: Sequence[Entry],
+        at: int | None = None,
     ) -> None:
-        """Take one message of the gate side, all or nothing."""
+        """Take one message of the gate side, all or nothing; `at` is when, seconds since 1970 UTC."""
         with _transaction(self._db):
             self._append(epoch, entries)
             self.set_meta({"number": number, "memory": memory, "memory_policy": policy_hash})
+            if at is not None:
+                self.set_meta({"at": at})
 
     def begin(self, epoch: int, policy_hash: bytes, entries: Sequence[Entry]) -> None:
         """Begin an epoch with its first messages: no memory, and the output sum starts anew."""
@@ -223,10 +231,13 @@ class Spool:
         with _transaction(self._db):
             yield self._db
 
-    def append(self, epoch: int, entries: Sequence[Entry]) -> None:
+    def append(
+        self, epoch: int, entries: Sequence[Entry], settings: dict[str, Any] | None = None
+    ) -> None:
         """Take messages of our own, all or nothing; the gate's place stays."""
         with _transaction(self._db):
             self._append(epoch, entries)
+            self.set_meta(settings or {})
 
     def _append(self, epoch: int, entries: Sequence[Entry]) -> None:
         for entry in entries:
@@ -292,11 +303,12 @@ class Spool:
                 (epoch, entry.stream, gap.first),
             )
 
-    def waiting(self, after_id: int, limit: int) -> list[Waiting]:
+    def waiting(self, after_id: int, limit: int, *, only_sheets: bool = False) -> list[Waiting]:
         """Return the oldest messages that wait, from behind `after_id` on."""
         rows = self._db.execute(
-            "SELECT id, sealed FROM batch WHERE status = ? AND id > ? ORDER BY id LIMIT ?",
-            (WAITING, after_id, limit),
+            "SELECT id, sealed FROM batch WHERE status = ? AND id > ? AND is_sheet >= ?"
+            " ORDER BY id LIMIT ?",
+            (WAITING, after_id, int(only_sheets), limit),
         )
         return [Waiting(*row) for row in rows]
 

@@ -9,6 +9,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from agent.asking import Asker
@@ -59,6 +60,26 @@ class UplinkState:
     resent: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Duty:
+    """What a policy asks of delivery.
+
+    Attributes:
+        receipt_keys: whose receipts count.
+        resend_sheet: gives the messages with a sheet that the brain asks for.
+        asker: asks the brain how far it has our chains.
+        attester: makes the hourly attestations.
+        stopped: an officer stopped the policy: what waits stays here, but for sheets and the signed
+            word that it was stopped.
+    """
+
+    receipt_keys: Sequence[VerifyKey]
+    resend_sheet: Callable[[bytes], list[bytes]]
+    asker: Asker
+    attester: Attester
+    stopped: bool = False
+
+
 class Uplink:
     """Delivers the spool.
 
@@ -71,23 +92,17 @@ class Uplink:
         spool: Spool,
         config: BrokerConfig,
         address: Address,
-        receipt_keys: Sequence[VerifyKey],
         archive_bytes: int,
         thread: SpoolThread,
-        resend_sheet: Callable[[bytes], list[bytes]],
-        asker: Asker,
-        attester: Attester,
+        duty: Duty,
     ) -> None:
         self.state = UplinkState()
         self._spool = spool
         self._config = config
         self._address = address
-        self._keys = list(receipt_keys)
         self._archive_bytes = archive_bytes
         self._thread = thread
-        self._resend_sheet = resend_sheet
-        self._asker = asker
-        self._attester = attester
+        self._duty = duty
         self._cleared = asyncio.Event()
         self._attest_at = 0.0
         self._window = Window()
@@ -95,6 +110,15 @@ class Uplink:
         self._settled = asyncio.Event()
         self._trim_at = 0.0
         self._sheets_at: dict[bytes, float] = {}
+
+    def enforce(self, duty: Duty) -> None:
+        """Go on under another policy; the brain is asked again how far it has our chains."""
+        if self._duty.stopped and not duty.stopped:
+            # What was held back is older than what was sent meanwhile.
+            self._window.reconnected()
+        self._duty = duty
+        self._cleared.clear()
+        self._wake.set()
 
     def wake(self) -> None:
         """Say that there is more to send."""
@@ -137,7 +161,7 @@ class Uplink:
             self.state.connected = True
             self._wake.clear()
             await self._ask(link)
-            if self._asker.cleared:
+            if self._duty.asker.cleared:
                 await self._send_more(link)
                 await self._attest(link)
             self._alarm_when_silent()
@@ -152,14 +176,14 @@ class Uplink:
                     await self._wake.wait()
 
     def _pause_s(self, left: float | None) -> float:
-        question = self._asker.left_s(asyncio.get_running_loop().time())
+        question = self._duty.asker.left_s(asyncio.get_running_loop().time())
         return min(one for one in (left, question, _IDLE_S) if one is not None)
 
     async def _ask(self, link: Mqtt) -> None:
         """Ask how far the brain has our chains, when that is due."""
         now = asyncio.get_running_loop().time()
-        if self._asker.left_s(now) == 0:
-            question = await self._thread.call(self._asker.ask, now)
+        if self._duty.asker.left_s(now) == 0:
+            question = await self._thread.call(self._duty.asker.ask, now)
             with contextlib.suppress(NotConnected):
                 link.publish(self._address.topic("up"), question)
 
@@ -169,7 +193,7 @@ class Uplink:
         if now < self._attest_at:
             return
         self._attest_at = now + _ATTEST_S
-        for signed in await self._thread.call(self._attester.waiting):
+        for signed in await self._thread.call(self._duty.attester.waiting):
             with contextlib.suppress(NotConnected):
                 link.publish(self._address.topic("up"), signed)
 
@@ -187,7 +211,8 @@ class Uplink:
         room = self._window.room
         if not room:
             return
-        rows = await self._thread.call(self._spool.waiting, self._window.cursor, room)
+        waiting = partial(self._spool.waiting, only_sheets=self._duty.stopped)
+        rows = await self._thread.call(waiting, self._window.cursor, room)
         for row in rows:
             try:
                 link.publish(self._address.topic("up"), row.sealed)
@@ -211,7 +236,7 @@ class Uplink:
             message = await link.messages.get()
             message.acknowledge()
             try:
-                answer = read_answer(message.payload, self._address, self._keys)
+                answer = read_answer(message.payload, self._address, self._duty.receipt_keys)
             except MillgateError:
                 self.state.strange += 1
                 _log.warning(
@@ -237,9 +262,9 @@ class Uplink:
 
     async def _stand(self, link: Mqtt, standing: Standing, signed: bytes) -> None:
         kid = answer_kid(signed)
-        verdict = await self._thread.call(self._asker.take, standing, kid, signed)
+        verdict = await self._thread.call(self._duty.asker.take, standing, kid, signed)
         if verdict is None:
-            if self._asker.hinted(asyncio.get_running_loop().time()):
+            if self._duty.asker.hinted(asyncio.get_running_loop().time()):
                 self._wake.set()
             return
         await self._follow(link, verdict)
@@ -247,7 +272,7 @@ class Uplink:
         self._wake.set()
 
     async def _follow(self, link: Mqtt, verdict: Verdict) -> None:
-        for signed in await self._thread.call(self._asker.losses, verdict.missing):
+        for signed in await self._thread.call(self._duty.asker.losses, verdict.missing):
             with contextlib.suppress(NotConnected):
                 link.publish(self._address.topic("up"), signed)
         if verdict.again or verdict.missing or verdict.forked:
@@ -286,7 +311,7 @@ class Uplink:
         if now < self._sheets_at.get(sheet_hash, now):
             return
         self._sheets_at = {sheet_hash: now + _SHEET_S}
-        for sealed in await self._thread.call(self._resend_sheet, sheet_hash):
+        for sealed in await self._thread.call(self._duty.resend_sheet, sheet_hash):
             with contextlib.suppress(NotConnected):
                 link.publish(self._address.topic("up"), sealed)
 

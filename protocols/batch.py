@@ -203,7 +203,7 @@ def _held(mantissa: Ints, quality: Bytes) -> Ints:
 
 
 def _write_block(block: Block) -> list[Any]:
-    _check(block)
+    check_block(block)
     held = _held(block.mantissa, block.quality)
     widths, deltas = b"", []
     if block.rows > 1:
@@ -227,7 +227,12 @@ def _write_block(block: Block) -> list[Any]:
     ]
 
 
-def _check(block: Block) -> None:
+def check_block(block: Block) -> None:
+    """Check that a block keeps the rules of its docstring.
+
+    Raises:
+        ValueError: when it does not.
+    """
     shape = (block.rows, len(block.numbers))
     legal = (
         0 <= block.slot < _LARGEST_SLOT

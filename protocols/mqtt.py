@@ -14,47 +14,30 @@ import ssl
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
-from pydantic import Field
 
+from protocols.broker import MAX_MESSAGE, BrokerConfig
 from protocols.errors import MillgateError
 from protocols.language import tr
-from protocols.settings import Strict
-
-MAX_MESSAGE: Final = 256 * 1024
-"""Largest payload that has a meaning; of a larger one only one byte more is kept."""
 
 _MESSAGES: Final = 256
 _IN_FLIGHT: Final = 64
 _SESSION_S: Final = 7 * 86400
 _GREET_S: Final = 5.0
 
+__all__ = ["MAX_MESSAGE", "BrokerConfig", "Message", "Mqtt", "NotConnected", "connection"]
+
 _log = logging.getLogger(__name__)
 
 
 class NotConnected(MillgateError):
     """There is no connection to the broker now; paho keeps trying."""
-
-
-class BrokerConfig(Strict):
-    """Where the broker is.
-
-    Attributes:
-        host, port: its address.
-        protocol: `mqtt311` or `mqtt5`.
-        keepalive_s: seconds after which a silent connection is given up.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = Field(default=1883, ge=1, le=65535)
-    protocol: Literal["mqtt311", "mqtt5"] = "mqtt311"
-    keepalive_s: int = Field(default=20, ge=2, le=3600)
 
 
 @dataclass(frozen=True, slots=True)

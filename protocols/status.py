@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from protocols.errors import MillgateError
 from protocols.language import tr
@@ -48,17 +48,30 @@ def only_one(folder: Path) -> Iterator[None]:
     Raises:
         AlreadyRunning: when another process has it; two would fork the chain of batches.
     """
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (folder / "lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise AlreadyRunning(
-                tr("another process is running on this data", "已有程序在使用这些数据运行"),
-                where=str(folder),
-                remedy=tr("stop it first", "请先停止它"),
-            ) from None
+    with lock_of(folder):
         yield
+
+
+def lock_of(folder: Path) -> IO[str]:
+    """Return an open file that keeps a folder's data for whoever holds it open.
+
+    Processes that inherit it hold it too.
+
+    Raises:
+        AlreadyRunning: see `only_one`.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    file = (folder / "lock").open("a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise AlreadyRunning(
+            tr("another process is running on this data", "已有程序在使用这些数据运行"),
+            where=str(folder),
+            remedy=tr("stop it first", "请先停止它"),
+        ) from None
+    return file
 
 
 class NotRunning(MillgateError):

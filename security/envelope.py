@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
 from protocols import strict_cbor
+from protocols.broker import MAX_MESSAGE
 from protocols.errors import MillgateError
-from protocols.mqtt import MAX_MESSAGE
 from protocols.strict_cbor import Malformed, fixed, uint
 from protocols.topics import ID_BYTES, Address
 from security import cose

@@ -57,6 +57,7 @@ class Gate:
     Attributes:
         suspended: what is wrong with each rule whose source is not what was signed; local only.
         accounts: the account of each device.
+        halted: why nothing may leave although the policy is valid; empty while it may.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Gate:
         self._tables = dict(tables)
         self._watched_ns: int | None = None
         self._said_ns: dict[str, int] = {}
+        self.halted = ""
         self._begin()
         self._memory_size = self._constant_size()
 
@@ -86,8 +88,8 @@ class Gate:
 
     @property
     def in_force(self) -> bool:
-        """Whether the policy is valid now."""
-        if self.policy.stopped:
+        """Whether the policy is valid now and not stopped, and nothing halts the gate."""
+        if self.halted or self.policy.stopped:
             return False
         return self.policy.valid_from <= self._now() // 10**9 < self.policy.valid_until
 
@@ -167,19 +169,36 @@ class Gate:
         It doubles only where very many slots, or changes of states, are open at once; it never
         leaves the factory.
         """
-        content = cbor2.dumps(
-            {
-                "version": _MEMORY_VERSION,
-                "clocks": dict(sorted(self._clock.items())),
-                "accounts": {device: book.as_dict() for device, book in self.accounts.items()},
-                "lanes": [[_lane_name(lane), lane.memory()] for lane in self._all_lanes()],
-            },
-            canonical=True,
-        )
+        content = cbor2.dumps(self._content(), canonical=True)
         size = self._memory_size
         while size < len(content) + 4:
             size *= 2
         return len(content).to_bytes(4, "big") + content.ljust(size - 4, b"\0")
+
+    def _content(self) -> dict[str, Any]:
+        return {
+            "version": _MEMORY_VERSION,
+            "clocks": dict(sorted(self._clock.items())),
+            "accounts": {device: book.as_dict() for device, book in self.accounts.items()},
+            "lanes": [[_lane_name(lane), lane.memory()] for lane in self._all_lanes()],
+        }
+
+    def forget(self) -> None:
+        """Forget every reading: after an officer's stop nothing from before it leaves any more.
+
+        Counters take new baselines, so that no later rise covers the time of the stop. The account
+        and the place in time stay: no slot is written twice.
+        """
+        content = self._content()
+        for _, lane in content["lanes"]:
+            lane["digests"] = b""
+        self._begin()
+        self._take_over(content)
+
+    def drop_open(self) -> None:
+        """Drop what open windows hold; their slots become gaps, counters go on exactly."""
+        for lane in self._all_lanes():
+            lane.lose_open()
 
     def restore(self, memory: bytes) -> None:
         """Take over what `memory` gave, for all points whose rule is still the same.

@@ -41,6 +41,8 @@ from tests.system.mills import MOSQUITTO, sign
 DAYS_AGO: Final = 300 * 86400
 START_S: Final = 60.0
 SETTLE_S: Final = 3.0
+_AGENT: Final = "agent, supervisor"
+_SEALED: Final = "agent, sealed side"
 _DEVICE: Final = """
 [[device]]
 id = "d{number}"
@@ -195,7 +197,7 @@ class Watch:
         self._server = server
         self.pids = {
             "register server": server.pid,
-            "agent": mill.processes["agent"].pid,
+            _AGENT: mill.processes["agent"].pid,
             "mosquitto": broker,
             "aggregator, embedded store": mill.processes["aggregator"].pid,
         }
@@ -217,7 +219,9 @@ class Watch:
             kept=kept,
             projected=projected,
             cpu={name: cpu_of(pid) for name, pid in self.pids.items()},
-            written=psutil.Process(self.pids["agent"]).io_counters().write_bytes,
+            written=psutil.Process(self.pids.get(_SEALED, self.pids[_AGENT]))
+            .io_counters()
+            .write_bytes,
         )
 
     def _clocks(self, requests: int) -> int:
@@ -237,11 +241,14 @@ class Watch:
         return int(kept), int(projected)
 
     async def first(self) -> None:
-        """Wait until values have come all the way."""
+        """Wait until values have come all the way, and note the agent's processes."""
         until = time.monotonic() + START_S
         while True:
             found = await self.snapshot()
             if found is not None and found.projected:
+                report = await self._mill.inside() or {}
+                for name, one in report["processes"].items():
+                    self.pids[f"agent, {name} side"] = one["pid"]
                 return
             if time.monotonic() > until:
                 raise RuntimeError(f"nothing arrived within {START_S:.0f} s: {found}")
@@ -300,14 +307,14 @@ async def run(folder: Path, setting: Setting, title: str) -> None:
             if first is None or last is None:
                 raise RuntimeError("the agent tells nothing")
             memory = {
-                name: psutil.Process(pid).memory_info().rss for name, pid in watch.pids.items()
+                name: psutil.Process(pid).memory_full_info() for name, pid in watch.pids.items()
             }
             await mill.stop("agent")
             show(title, first, last, lags, memory)
             show_spool(folder / "mill" / "data" / "spool.db")
 
 
-def show(title: str, first: Snapshot, last: Snapshot, lags: Lags, memory: dict[str, int]) -> None:
+def show(title: str, first: Snapshot, last: Snapshot, lags: Lags, memory: dict[str, Any]) -> None:
     """Print what happened between two snapshots."""
     seconds = last.at - first.at
     read, released = last.read - first.read, last.released - first.released
@@ -325,12 +332,18 @@ def show(title: str, first: Snapshot, last: Snapshot, lags: Lags, memory: dict[s
     for name in first.cpu:
         cpu = last.cpu[name] - first.cpu[name]
         lines.append(
-            [name, f"{cpu / basis:.2f}", f"{cpu / seconds:.2f}", f"{memory[name] / 1e6:.0f}"]
+            [
+                name,
+                f"{cpu / basis:.2f}",
+                f"{cpu / seconds:.2f}",
+                f"{memory[name].rss / 1e6:.0f}",
+                f"{memory[name].pss / 1e6:.0f}",
+            ]
         )
     lines.append(
-        ["all", f"{_cpu(first, last) / basis:.2f}", f"{_cpu(first, last) / seconds:.2f}", ""]
+        ["all", f"{_cpu(first, last) / basis:.2f}", f"{_cpu(first, last) / seconds:.2f}", "", ""]
     )
-    heads = ("process", "CPU-s per million released", "cores", "RSS MB")
+    heads = ("process", "CPU-s per million released", "cores", "RSS MB", "PSS MB")
     table("cost", heads, lines)
     print(
         f"  written by the agent: {(last.written - first.written) / max(released, 1):.2f} bytes per released value"

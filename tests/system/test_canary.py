@@ -108,8 +108,11 @@ def canaries(mill: Mill) -> set[bytes]:
 
 def past_the_gate(mill: Mill, broker: Mosquitto) -> dict[str, bytes]:
     """Return every file past the gate."""
-    folders = [mill.folder / "mill" / "data", mill.folder / "brain", broker.folder]
+    data = mill.folder / "mill" / "data"
+    folders = [data, mill.folder / "brain", broker.folder]
     files = [path for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]
+    # What the gate side alone keeps is before the gate, as agent.toml is.
+    files = [path for path in files if data / "gate" not in path.parents]
     files += [mill.folder / "aggregator.log", mill.folder / "agent.log"]
     return {str(path.relative_to(mill.folder)): path.read_bytes() for path in files}
 

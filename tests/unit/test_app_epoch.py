@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.app import open_epoch
 from agent.registry import Registry
+from agent.sealed_app import open_epoch
 from agent.spool import Spool
 
 

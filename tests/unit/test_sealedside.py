@@ -2,17 +2,18 @@
 
 import asyncio
 import itertools
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from agent import sealedside
-from agent.config import SpoolConfig
 from agent.disk import SpoolThread
-from agent.released import Committed, Hello, Link, Released, Restore
-from agent.sealedside import SealedSide, Sealer
+from agent.link import GateLink, joined
+from agent.released import Committed, Hello, Released, Restore
+from agent.sealedside import NotOurs, SealedSide, Sealer, verified
 from agent.spool import Spool
 from protocols import batch
 from protocols.batch import Block
@@ -23,8 +24,10 @@ from security.cards import BrainCard
 from security.envelope import (
     BATCH,
     MAX_SEALED,
+    REASON_STOPPED,
     SHEET,
     CannotOpen,
+    Gap,
     Sealed,
     digest,
     genesis,
@@ -63,7 +66,6 @@ NOW = 1_767_700_000
 PAD = 1024
 WIDTH = 20_000
 FAST, SLOW, SHEETS = (stream_id(PIN, window_s) for window_s in (1, 60, 0))
-ROOMY = SpoolConfig(folder=Path(), max_mb=64)
 
 
 def trusted(version: int = 1) -> TrustedPolicy:
@@ -107,8 +109,17 @@ def spool(tmp_path: Path) -> Iterator[Spool]:
     opened.close()
 
 
-def sealer_of(spool: Spool, what: TrustedPolicy) -> Sealer:
-    return Sealer(spool, what, {PIN: CARD}, SIGNER, AUDIT.public, ADDRESS, lambda: NOW * SECOND)
+def sealer_of(spool: Spool, what: TrustedPolicy, *, stopped: bool = False) -> Sealer:
+    return Sealer(
+        spool,
+        what,
+        {PIN: CARD},
+        SIGNER,
+        AUDIT.public,
+        ADDRESS,
+        lambda: NOW * SECOND,
+        stopped=stopped,
+    )
 
 
 def started(spool: Spool, what: TrustedPolicy, epoch: int = 1) -> Sealer:
@@ -370,8 +381,8 @@ def test_a_new_epoch_starts_its_chains_and_its_memory_anew(
 ) -> None:
     sealer = started(spool, normal)
     sealer.commit(message(1, normal, fast=[fast(1, noise(1, 1))]))
-    assert sealer.restore(1) == Restore(1, 1, normal.hash, b"memory 1")
-    assert sealer.restore(2) == Restore(0, 2, normal.hash, b"")
+    assert sealer.restore(1) == Restore(1, 1, normal.hash, b"memory 1", NOW)
+    assert sealer.restore(2) == Restore(0, 2, normal.hash, b"", NOW)
     sealer.commit(message(1, normal, fast=[fast(2, noise(1, 1))]))
     newest = batches_in(spool)[-1].header
     assert (newest.epoch, newest.sequence) == (2, 0)
@@ -382,7 +393,7 @@ def test_a_crash_while_an_epoch_opens_takes_no_memory_over(
     spool: Spool, normal: TrustedPolicy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sealer = started(spool, normal)
-    sealer.commit(message(7, normal, fast=[fast(1, noise(1, 1))]))
+    sealer.commit(message(1, normal, fast=[fast(1, noise(1, 1))]))
 
     def crash(*_: object) -> None:
         raise KeyboardInterrupt
@@ -392,7 +403,7 @@ def test_a_crash_while_an_epoch_opens_takes_no_memory_over(
             patched.setattr(spool, name, crash)
             with pytest.raises(KeyboardInterrupt):
                 sealer_of(spool, normal).restore(2)
-    assert sealer_of(spool, normal).restore(2) == Restore(0, 2, normal.hash, b"")
+    assert sealer_of(spool, normal).restore(2) == Restore(0, 2, normal.hash, b"", NOW)
     sheets = [one for one in sealed_in(spool) if one.content_type == SHEET]
     assert [one.header.epoch for one in sheets] == [1, 2]
 
@@ -474,65 +485,142 @@ def test_the_digest_that_is_kept_is_that_of_the_bytes(spool: Spool, normal: Trus
         assert digest(row.sealed) == one.digest
 
 
-async def side_of(
-    spool: Spool, what: TrustedPolicy, config: SpoolConfig, stop: asyncio.Event
-) -> tuple[Link, asyncio.Task[None], list[int]]:
-    link, told = Link(), list[int]()
-    side = SealedSide(
-        sealer_of(spool, what),
-        spool,
-        config,
-        link,
-        SpoolThread(),
-        lambda: told.append(1),
-        lambda _: asyncio.sleep(0),
-    )
-    return link, asyncio.create_task(side.run(1, stop)), told
+@asynccontextmanager
+async def serving(
+    spool: Spool, what: TrustedPolicy, max_bytes: int = 64 << 20, stop: asyncio.Event | None = None
+) -> AsyncIterator[tuple[GateLink, SealedSide, list[int]]]:
+    """Run a sealed side; give the gate side's end of its link."""
+    told: list[int] = []
+    thread = SpoolThread()
+
+    async def enforce(_: Hello) -> tuple[Sealer, int]:
+        return sealer_of(spool, what), 1
+
+    side = SealedSide(max_bytes, thread, enforce, lambda: told.append(1), _known)
+    with joined() as (mine, its):
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            task = group.create_task(side.serve(its, stop or asyncio.Event()))
+            yield mine, side, told
+            task.cancel()
+    thread.shutdown()
 
 
 async def test_it_answers_message_by_message(spool: Spool, normal: TrustedPolicy) -> None:
-    async with asyncio.timeout(20):
-        link, task, told = await side_of(spool, normal, ROOMY, asyncio.Event())
-        await link.to_sealed.put(Hello(normal.hash))
-        assert await link.to_gate.get() == Restore(0, 1, normal.hash, b"")
+    async with serving(spool, normal) as (link, _, told):
+        await link.send(Hello(normal.hash))
+        assert await link.receive() == Restore(0, 1, normal.hash, b"")
         for number in (1, 2):
-            await link.to_sealed.put(message(number, normal, fast=[fast(number, noise(1, 1))]))
-            assert await link.to_gate.get() == Committed(number)
+            await link.send(message(number, normal, fast=[fast(number, noise(1, 1))]))
+            assert await link.receive() == Committed(number)
             assert spool.meta("number") == number
-        assert len(told) == 3
-        task.cancel()
-        await asyncio.wait([task])
+        assert len(told) >= 2
+
+
+async def test_it_says_when_the_last_message_was_committed(
+    spool: Spool, normal: TrustedPolicy
+) -> None:
+    async with serving(spool, normal) as (link, _, _):
+        await link.send(Hello(normal.hash))
+        await link.receive()
+        await link.send(message(1, normal))
+        await link.receive()
+        await link.send(Hello(normal.hash))
+        assert await link.receive() == Restore(1, 1, normal.hash, b"memory 1", NOW)
 
 
 async def test_a_full_spool_holds_the_gate_back_until_there_is_room(
     spool: Spool, normal: TrustedPolicy, caplog: pytest.LogCaptureFixture
 ) -> None:
-    full = SpoolConfig.model_construct(folder=Path(), max_mb=0, archive_mb=0)
-    async with asyncio.timeout(20):
-        link, task, _ = await side_of(spool, normal, full, asyncio.Event())
-        await link.to_sealed.put(Hello(normal.hash))
-        await link.to_gate.get()
-        await link.to_sealed.put(message(1, normal, fast=[fast(1, noise(1, 1))]))
+    async with serving(spool, normal, 0) as (link, side, _):
+        await link.send(Hello(normal.hash))
+        await link.receive()
+        await link.send(message(1, normal, fast=[fast(1, noise(1, 1))]))
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.7):
-                await link.to_gate.get()
+                await link.receive()
         assert [record.levelname for record in caplog.records] == ["WARNING"]
         assert spool.meta("number") == 0
-        object.__setattr__(full, "max_mb", 8)
-        assert await link.to_gate.get() == Committed(1)
-        task.cancel()
-        await asyncio.wait([task])
+        side._max_bytes = 8 << 20
+        assert await link.receive() == Committed(1)
 
 
 async def test_at_the_end_nothing_is_held_back(spool: Spool, normal: TrustedPolicy) -> None:
-    full = SpoolConfig.model_construct(folder=Path(), max_mb=0, archive_mb=0)
     stop = asyncio.Event()
-    async with asyncio.timeout(20):
-        link, task, _ = await side_of(spool, normal, full, stop)
-        await link.to_sealed.put(Hello(normal.hash))
-        await link.to_gate.get()
-        await link.to_sealed.put(message(1, normal, fast=[fast(1, noise(1, 1))]))
+    async with serving(spool, normal, 0, stop) as (link, _, _):
+        await link.send(Hello(normal.hash))
+        await link.receive()
+        await link.send(message(1, normal, fast=[fast(1, noise(1, 1))]))
         stop.set()
-        assert await link.to_gate.get() == Committed(1)
-        task.cancel()
-        await asyncio.wait([task])
+        assert await link.receive() == Committed(1)
+
+
+@pytest.mark.parametrize("number", [0, 1, 3, 1 << 40])
+def test_a_message_out_of_turn_is_not_kept(
+    spool: Spool, normal: TrustedPolicy, number: int
+) -> None:
+    sealer = started(spool, normal)
+    sealer.commit(message(1, normal, fast=[fast(1, noise(1, 1))]))
+    before = spool.tally()
+    with pytest.raises(NotOurs):
+        sealer.commit(message(number, normal, fast=[fast(2, noise(1, 1))]))
+    assert (spool.tally(), spool.meta("number")) == (before, 1)
+
+
+def test_a_message_under_another_policy_is_not_kept(spool: Spool, normal: TrustedPolicy) -> None:
+    other = Released(1, b"o" * 32, {FAST: [fast(1, noise(1, 1))]}, b"memory")
+    with pytest.raises(NotOurs):
+        started(spool, normal).commit(other)
+    assert batches_in(spool) == []
+
+
+async def test_released_before_hello_is_not_kept(spool: Spool, normal: TrustedPolicy) -> None:
+    side = SealedSide(64 << 20, SpoolThread(), _nobody, lambda: None, _known)
+    with joined() as (mine, its):
+        await mine.send(message(1, normal, fast=[fast(1, noise(1, 1))]))
+        with pytest.raises(NotOurs):
+            await side.serve(its, asyncio.Event())
+    assert batches_in(spool) == []
+
+
+async def _known(_: float) -> None:
+    return
+
+
+async def _nobody(_: Hello) -> tuple[Sealer, int]:
+    raise AssertionError("no hello was sent")
+
+
+def test_sheets_are_believed_only_as_the_officers_signed_them(normal: TrustedPolicy) -> None:
+    signed = tuple(sheet.signed for sheet in normal.sheets)
+    officers, cards = [officer(1).public], {PIN: CARD}
+    good = Hello(normal.hash, signed)
+    assert verified(good, officers, 1, cards).sheets == normal.sheets
+    assert verified(good, officers, 1, cards).version == 1
+    wrong = [
+        (Hello(normal.hash, (signed[0][:-1],)), officers, 1, cards),
+        (good, [officer(2).public], 1, cards),
+        (good, [officer(1).public, officer(2).public], 2, cards),
+        (Hello(b"o" * 32, signed), officers, 1, cards),
+        (Hello(normal.hash, signed + signed), officers, 1, cards),
+        (good, officers, 1, {b"p" * 32: CARD}),
+    ]
+    for arguments in wrong:
+        with pytest.raises(NotOurs):
+            verified(*arguments)
+
+
+def test_a_stop_is_declared_once_signed_and_nothing_is_sealed_after_it(
+    spool: Spool, normal: TrustedPolicy
+) -> None:
+    started(spool, normal).commit(message(1, normal, fast=[fast(1, noise(1, 1))]))
+    for _ in range(2):
+        sealer = sealer_of(spool, normal, stopped=True)
+        sealer.restore(1)
+    with pytest.raises(BeyondSheet):
+        sealer.commit(message(2, normal, fast=[fast(2, noise(1, 1))]))
+    sealer.commit(message(2, normal))
+    declared = [one for one in sealed_in(spool) if one.content_type == SHEET][1:]
+    assert [one.header.gaps for one in declared] == [(Gap(1, 1, REASON_STOPPED),)]
+    declared[0].signed.verify(SIGNER.public)
+    only = [parse(row.sealed) for row in spool.waiting(0, 10, only_sheets=True)]
+    assert [one.content_type for one in only] == [SHEET, SHEET]

@@ -1,0 +1,71 @@
+"""The clock: slots lie on the wall clock, so while that cannot be believed nothing leaves."""
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from protocols.frame import SECOND, NowNs
+from protocols.language import tr
+
+LARGEST_JUMP_NS: Final = 120 * SECOND
+"""A larger step of the wall clock against the running time of the machine is a jump."""
+
+STEADY_NS: Final = 300 * SECOND
+"""How long the clock must go evenly after a jump before anything leaves again."""
+
+_SPAN_NS: Final = 600 * SECOND
+
+
+def running_ns() -> int:
+    """Return the time since the machine was started, suspension included; nobody sets it."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+class ClockWatch:
+    """Compares the wall clock with the machine's running time, and with what was committed.
+
+    Attributes:
+        fault: why the clock is not believed now; empty while it is.
+    """
+
+    def __init__(
+        self, now_ns: NowNs = time.time_ns, running: Callable[[], int] = running_ns
+    ) -> None:
+        self.fault = ""
+        self._now = now_ns
+        self._running = running
+        self._committed_ns = 0
+        self._jumped_ns: int | None = None
+        self._base_ns = now_ns() - running()
+        self._based_ns = running()
+
+    def committed(self, at_s: int) -> None:
+        """Note when a message was committed before; the time cannot be earlier now."""
+        self._committed_ns = max(self._committed_ns, at_s * SECOND)
+        self._judge(self._running())
+
+    def check(self) -> bool:
+        """Look at the clock; tell whether it has jumped since the last look."""
+        running, offset = self._running(), self._now() - self._running()
+        jumped = abs(offset - self._base_ns) > LARGEST_JUMP_NS
+        if jumped:
+            self._jumped_ns = running
+        # Slow corrections add up to no jump, many small jumps do.
+        if jumped or running - self._based_ns > _SPAN_NS:
+            self._base_ns, self._based_ns = offset, running
+        self._judge(running)
+        return jumped
+
+    def _judge(self, running: int) -> None:
+        if self._now() < self._committed_ns - LARGEST_JUMP_NS:
+            self.fault = tr(
+                "the clock is behind the last message that was released; set it right",
+                "时钟早于最近一次放行的时间；请校正时钟",
+            )
+        elif self._jumped_ns is not None and running - self._jumped_ns < STEADY_NS:
+            self.fault = tr(
+                "the clock has jumped; it must go evenly for five minutes first",
+                "时钟发生跳变；须先平稳运行五分钟",
+            )
+        else:
+            self.fault = ""

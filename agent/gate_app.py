@@ -1,0 +1,178 @@
+"""The gate side's process: devices in, released slots out to the sealed side, and nowhere else.
+
+It can reach devices and holds the gate key. It has no code that speaks to a broker.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from agent.authority import Authority
+from agent.clock import ClockWatch
+from agent.collect import Collector
+from agent.config import AgentConfig, no_devices, read_config
+from agent.gateside import GateSide, Verdict
+from agent.link import LinkLost, gate_end
+from agent.process import Links, connected_links, given_links, main
+from agent.registry import Registry
+from protocols.errors import ConfigError
+from protocols.status import serving
+from security.keys import load_key_file
+from security.policy.bundle import TrustedPolicy
+from security.policy.gate import Gate
+
+_LOOK_S: Final = 2.0
+_LAST_S: Final = 6.0
+
+_log = logging.getLogger(__name__)
+
+
+class GateApp:
+    """One gate side."""
+
+    def __init__(self, config: AgentConfig, registry: Registry, links: Links) -> None:
+        self._authority = Authority(config, registry)
+        self._links = links
+        self._stop = links.stop
+        self._verdict = Verdict()
+        self.collectors = [Collector(device, time.time_ns) for device in config.devices]
+        self._tables = {collector.table.device: collector.table for collector in self.collectors}
+        key = load_key_file(config.identity.gate_key, "aes256")
+        self.side = GateSide(self._make_gate, key, config.identity.address, ClockWatch())
+
+    def _make_gate(self, policy: TrustedPolicy) -> Gate:
+        return Gate(policy.policy, self._tables, time.time_ns)
+
+    async def run(self) -> None:
+        """Run until told to stop; then release what is closed, and end."""
+        await self._first_policy()
+        if self._stop.is_set():
+            return
+        async with asyncio.TaskGroup() as group:
+            background = [
+                group.create_task(self._watch(), name="policy"),
+                group.create_task(self.side.tick(), name="tick"),
+                group.create_task(self.side.take_frames(), name="gate"),
+            ]
+            background += [
+                group.create_task(collector.run(self.side.put, self._stop), name=f"collect-{at}")
+                for at, collector in enumerate(self.collectors)
+            ]
+            talk = group.create_task(self._talk(), name="release")
+            await self._stop.wait()
+            for task in background:
+                task.cancel()
+            self.side.wake()
+            await asyncio.wait([talk], timeout=_LAST_S)
+            talk.cancel()
+
+    async def _first_policy(self) -> None:
+        """Wait for a policy that may be enforced; until then no device is read."""
+        while not self._stop.is_set():
+            self._verdict = await asyncio.to_thread(self._authority.look)
+            if self._verdict.policy is not None:
+                self.side.want(self._verdict)
+                return
+            await self._pause()
+
+    async def _watch(self) -> None:
+        while True:
+            await self._pause()
+            self._verdict = await asyncio.to_thread(self._authority.look)
+            self.side.want(self._verdict)
+
+    async def _pause(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LOOK_S):
+                await self._stop.wait()
+
+    async def _talk(self) -> None:
+        """Hand over to the sealed side, on one link after the other."""
+        while True:
+            link = gate_end(await self._links.next())
+            try:
+                await self.side.converse(link, self._stop)
+            except LinkLost as lost:
+                _log.warning("%s", lost)
+            else:
+                return
+            finally:
+                link.close()
+
+    async def report(self) -> dict[str, Any]:
+        """Return what `agent status` shows of this side; it never leaves the factory."""
+        policy, gate = self._verdict.policy, self.side.gate
+        if policy is None or gate is None:
+            return {"policy": None, "problem": self._verdict.problem}
+        return {
+            "policy": {
+                "version": policy.policy.version,
+                "hash": policy.hash.hex(),
+                "valid_until": policy.policy.valid_until,
+                "in_force": gate.in_force,
+                "stopped": self._verdict.stopped,
+                "halted": gate.halted,
+            },
+            "suspended": gate.suspended,
+            "devices": [self._device(gate, collector) for collector in self.collectors],
+        }
+
+    def _device(self, gate: Gate, collector: Collector) -> dict[str, Any]:
+        table = collector.table
+        released = gate.released_points(table.device)
+        book = gate.accounts[table.device]
+        return {
+            "id": table.device,
+            "kind": table.kind,
+            "connected": collector.state.connected,
+            "fault": collector.state.fault,
+            "losses": collector.state.losses,
+            "age_s": collector.age_s(),
+            "notes": collector.notes(),
+            "released": [p.id for p, out in zip(table.points, released, strict=True) if out],
+            "withheld": [p.id for p, out in zip(table.points, released, strict=True) if not out],
+            "account": book.as_dict(),
+        }
+
+
+async def run(arguments: argparse.Namespace) -> None:
+    """Run the gate side."""
+    config = read_config(arguments.config)
+    problem = no_devices(config)
+    if problem is not None:
+        raise ConfigError([problem])
+    registry = Registry(config.spool.folder / "registry.json")
+    source = (
+        connected_links(arguments.connect)
+        if arguments.connect is not None
+        else given_links(arguments.control)
+    )
+    try:
+        async with source as links:
+            app = GateApp(config, registry, links)
+            async with serving(arguments.status or config.socket, app.report):
+                await app.run()
+    finally:
+        registry.close()
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m agent.gate_app", description=__doc__)
+    parser.add_argument("config", type=Path, help="agent.toml")
+    parser.add_argument("--status", type=Path, help="socket that tells how it does")
+    parser.add_argument("--parent", type=int, default=0, help="the supervisor")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--control", type=int, help="inherited control socket")
+    source.add_argument("--connect", type=Path, help="socket of a sealed side by itself")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    found = parse()
+    main(run(found), parent=found.parent)

@@ -1,0 +1,216 @@
+"""The supervisor: starts the two sides, joins them, and starts again the one that ended.
+
+`millgate agent run` becomes this process once the configuration is found right. It holds no key and no
+value, and loads next to nothing.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import signal
+import socket
+import sys
+from asyncio.subprocess import Process
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from agent.control import control_pair, give_link, tell_stop
+from protocols.language import tr
+from protocols.status import NotRunning, ask, lock_of, serving, socket_path
+
+GATE: Final = "gate"
+SEALED: Final = "sealed"
+_FIRST_WAIT_S: Final = 0.2
+_LONGEST_WAIT_S: Final = 10.0
+_LIVED_S: Final = 60.0
+_END_S: Final = 14.0
+_CONFIG_FAULT: Final = 2
+
+_log = logging.getLogger(__name__)
+
+
+def become(config: Path, folder: Path, settings: bytes) -> NoReturn:
+    """Turn this process into the supervisor of an agent whose configuration is right.
+
+    Args:
+        config: agent.toml.
+        folder: where its data are; nobody else may use them meanwhile.
+        settings: the sealed side's part of the configuration.
+
+    Raises:
+        AlreadyRunning: when somebody else does.
+    """
+    lock = lock_of(folder)
+    given = os.memfd_create("millgate-sealed-settings", 0)
+    os.write(given, settings)
+    os.set_inheritable(lock.fileno(), True)  # noqa: FBT003 - the library's parameter has no name
+    root = str(Path(__file__).parents[1])
+    known = os.environ.get("PYTHONPATH")
+    environment = {**os.environ, "PYTHONPATH": f"{root}:{known}" if known else root}
+    arguments = [str(config.absolute()), str(folder.absolute()), str(lock.fileno()), str(given)]
+    command = [sys.executable, "-P", "-m", __name__, *arguments]
+    sys.stdout.flush()
+    os.execve(sys.executable, command, environment)  # noqa: S606 - our own program, no shell
+
+
+class Side:
+    """One of the two processes, started again whenever it ends."""
+
+    def __init__(self, name: str, command: Sequence[str], inherited: Sequence[int]) -> None:
+        self.name = name
+        self.control: socket.socket | None = None
+        self.process: Process | None = None
+        self.restarts = 0
+        self._command = list(command)
+        self._inherited = list(inherited)
+
+    async def start(self) -> None:
+        """Start it with a control socket of its own."""
+        mine, its = control_pair()
+        with its:
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-P",
+                "-m",
+                *self._command,
+                "--control",
+                str(its.fileno()),
+                "--parent",
+                str(os.getpid()),
+                pass_fds=[its.fileno(), *self._inherited],
+                stdin=asyncio.subprocess.DEVNULL,
+            )
+        self.control = mine
+
+    async def ended(self) -> int:
+        """Wait for its end and return its exit code."""
+        code = await self.process.wait() if self.process is not None else 0
+        if self.control is not None:
+            self.control.close()
+            self.control = None
+        return code
+
+    def tell_stop(self) -> None:
+        """Tell it to end."""
+        if self.control is not None:
+            tell_stop(self.control)
+
+    def kill(self) -> None:
+        """End it now."""
+        with contextlib.suppress(ProcessLookupError):
+            if self.process is not None and self.process.returncode is None:
+                self.process.kill()
+
+
+class Supervisor:
+    """Keeps both sides running and joined."""
+
+    def __init__(self, config: str, folder: Path, lock: int, settings: int) -> None:
+        self._stop = asyncio.Event()
+        self._code = 0
+        self._sockets = {name: socket_path(folder / name) for name in (GATE, SEALED)}
+        gate = ["agent.gate_app", config, "--status", str(self._sockets[GATE])]
+        sealed = ["agent.sealed_app", "--settings", str(settings)]
+        sealed += ["--status", str(self._sockets[SEALED])]
+        # As long as one of them lives, nobody else may use the data.
+        self._sides = [Side(SEALED, sealed, [lock, settings]), Side(GATE, gate, [lock])]
+
+    async def run(self, status: Path) -> int:
+        """Run both until told to stop; return the exit code."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        async with serving(status, self.report), asyncio.TaskGroup() as group:
+            keeping = [group.create_task(self._keep(side), name=side.name) for side in self._sides]
+            await self._stop.wait()
+            for side in self._sides:
+                side.tell_stop()
+            _, alive = await asyncio.wait(keeping, timeout=_END_S)
+            if alive:
+                for side in self._sides:
+                    side.kill()
+        return self._code
+
+    async def _keep(self, side: Side) -> None:
+        """Start a side again whenever it ends, until told to stop."""
+        loop = asyncio.get_running_loop()
+        wait_s = _FIRST_WAIT_S
+        while not self._stop.is_set():
+            began = loop.time()
+            await side.start()
+            self._join()
+            code = await side.ended()
+            if self._stop.is_set():
+                return
+            if code == _CONFIG_FAULT:
+                # The file was changed since; starting again would not mend it.
+                self._code = code
+                self._stop.set()
+                return
+            self._say(side, code)
+            side.restarts += 1
+            wait_s = _FIRST_WAIT_S if loop.time() - began > _LIVED_S else wait_s
+            jitter = random.uniform(0.5, 1.0)  # noqa: S311 - jitter, no secret
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s * jitter):
+                    await self._stop.wait()
+            wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+
+    def _join(self) -> None:
+        """Give both sides, where both are there, the ends of a new link."""
+        controls = [side.control for side in self._sides]
+        ends = socket.socketpair()
+        for control, end in zip(controls, ends, strict=True):
+            if control is not None and None not in controls:
+                give_link(control, end)
+            end.close()
+
+    def _say(self, side: Side, code: int) -> None:
+        names = {GATE: ("gate side", "闸门侧"), SEALED: ("sealed side", "封装侧")}
+        english, chinese = names[side.name]
+        _log.error(
+            "%s",
+            tr(
+                f"the {english} has ended ({_how(code)}) and is started again; nothing is lost "
+                "that was released",
+                f"{chinese}进程已结束（{_how(code)}），正在重新启动；已放行的数据不会丢失",
+            ),
+        )
+
+    async def report(self) -> dict[str, Any]:
+        """Return what both sides tell, and the processes."""
+        found: dict[str, Any] = {"policy": None, "problem": ""}
+        for side in self._sides:
+            with contextlib.suppress(NotRunning):
+                found |= await asyncio.to_thread(ask, self._sockets[side.name])
+        found["processes"] = {
+            side.name: {
+                "pid": side.process.pid if side.process is not None else None,
+                "restarts": side.restarts,
+            }
+            for side in self._sides
+        }
+        return found
+
+
+def _how(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else f"{code}"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the supervisor; see `become`."""
+    config, folder, lock, settings = arguments
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+
+    async def supervise() -> int:
+        supervisor = Supervisor(config, Path(folder), int(lock), int(settings))
+        return await supervisor.run(socket_path(Path(folder)))
+
+    return asyncio.run(supervise())
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
