@@ -13,3 +13,5 @@ os.environ["MILLGATE_LANG"] = "en"
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=3, help="how often a kill test kills")
     parser.addoption("--seed", type=int, default=1, help="what random choices of kill tests follow")
+    parser.addoption("--all-bits", action="store_true", help="turn every bit of real messages")
+    parser.addoption("--fuzz", type=int, default=20_000, help="how many inputs a fuzz test makes")
