@@ -14,7 +14,9 @@ from pydantic import BaseModel
 from typer.main import get_command
 
 import millgate
-from protocols.drivers import read_devices
+from protocols.drivers import opcua, read_devices
+from protocols.drivers.opcua.point import OpcuaPoint
+from protocols.points import Point
 from protocols.vocabulary.measurands import MEASURANDS
 from protocols.vocabulary.purposes import PURPOSES
 from protocols.vocabulary.states import STATE_MODELS, OperatingState
@@ -41,6 +43,7 @@ _USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 BOTH_LANGUAGES = [
     ("README.md", "README.zh-CN.md"),
     ("docs/operations.md", "docs/operations.zh-CN.md"),
+    ("docs/devices.md", "docs/devices.zh-CN.md"),
 ]
 
 
@@ -139,6 +142,44 @@ def test_the_readme_shows_a_device_that_the_agent_accepts(tmp_path: Path) -> Non
         'unit = "kWh"\nscale = 0.01\nmeasurand = "energy.active_import"\n'
     )
     assert PointRule.model_validate(tomllib.loads(source + release)).release is not None
+
+
+# Devices.
+
+
+def test_every_device_in_the_documents_is_one_that_the_agent_accepts(tmp_path: Path) -> None:
+    for block in blocks(text("docs/devices.md"), "toml"):
+        assert read_devices(tomllib.loads(block)["device"], tmp_path / "agent.toml")
+
+
+OPCUA = {
+    "id": "press",
+    "kind": "opcua",
+    "url": "opc.tcp://192.168.1.30",
+    "points": [{"id": "a", "address": "i=2258", "type": "Int32"}],
+}
+
+
+@pytest.mark.parametrize("page", ["docs/devices.md", "docs/devices.zh-CN.md"])
+def test_every_setting_of_an_opcua_device_is_told_with_its_default(page: str) -> None:
+    words = text(page)
+    pattern = r"^### (?:Device|Point) settings$|^### (?:设备|点)设置$"
+    device, point = re.findall(pattern, words, re.MULTILINE)
+    header = "| setting " if page == "docs/devices.md" else "| 设置 "
+    told = {name: codes(row[1]) for row in table(words, device, header) for name in codes(row[0])}
+    assert told.keys() == opcua.Config.model_fields.keys() - {"id", "kind"}
+    for name, default in told.items():
+        if not default:
+            field = opcua.Config.model_fields[name]
+            assert field.is_required() or field.default is None, name
+            continue
+        value = default[0] if default[0].startswith("[") else f'"{default[0]}"'
+        mode = {"mode": "poll"} if name == "interval" else {}
+        bare = opcua.Config.model_validate(OPCUA | mode)
+        said = opcua.Config.model_validate(OPCUA | mode | tomllib.loads(f"{name} = {value}"))
+        assert getattr(said, name) == getattr(bare, name), name
+    own = OpcuaPoint.model_fields.keys() - Point.model_fields.keys()
+    assert {name for row in table(words, point, header) for name in codes(row[0])} == own
 
 
 # The policy language.
