@@ -7,18 +7,24 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from protocols.language import tr
 from simulators.captured import CapturedDevice
 from simulators.faults.door import company
 from simulators.faults.modbus_lies import Pace
 from simulators.faults.modbus_server import chaos_modbus
-from simulators.faults.modbus_wire import Registers
+from simulators.faults.modbus_wire import Registers, SerialFrames, TcpFrames
 from simulators.faults.plan import Plan, Script
 from simulators.faults.proxy import FREE, Hindrance, proxying
 from simulators.running import Report, announce, stopping, until
 
+Transport: TypeAlias = Literal["tcp", "rtu-over-tcp", "rtu"]
+_SPOKEN: Final[dict[Transport, str]] = {
+    "tcp": "TCP",
+    "rtu-over-tcp": "RTU over TCP",
+    "rtu": "RTU",
+}
 Turn: TypeAlias = Callable[[], Awaitable[None]]
 
 
@@ -55,8 +61,9 @@ async def run_chaos_modbus(
     outing: Outing,
     report: Report,
     what: str,
+    transport: Transport = "tcp",
 ) -> None:
-    """Serve registers over Modbus TCP, with faults.
+    """Serve registers over Modbus, with faults.
 
     Args:
         registers: what the device holds.
@@ -66,13 +73,21 @@ async def run_chaos_modbus(
         outing: how long.
         report: what the ready file says besides the address.
         what: what is served, for people.
+        transport: with the TCP header, in serial frames over TCP, or on a pseudo terminal.
 
     Raises:
         MillgateError: when the port cannot be had or the ready file cannot be written.
     """
     async with (
         stopping(outing.ready) as stop,
-        chaos_modbus(registers, seed=seed, pace=pace, port=port) as device,
+        chaos_modbus(
+            registers,
+            seed=seed,
+            pace=pace,
+            port=port,
+            frames=TcpFrames() if transport == "tcp" else SerialFrames(),
+            serial=transport == "rtu",
+        ) as device,
     ):
 
         async def begin() -> None:
@@ -84,11 +99,15 @@ async def run_chaos_modbus(
             await device.take_shape(())
 
         async with _seasonal(season, begin, end):
-            where = f"{device.host}:{device.port}"
+            where = device.host if transport == "rtu" else f"{device.host}:{device.port}"
+            place: Report = {"modbus_host": device.host, "modbus_port": device.port}
             await announce(
                 outing.ready,
-                {"modbus_host": device.host, "modbus_port": device.port, **report},
-                tr(f"{what} at {where} (Modbus TCP)", f"{what}：{where}（Modbus TCP）"),
+                {**({"modbus_serial": where} if transport == "rtu" else place), **report},
+                tr(
+                    f"{what} at {where} (Modbus {_SPOKEN[transport]})",
+                    f"{what}：{where}（Modbus {_SPOKEN[transport]}）",
+                ),
             )
             await until(stop, outing.duration_s)
     _tell(device.requests, device.played, tr("requests", "个请求"))

@@ -25,6 +25,7 @@ MODBUS: Final = {
     "byte-count-lie": tr("states another number of bytes than follow", "字节数与实际不符"),
     "length-lie": tr("states another length in its header", "报文头长度与实际不符"),
     "garbage": tr("noise instead of an answer", "应答为杂乱字节"),
+    "damaged": tr("one bit of the answer is another", "应答中有一位出错"),
     "noise-then-truth": tr("stray bytes before the right answer", "正确应答前有多余字节"),
     "twice": tr("the right answer, twice", "同一应答发送两次"),
     "slow-drip": tr("the right answer, a byte at a time", "应答逐字节缓慢到达"),

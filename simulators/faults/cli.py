@@ -1,7 +1,7 @@
 """`millgate sim chaos …` and `millgate sim proxy`: misbehaviour to ask for by name."""
 
 import random
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import typer
 
@@ -73,13 +73,13 @@ def list_faults() -> None:
 
 @chaos.command(
     help=tr(
-        "Serve a Modbus TCP device, or a gateway with several, that misbehaves.\n\n"
+        "Serve a Modbus device, or a gateway with several, that misbehaves.\n\n"
         "Every value tells where it belongs: unit x 1000 + address, and 500 more in the input "
         "table. Faults of single requests hit a share of them, or follow a script such as "
         "ok*20,late-reply*3,garbage.\n\n"
         "\b\nExample:\n"
         "  millgate sim chaos modbus --fault late-reply --seed 3 --port 0 --ready device.json",
-        "模拟一台会出错的 Modbus TCP 设备，或带多个单元的网关。\n\n"
+        "模拟一台会出错的 Modbus 设备，或带多个单元的网关。\n\n"
         "每个值都标明自己的位置：单元 x 1000 + 地址，输入寄存器再加 500。单请求故障按比例出现，"
         "或按脚本出现，例如 ok*20,late-reply*3,garbage。\n\n"
         "\b\n示例：\n"
@@ -117,6 +117,15 @@ def modbus(
     gateway: Annotated[
         str, typer.Option(help=tr("a gateway's wait for a dead unit", "网关等待失联单元的时间"))
     ] = "1s",
+    transport: Annotated[
+        Literal["tcp", "rtu-over-tcp", "rtu"],
+        typer.Option(
+            help=tr(
+                "TCP, serial frames over TCP, or a pseudo terminal",
+                "TCP、TCP 承载的串行帧，或伪终端串口",
+            )
+        ),
+    ] = "tcp",
     port: Port = 0,
     ready: Ready = None,
     duration: Duration = None,
@@ -152,6 +161,7 @@ def modbus(
             outing=Outing(ready, seconds(duration)),
             report={"units": numbers, "faults": names, "seed": seed},
             what=tr("device", "设备"),
+            transport=transport,
         )
     )
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeAlias
@@ -22,11 +23,17 @@ class Door:
     """
 
     def __init__(
-        self, serve: Serve, tasks: asyncio.TaskGroup, held: socket.socket, most: int
+        self,
+        serve: Serve,
+        tasks: asyncio.TaskGroup,
+        held: socket.socket,
+        most: int,
+        secured: ssl.SSLContext | None,
     ) -> None:
         self._serve = serve
         self._tasks = tasks
         self._most = most
+        self._secured = secured
         self._server: asyncio.Server | None = None
         self._attending: set[asyncio.Task[None]] = set()
         self._socket = held
@@ -42,7 +49,9 @@ class Door:
     async def open(self) -> None:
         """Let connections in."""
         if self._server is None:
-            self._server = await asyncio.start_server(self._greet, sock=self._socket)
+            self._server = await asyncio.start_server(
+                self._greet, sock=self._socket, ssl=self._secured
+            )
 
     def shut(self) -> None:
         """Refuse connections from now on and drop those there are."""
@@ -85,7 +94,12 @@ class Door:
 
 @asynccontextmanager
 async def doorway(
-    serve: Serve, *, host: str = "127.0.0.1", port: int = 0, most: int = 64
+    serve: Serve,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    most: int = 64,
+    secured: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Door]:
     """Give an open door.
 
@@ -93,13 +107,14 @@ async def doorway(
         serve: attends to each connection.
         host, port: where; port 0 lets the kernel pick one.
         most: connections at a time; further ones are dropped at once.
+        secured: how it speaks TLS; None is not at all.
 
     Raises:
         MillgateError: when the port cannot be had.
     """
     held = _bound(host, port)
     async with company() as tasks:
-        door = Door(serve, tasks, held, most)
+        door = Door(serve, tasks, held, most, secured)
         try:
             await door.open()
             yield door

@@ -17,15 +17,18 @@ from simulators.faults.modbus_wire import (
     HOLDING,
     INPUT,
     NO_ANSWER,
+    Frames,
     Registers,
     Request,
+    TcpFrames,
     answer,
     exception,
-    frame,
 )
 
 _SIBLING: Final = {COILS: DISCRETES, DISCRETES: COILS, HOLDING: INPUT, INPUT: HOLDING}
 _FLUSH_S: Final = 10.0
+_TCP_HEAD: Final = 9
+"""Of Modbus TCP only header, function and byte count can be told to be damaged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +55,13 @@ class Wire:
         held: late answers that are still to be sent.
         before: the PDU that answered the request before this one; empty for the first.
         over: whether the connection is to end.
+        frame: puts a PDU into a frame; see `Frames`.
     """
 
-    def __init__(self, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, writer: asyncio.StreamWriter, frames: Frames) -> None:
         self._writer = writer
+        self.frame = frames.frame
+        self.damageable = _TCP_HEAD if isinstance(frames, TcpFrames) else None
         self.held: deque[bytes] = deque(maxlen=16)
         self.before = b""
         self.over = False
@@ -104,7 +110,7 @@ class Exchange:
     @property
     def right(self) -> bytes:
         """The whole right answer."""
-        return frame(self.request.transaction, self.request.unit, self.pdu)
+        return self.wire.frame(self.request.transaction, self.request.unit, self.pdu)
 
     def foreign(self, function: int | None = None, count: int | None = None) -> bytes:
         """Return an answer of another function or length with the values of other registers."""
@@ -122,7 +128,7 @@ class Exchange:
     ) -> None:
         """Send a PDU under a header of one's choice."""
         await self.wire.send(
-            frame(
+            self.wire.frame(
                 self.request.transaction if transaction is None else transaction,
                 self.request.unit if unit is None else unit,
                 pdu,
@@ -185,7 +191,9 @@ async def wrong_function(at: Exchange) -> None:
 async def wrong_protocol(at: Exchange) -> None:
     """Answer under a protocol number that is not Modbus."""
     request = at.request
-    await at.wire.send(frame(request.transaction, request.unit, at.foreign(), protocol=0x4D47))
+    await at.wire.send(
+        at.wire.frame(request.transaction, request.unit, at.foreign(), protocol=0x4D47)
+    )
 
 
 async def short_reply(at: Exchange) -> None:
@@ -218,12 +226,21 @@ async def length_lie(at: Exchange) -> None:
     """State another length in the header than follows."""
     more = at.chance.choice((-4, -2, -1, 1, 2, 40))
     request = at.request
-    await at.wire.send(frame(request.transaction, request.unit, at.foreign(), more=more))
+    await at.wire.send(at.wire.frame(request.transaction, request.unit, at.foreign(), more=more))
 
 
 async def garbage(at: Exchange) -> None:
     """Send noise, long or short."""
     await at.wire.send(at.chance.randbytes(at.chance.randint(1, 400)))
+
+
+async def damaged(at: Exchange) -> None:
+    """Answer with one bit flipped, where a client can notice it."""
+    pdu = at.foreign()
+    data = bytearray(at.wire.frame(at.request.transaction, at.request.unit, pdu))
+    place = at.chance.randrange(at.wire.damageable or len(data))
+    data[place] ^= 1 << at.chance.randrange(8)
+    await at.wire.send(bytes(data))
 
 
 async def noise_then_truth(at: Exchange) -> None:
@@ -284,6 +301,7 @@ LIES: Final[Mapping[str, Lie]] = {
     "byte-count-lie": byte_count_lie,
     "length-lie": length_lie,
     "garbage": garbage,
+    "damaged": damaged,
     "noise-then-truth": noise_then_truth,
     "twice": twice,
     "slow-drip": slow_drip,
@@ -294,3 +312,8 @@ LIES: Final[Mapping[str, Lie]] = {
     **{f"exception-{code}": _refusing(code) for code in (1, 2, 3, 4, 6, NO_ANSWER)},
 }
 """By the name that a tester asks for."""
+
+TCP_ONLY: Final = frozenset(
+    {"wrong-transaction", "zero-transaction", "wrong-protocol", "length-lie"}
+)
+"""Those that lie in the header of Modbus TCP; serial frames have none."""

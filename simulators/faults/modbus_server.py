@@ -1,8 +1,9 @@
-"""A Modbus TCP device, or a gateway with several, that misbehaves on command."""
+"""A Modbus device, or a gateway with several, that misbehaves on command: TCP, TLS or serial."""
 
 import asyncio
 import contextlib
 import random
+import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Coroutine
 from contextlib import asynccontextmanager
@@ -15,13 +16,16 @@ from simulators.faults.modbus_wire import (
     ILLEGAL_VALUE,
     NO_ANSWER,
     READING,
+    Frames,
     Registers,
     Request,
+    SerialFrames,
+    TcpFrames,
     answer,
     exception,
-    next_request,
 )
 from simulators.faults.plan import OK, Plan, Script
+from simulators.faults.serial_door import SerialDoor, serial_doorway
 
 _IDLE_S: Final = 3600.0
 DEAD_UNIT: Final = 2
@@ -65,18 +69,20 @@ class ChaosModbus:
         shapes: Collection[str],
         chance: random.Random,
         pace: Pace,
+        frames: Frames,
     ) -> None:
         self._registers = registers
         self._tasks = tasks
         self._chance = chance
         self._pace = pace
+        self._frames = frames
         self._shapes: frozenset[str] = frozenset(shapes)
         self._line = asyncio.Lock()
         self._jobs: set[asyncio.Task[None]] = set()
         self.plan = plan
         self.requests = 0
         self.played: Counter[str] = Counter()
-        self.door: Door
+        self.door: Door | SerialDoor
 
     @property
     def host(self) -> str:
@@ -106,7 +112,7 @@ class ChaosModbus:
         if "one-connection" in self._shapes and self.door.guests > 1:
             self.played["one-connection"] += 1
             return
-        wire = Wire(writer)
+        wire = Wire(writer, self._frames)
         while not wire.over:
             request = await self._next(reader, wire)
             self.requests += 1
@@ -141,7 +147,7 @@ class ChaosModbus:
 
     async def _patiently(self, reader: asyncio.StreamReader) -> Request:
         async with asyncio.timeout(_IDLE_S):
-            return await next_request(reader)
+            return await self._frames.next_request(reader)
 
     async def _handle(self, request: Request, wire: Wire) -> None:
         if "half-open" in self._shapes:
@@ -206,6 +212,9 @@ async def chaos_modbus(
     pace: Pace | None = None,
     host: str = "127.0.0.1",
     port: int = 0,
+    frames: Frames | None = None,
+    secured: ssl.SSLContext | None = None,
+    serial: bool = False,
 ) -> AsyncIterator[ChaosModbus]:
     """Serve registers, with faults, while the context is entered.
 
@@ -216,10 +225,15 @@ async def chaos_modbus(
         seed: decides every choice of the faults.
         pace: how slow the slow faults are.
         host, port: where it listens; port 0 lets the kernel pick one.
+        frames: how messages are framed; None is the usual way of where it listens.
+        secured: how it speaks TLS; None is not at all.
+        serial: whether it hangs on a serial line instead, see `SerialDoor`.
 
     Raises:
         MillgateError: when the port cannot be had.
     """
+    if frames is None:
+        frames = SerialFrames() if serial else TcpFrames()
     async with company() as tasks:
         device = ChaosModbus(
             registers,
@@ -228,8 +242,14 @@ async def chaos_modbus(
             shapes=shapes,
             chance=random.Random(seed),  # noqa: S311 - repeatable on purpose
             pace=pace or Pace(),
+            frames=frames,
         )
-        async with doorway(device.attend, host=host, port=port) as door:
+        way = (
+            serial_doorway(device.attend)
+            if serial
+            else doorway(device.attend, host=host, port=port, secured=secured)
+        )
+        async with way as door:
             device.door = door
             await device.take_shape(shapes)
             try:

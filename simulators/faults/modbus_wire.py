@@ -1,4 +1,4 @@
-"""Modbus TCP as bytes, and the right answer to a request."""
+"""Modbus as bytes, with the TCP header or as serial frames, and the right answer to a request."""
 
 import asyncio
 import struct
@@ -22,6 +22,7 @@ NO_ANSWER: Final = 11
 _HEADER: Final = struct.Struct(">HHHB")
 _READ: Final = struct.Struct(">BHH")
 _LONGEST: Final = 254
+_SERIAL_READ: Final = 8
 
 
 class Refusal(Exception):
@@ -34,6 +35,25 @@ class Refusal(Exception):
 
 class NotModbus(OSError):
     """What came is not Modbus TCP; the connection is worth nothing."""
+
+
+class Frames(Protocol):
+    """How messages are framed."""
+
+    async def next_request(self, reader: asyncio.StreamReader) -> "Request":
+        """Wait for the next request.
+
+        Raises:
+            NotModbus: when what comes cannot be one.
+            asyncio.IncompleteReadError: when the client is gone.
+        """
+        ...
+
+    def frame(
+        self, transaction: int, unit: int, pdu: bytes, *, protocol: int = 0, more: int = 0
+    ) -> bytes:
+        """Return a PDU in its frame; `more` is by how much a length field lies."""
+        ...
 
 
 class Registers(Protocol):
@@ -96,6 +116,49 @@ async def next_request(reader: asyncio.StreamReader) -> Request:
     if protocol != 0 or not 2 <= length <= _LONGEST:
         raise NotModbus
     return Request(transaction, unit, await reader.readexactly(length - 1))
+
+
+class TcpFrames:
+    """The header of Modbus TCP."""
+
+    async def next_request(self, reader: asyncio.StreamReader) -> Request:
+        """Wait for the next request; see `Frames`."""
+        return await next_request(reader)
+
+    def frame(
+        self, transaction: int, unit: int, pdu: bytes, *, protocol: int = 0, more: int = 0
+    ) -> bytes:
+        """Return a PDU with its header; see `Frames`."""
+        return frame(transaction, unit, pdu, protocol=protocol, more=more)
+
+
+class SerialFrames:
+    """Unit, PDU and checksum, without anything that says which request an answer is to."""
+
+    async def next_request(self, reader: asyncio.StreamReader) -> Request:
+        """Wait for the next read; bytes that are none are left out."""
+        data = await reader.readexactly(_SERIAL_READ)
+        while serial_checksum(data[:-2]) != data[-2:] or data[1] not in READING:
+            data = data[1:] + await reader.readexactly(1)
+        return Request(0, data[0], data[1:-2])
+
+    def frame(
+        self, transaction: int, unit: int, pdu: bytes, *, protocol: int = 0, more: int = 0
+    ) -> bytes:
+        """Return a PDU as a serial frame; there are no numbers in it that could lie."""
+        del transaction, protocol, more
+        message = bytes((unit,)) + pdu
+        return message + serial_checksum(message)
+
+
+def serial_checksum(message: bytes) -> bytes:
+    """Return the CRC-16 of a serial frame, bit by bit as the standard defines it."""
+    crc = 0xFFFF
+    for byte in message:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0xA001 if crc & 1 else 0)
+    return struct.pack("<H", crc)
 
 
 def answer(registers: Registers, request: Request) -> bytes:
