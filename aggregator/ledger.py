@@ -115,6 +115,34 @@ class Kept:
     sealed: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What the ledger knows of a batch besides its content.
+
+    Attributes:
+        digest: hash of the sealed bytes, and of its leaf in the log.
+        sheet: hash of its release sheet.
+        start_s, end_s: the time it covers.
+        received_s: when it was kept.
+        cells: how many values it brought.
+        erased: 1 where its content was deleted at the end of retention, else 0.
+        place: which leaf of the log it is; None for one from before there was a log.
+    """
+
+    id: int
+    epoch: int
+    stream: int
+    sequence: int
+    digest: bytes
+    sheet: bytes
+    start_s: int
+    end_s: int
+    received_s: int
+    cells: int
+    erased: int
+    place: int | None
+
+
 Open = Callable[[Kept], Sequence[tuple[int, Block]]]
 """Opens a kept batch: its slot length in seconds with each of its blocks."""
 
@@ -489,6 +517,19 @@ class Ledger:
             (agent, start_s, end_s),
         )
         return [Kept(*row) for row in rows]
+
+    def covering(self, agent: int, start_s: int, end_s: int, limit: int) -> list[Batch]:
+        """Return what is known of an agent's batches that touch a span, oldest first."""
+        rows = self._db.execute(
+            "SELECT id, batch.epoch, batch.stream, batch.sequence, batch.digest, sheet, start_s,"
+            " end_s, batch.received_s, cells, LENGTH(sealed)=0, place FROM batch"
+            " LEFT JOIN log ON log.agent=batch.agent AND log.epoch=batch.epoch"
+            " AND log.stream=batch.stream AND log.sequence=batch.sequence"
+            " AND log.digest=batch.digest"
+            " WHERE batch.agent=? AND end_s>? AND start_s<? AND cells>0 ORDER BY id LIMIT ?",
+            (agent, start_s, end_s, limit),
+        )
+        return [Batch(*row) for row in rows]
 
     def address(self, agent: int) -> Address:
         """Return an agent's address."""

@@ -5,9 +5,11 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
 
-from aggregator.api.knowledge import Arrival, ReleasedPoint, Sheet
+from aggregator.api.knowledge import Arrival, ReleasedPoint, Sheet, Source
 from aggregator.config import Factory
 from aggregator.ledger import Ledger
+from aggregator.provenance import Origin, Provenance
+from aggregator.stores import SeriesKey
 from protocols.frame import SECOND
 from protocols.topics import Address
 from protocols.vocabulary.purposes import PURPOSES
@@ -29,12 +31,18 @@ class Reporter:
         self._ledger = Ledger(path)
         self._factories = factories
         self._online = online
+        self._provenance = Provenance(path, factories)
         self._lock = threading.Lock()
         self._known: dict[bytes, Sheet] = {}
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connections."""
         self._ledger.close()
+        self._provenance.close()
+
+    def sources(self, key: SeriesKey, start_ns: int, end_ns: int) -> list[Source]:
+        """Return the batches behind a series' rows of a span, oldest first."""
+        return [_source(origin) for origin in self._provenance.of(key, start_ns, end_ns)]
 
     def arrivals(self) -> list[Arrival]:
         """Return all agents known, by name."""
@@ -79,6 +87,26 @@ class Reporter:
                 sheet = signed_sheet(signed).sheet
                 self._known[sheet_hash] = _sheet(sheet_hash, received_s, sheet)
         return tuple(self._known[row[0]] for row in rows)
+
+
+def _source(origin: Origin) -> Source:
+    batch = origin.batch
+    return Source(
+        factory=origin.address.factory.hex(),
+        agent=origin.address.agent.hex(),
+        epoch=batch.epoch,
+        stream=batch.stream,
+        sequence=batch.sequence,
+        digest=batch.digest.hex(),
+        log_place=batch.place,
+        start_ns=batch.start_s * SECOND,
+        end_ns=batch.end_s * SECOND,
+        received_ns=batch.received_s * SECOND,
+        sheet=batch.sheet.hex(),
+        policy_version=origin.sheet.policy_version,
+        points=tuple(point.number for point in origin.points),
+        erased=bool(batch.erased),
+    )
 
 
 def _sheet(sheet_hash: bytes, received_s: int, sheet: ReleaseSheet) -> Sheet:

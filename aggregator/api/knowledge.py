@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from aggregator.stores import SeriesKey
+
 
 @dataclass(frozen=True, slots=True)
 class ReleasedPoint:
@@ -79,9 +81,45 @@ class Arrival:
     sheets: tuple[Sheet, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A batch behind a row.
+
+    Attributes:
+        factory, agent: opaque ids, hex.
+        epoch, stream, sequence: its place in its chain.
+        digest: SHA-256 of the sealed bytes, hex; it is in the receipt and in the log.
+        log_place: which leaf of the log it is.
+        start_ns, end_ns: the time it covers.
+        received_ns: when it was kept.
+        sheet, policy_version: under which release sheet and policy it came.
+        points: numbers of the points that the row is made of.
+        erased: whether its content was deleted at the end of retention.
+    """
+
+    factory: str
+    agent: str
+    epoch: int
+    stream: int
+    sequence: int
+    digest: str
+    log_place: int | None
+    start_ns: int
+    end_ns: int
+    received_ns: int
+    sheet: str
+    policy_version: int
+    points: tuple[int, ...]
+    erased: bool
+
+
 class Knowledge(Protocol):
     """Where the API asks; calls block, so they run in worker threads."""
 
     def arrivals(self) -> list[Arrival]:
         """Return all agents known, by name."""
+        ...
+
+    def sources(self, key: SeriesKey, start_ns: int, end_ns: int) -> list[Source]:
+        """Return the batches behind a series' rows of a span, oldest first."""
         ...

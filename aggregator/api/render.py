@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from aggregator.api.knowledge import Arrival, Sheet
+from aggregator.api.knowledge import Arrival, Sheet, Source
 from aggregator.stores import FieldColumn, SeriesBlock, SeriesKey
 from protocols.frame import SECOND, Ints
 
@@ -111,6 +111,26 @@ def arrival(each: Arrival, sheets: int) -> dict[str, Any]:
         "sheet_count": len(each.sheets),
         "newest_sheet": each.sheets[0].hash if each.sheets else None,
         "sheets": [_sheet(sheet) for sheet in each.sheets[:sheets]],
+    }
+
+
+def source(each: Source) -> dict[str, Any]:
+    """Return a batch behind a row."""
+    return {
+        "factory": each.factory,
+        "agent": each.agent,
+        "epoch": each.epoch,
+        "stream": each.stream,
+        "sequence": each.sequence,
+        "digest": each.digest,
+        "log_place": each.log_place,
+        "start": time_text(each.start_ns),
+        "end": time_text(each.end_ns),
+        "received": time_text(each.received_ns),
+        "sheet": each.sheet,
+        "policy_version": each.policy_version,
+        "points": list(each.points),
+        "erased": each.erased,
     }
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Final
 
 from pydantic import Field, field_validator
 
-from aggregator.stores import SeriesKey
+from aggregator.stores import ENTERPRISE, SeriesKey
 from protocols.errors import ConfigError, MillgateError
 from protocols.language import tr
 from protocols.points import LocalId
@@ -62,7 +62,7 @@ class Scope:
 
     def sees(self, key: SeriesKey) -> bool:
         """Tell whether a series may be seen; one of no firm only by who sees all firms."""
-        enterprise = dict(key.tags).get("enterprise", "")
+        enterprise = dict(key.tags).get(ENTERPRISE, "")
         return self.sees_measurement(key.measurement) and self.sees_firm(enterprise)
 
 

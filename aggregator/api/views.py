@@ -2,20 +2,21 @@
 
 import itertools
 from collections.abc import Awaitable, Callable
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
 import numpy as np
 from aiohttp import web
 
-from aggregator.api import render
+from aggregator.api import csv, render
 from aggregator.api.catalog import Catalog, Entry, page
 from aggregator.api.guard import SCOPE
 from aggregator.api.knowledge import Knowledge
 from aggregator.api.parameters import Parameters, missing
 from aggregator.api.problems import Problem, Text, bad_parameter
 from aggregator.api.worker import Worker
-from aggregator.stores import Aggregate, SeriesBlock, Store
+from aggregator.stores import Aggregate, SeriesBlock, SeriesKey, Store
 from protocols.frame import SECOND, NowNs
 
 _DAY_NS: Final = 86400 * SECOND
@@ -23,6 +24,7 @@ _QUARTER_NS: Final = 900 * SECOND
 _ROWS: Final = (1_000, 10_000)
 _LISTED: Final = (500, 1_000)
 _NEWEST: Final = (200, 500)
+_PORTION: Final = 10_000
 _AGENTS: Final = (100, 500)
 _SHEETS: Final = (3, 20)
 _MOST_SHEETS: Final = 500
@@ -53,6 +55,8 @@ class Views:
             web.get(f"{one}/rows", self.rows),
             web.get(f"{one}/steps", self.steps),
             web.get(f"{one}/newest", self.newest_of_one),
+            web.get(f"{one}/provenance", self.provenance),
+            web.get(f"{one}/export", self.export),
             web.get("/api/v1/newest", self.newest),
             web.get("/api/v1/factories", self.factories),
             web.get("/api/v1/health", self.health),
@@ -113,6 +117,55 @@ class Views:
             entry.bucket, lambda store: render.newest(store.newest(entry.key))
         )
         return _answer({**render.series(*entry), **newest})
+
+    async def provenance(self, request: web.Request) -> web.Response:
+        """Tell which batches the rows of a period come from; without a period, the newest row."""
+        asked = Parameters(request.query, "start", "end")
+        entry = await self._entry(request)
+        start, end = asked.time("start", -1), asked.time("end", -1)
+        if start < 0 and end < 0:
+            newest = await self._catalog.ask(entry.bucket, lambda store: store.newest(entry.key))
+            start = int(newest.time[-1]) if len(newest) else 0
+        start, end = max(start, 0), end if end >= 0 else max(start, 0) + 1
+        sources = await self._asker.run(lambda: self._knowledge.sources(entry.key, start, end))
+        document = {
+            **render.series(*entry),
+            "start": render.time_text(start),
+            "end": render.time_text(end),
+            "factor": dict(entry.key.tags).get("factor_id"),
+            "sources": [render.source(each) for each in sources],
+        }
+        return _answer(document)
+
+    async def export(self, request: web.Request) -> web.StreamResponse:
+        """Send a period's rows as CSV, however many, a portion at a time."""
+        asked = Parameters(request.query, "start", "end", "fields")
+        start, end = asked.period(self._now_ns(), _DAY_NS)
+        names = asked.names("fields")
+        entry = await self._entry(request)
+        if not names:
+            newest = await self._catalog.ask(entry.bucket, lambda store: store.newest(entry.key))
+            names = list(newest.fields)
+        answer = web.StreamResponse(
+            headers={
+                "Content-Type": "text/csv; charset=utf-8; header=present",
+                "Content-Disposition": f'attachment; filename="{entry.key.measurement}.csv"',
+            }
+        )
+        await answer.prepare(request)
+        await answer.write(csv.header(names))
+        while start < end:
+            read = partial(_portion, key=entry.key, names=names, start=start, end=end)
+            try:
+                block = await self._catalog.ask(entry.bucket, read)
+            except Problem:
+                # The head is sent already; what is cut off must not look like the whole.
+                if request.transport is not None:
+                    request.transport.abort()
+                return answer
+            await answer.write(csv.lines(block, names))
+            start = int(block.time[-1]) + 1 if len(block) == _PORTION else end
+        return answer
 
     async def newest(self, request: web.Request) -> web.Response:
         """Return the newest row of every series, a page at a time."""
@@ -207,6 +260,10 @@ async def _answers(question: Awaitable[object]) -> bool:
     except Problem:
         return False
     return True
+
+
+def _portion(store: Store, key: SeriesKey, names: list[str], start: int, end: int) -> SeriesBlock:
+    return store.query(key, names, start, end, limit=_PORTION)
 
 
 def _touch(store: Store) -> None:

@@ -7,7 +7,14 @@ from typing import Final
 
 import numpy as np
 
-from aggregator.stores import FieldColumn, SeriesBlock, SeriesKey
+from aggregator.stores import (
+    ENTERPRISE,
+    EQUIPMENT,
+    SITE,
+    FieldColumn,
+    SeriesBlock,
+    SeriesKey,
+)
 from protocols.batch import GOOD, NO_VALUE, Block
 from protocols.frame import SECOND, Flags, Floats, Ints, Values
 from security.policy.compiled import SheetPoint
@@ -91,8 +98,8 @@ class ReleasedSlots:
 
     def key(self, measurement: str, equipment: str, **tags: str) -> SeriesKey:
         """Return the key of a series of this factory."""
-        own = ("enterprise_id", self.enterprise), ("site_id", self.site)
-        return _key(measurement, (*own, ("equipment_id", equipment), *tags.items()))
+        own = (ENTERPRISE, self.enterprise), (SITE, self.site)
+        return _key(measurement, (*own, (EQUIPMENT, equipment), *tags.items()))
 
 
 @lru_cache(maxsize=65_536)

@@ -22,6 +22,10 @@ FieldColumn: TypeAlias = NDArray[np.float64] | NDArray[np.int64] | list[str]
 Aggregate: TypeAlias = Literal["mean", "sum", "min", "max", "last"]
 
 
+ENTERPRISE, SITE, EQUIPMENT = "enterprise_id", "site_id", "equipment_id"
+"""Tags that say whose a series is."""
+
+
 class StoreUnavailable(MillgateError):
     """The store cannot be reached or cannot take the rows now; the same call may work later."""
 

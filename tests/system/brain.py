@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aggregator.api.knowledge import Arrival, ReleasedPoint, Sheet
+from aggregator.api.knowledge import Arrival, ReleasedPoint, Sheet, Source
 from aggregator.api.server import make_app, serving
 from aggregator.stores import SeriesBlock, SeriesKey, Store
 from aggregator.stores.embedded import Config
@@ -96,6 +96,11 @@ class Told:
     """What the ledger would know; tests change it."""
 
     agents: list[Arrival] = field(default_factory=list)
+    batches: list[Source] = field(default_factory=list)
+
+    def sources(self, key: SeriesKey, start_ns: int, end_ns: int) -> list[Source]:
+        del key
+        return [one for one in self.batches if one.end_ns > start_ns and one.start_ns < end_ns]
 
     def arrivals(self) -> list[Arrival]:
         return self.agents

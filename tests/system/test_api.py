@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import csv
 import functools
+import io
 import json
 import logging
 import threading
@@ -16,11 +18,11 @@ import aiohttp
 import numpy as np
 import pytest
 
-from aggregator.api.knowledge import Arrival
+from aggregator.api.knowledge import Arrival, Source
 from aggregator.api.problems import Problem, prefers_chinese
 from aggregator.api.server import make_app, serving
 from aggregator.api.worker import Worker
-from aggregator.stores import SeriesBlock, SeriesKey
+from aggregator.stores import FieldColumn, SeriesBlock, SeriesKey
 from aggregator.stores.embedded import Config, Store
 from protocols.errors import MillgateError
 from protocols.frame import SECOND
@@ -151,6 +153,56 @@ async def test_series_are_listed_with_ids_that_outlive_a_restart(
     async with running(tmp_path) as again:
         brain.port = again.port
         assert (await call.ok("/series"))["series"] == listed
+
+
+async def test_an_export_has_every_row_of_the_period_and_is_safe_in_a_spreadsheet(
+    brain: Brain, call: Caller
+) -> None:
+    count = 25_000
+    key = SeriesKey.of("ff_reading", {"equipment": "long"})
+    times = START_NS + np.arange(count) * SECOND
+    texts = ["=1+1", 'say "hi", twice', "plain", "-7"] * (count // 4)
+    values, whole = np.arange(count) / 8, np.arange(count) - 2
+    fields: dict[str, FieldColumn] = {"value": values, "note": texts, "whole": whole}
+    brain.stores["future_factory"].write([SeriesBlock(key, times, fields)])
+    identity = await call.id_of(key)
+    period = f"start={START}&end=2026-01-06T08:00:00Z&fields=value,note,absent,whole"
+    status, headers, text = await call.raw(f"/api/v1/series/{identity}/export?{period}")
+    assert status == HTTPStatus.OK
+    assert headers["Content-Type"].startswith("text/csv")
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert len(rows) == count
+    assert [float(row["value"]) for row in rows] == values.tolist()
+    assert [int(row["whole"]) for row in rows] == whole.tolist()
+    assert {row["absent"] for row in rows} == {""}
+    assert [row["note"] for row in rows[:4]] == ["'=1+1", 'say "hi", twice', "plain", "-7"]
+    assert (rows[0]["time"], rows[-1]["time"]) == (START, "2026-01-05T14:56:39Z")
+
+
+async def test_a_row_tells_the_batches_that_it_comes_from(brain: Brain, call: Caller) -> None:
+    energy = await call.id_of(ENERGY)
+    batch = Source(
+        factory=FACTORY,
+        agent="ab" * 16,
+        epoch=1,
+        stream=2,
+        sequence=3,
+        digest="cd" * 32,
+        log_place=7,
+        start_ns=START_NS,
+        end_ns=START_NS + 5 * SECOND,
+        received_ns=START_NS + 6 * SECOND,
+        sheet="ef" * 32,
+        policy_version=4,
+        points=(1,),
+        erased=False,
+    )
+    brain.told.batches = [batch]
+    found = await call.ok(f"/series/{energy}/provenance?start={START}&end=2026-01-05T08:00:05Z")
+    (source,) = found["sources"]
+    assert (source["digest"], source["log_place"], source["policy_version"]) == ("cd" * 32, 7, 4)
+    # Without a period it is the newest row, which came later.
+    assert (await call.ok(f"/series/{energy}/provenance"))["sources"] == []
 
 
 async def test_pages_give_every_series_once(call: Caller) -> None:
@@ -398,6 +450,9 @@ class Broken:
     """Knowledge with a fault whose text must not get out."""
 
     def arrivals(self) -> NoReturn:
+        raise RuntimeError("password=hunter2")
+
+    def sources(self, key: SeriesKey, start_ns: int, end_ns: int) -> NoReturn:
         raise RuntimeError("password=hunter2")
 
 

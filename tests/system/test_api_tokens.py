@@ -15,7 +15,7 @@ import pytest
 from aggregator.api.scopes import RateLimit, new_token, read_tokens
 from aggregator.api.server import make_app, serving
 from aggregator.feed import Feed, Followed
-from aggregator.stores import SeriesBlock, SeriesKey
+from aggregator.stores import ENTERPRISE, EQUIPMENT, SeriesBlock, SeriesKey
 from aggregator.stores.embedded import Config, Store
 from protocols.errors import ConfigError
 from protocols.frame import SECOND
@@ -26,7 +26,7 @@ BUCKET = "future_factory"
 NOW_NS = 1_800_000_000 * SECOND
 FIRMS = ("east-mill", "west-mill")
 KEYS = {
-    (firm, name): SeriesKey.of(name, {"enterprise": firm, "equipment": "meter-1"})
+    (firm, name): SeriesKey.of(name, {ENTERPRISE: firm, EQUIPMENT: "meter-1"})
     for firm in FIRMS
     for name in ("ff_energy", "ff_reading")
 }
@@ -70,7 +70,7 @@ async def api(folder: Path) -> AsyncIterator[Ask]:
 
 
 def seen(document: Any) -> set[tuple[str, str]]:
-    return {(each["tags"]["enterprise"], each["measurement"]) for each in document["series"]}
+    return {(each["tags"][ENTERPRISE], each["measurement"]) for each in document["series"]}
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ async def test_a_token_shows_its_firms_and_series_and_nothing_else(
         _, everything = await ask(TOKEN, "/series")
         assert seen(everything) == set(KEYS)
         for each in everything["series"]:
-            mine = (each["tags"]["enterprise"], each["measurement"]) in expected
+            mine = (each["tags"][ENTERPRISE], each["measurement"]) in expected
             for part in ("rows", "newest", "steps?field=value"):
                 status, _ = await ask(token, f"/series/{each['id']}/{part}")
                 assert status == (200 if mine else 404)

@@ -13,7 +13,7 @@ import pytest
 
 from aggregator.api.server import make_app, serving
 from aggregator.feed import Feed, Followed, Gone
-from aggregator.stores import RowSpan, SeriesBlock, SeriesKey, Store
+from aggregator.stores import ENTERPRISE, EQUIPMENT, RowSpan, SeriesBlock, SeriesKey, Store
 from aggregator.stores.embedded import Config
 from aggregator.stores.embedded import Store as Embedded
 from protocols.frame import SECOND
@@ -21,8 +21,7 @@ from tests.system.brain import TOKEN, Told
 
 BUCKET = "future_factory"
 KEYS = [
-    SeriesKey.of("ff_energy", {"enterprise": f"mill-{n}", "equipment": "meter, main"})
-    for n in range(3)
+    SeriesKey.of("ff_energy", {ENTERPRISE: f"mill-{n}", EQUIPMENT: "meter, main"}) for n in range(3)
 ]
 HOUR_NS = 3600 * SECOND
 START_NS = 500_000 * HOUR_NS
@@ -195,7 +194,7 @@ async def test_a_stream_brings_changes_as_they_come_and_goes_on_where_it_was_cut
     for at in (1, 2):
         await asyncio.to_thread(store.write, [block(KEYS[at], at, [1.0, 2.0])])
     later = await events(2, position)
-    assert [one["series"]["tags"]["enterprise"] for _, one in later] == ["mill-1", "mill-2"]
+    assert [one["series"]["tags"][ENTERPRISE] for _, one in later] == ["mill-1", "mill-2"]
 
 
 def test_the_feed_is_bounded_and_says_so_to_whoever_is_too_far_behind(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from aggregator.ledger import Ledger
 from simulators.demo import Mill, command, stopping_all
 from tests.servers.mosquitto import Mosquitto, running
 from tests.system.mills import MOSQUITTO, replay_mill, until
@@ -35,6 +36,47 @@ async def status(mill: Mill) -> dict[str, Any]:
 
 async def doctor(mill: Mill) -> str:
     return await command("aggregator", "doctor", str(mill.aggregator_toml), may_fail=True)
+
+
+async def origin_of_newest_energy(mill: Mill) -> None:
+    """The newest row's origin is a batch that the ledger has, and a leaf of its log."""
+
+    def ask(path: str) -> Any:
+        return json.loads(get(mill, f"/api/v1{path}", mill.token)[1])
+
+    def written() -> bool:
+        """The series have been written."""
+        return bool(ask("/series?measurement=ff_energy")["series"])
+
+    await until(written, 60, mill)
+    for firm, sees in (("mill", True), ("other", False)):
+        made = await command(
+            "aggregator", "token", str(mill.aggregator_toml), f"of-{firm}", "--firm", firm
+        )
+        token = made.splitlines()[0]
+
+        def listed(token: str = token) -> str:
+            return get(mill, "/api/v1/series?measurement=ff_energy", token)[1]
+
+        def counts(token: str = token) -> bool:
+            """The new token is known."""
+            return get(mill, "/api/v1/series", token)[0] == 200
+
+        await until(counts, 30, mill)
+        assert bool(json.loads(listed())["series"]) is sees
+    (series,) = ask("/series?measurement=ff_energy")["series"]
+    (source,) = ask(f"/series/{series['id']}/provenance")["sources"]
+    ledger = Ledger(mill.folder / "brain" / "data" / "ledger.db")
+    try:
+        (address,) = ledger.agents()
+        kept = {batch.digest.hex(): batch for batch in ledger.batches(0, 1000)}
+        leaf = ledger.record.leaves(0, 1 << 40)[source["log_place"]]
+    finally:
+        ledger.close()
+    assert source["agent"] == address.agent.hex()
+    assert source["digest"] in kept
+    assert leaf.digest.hex() == source["digest"]
+    assert source["policy_version"] == 1
 
 
 async def test_a_brain_says_how_it_and_its_factories_do(tmp_path: Path) -> None:
@@ -70,6 +112,7 @@ async def test_a_brain_says_how_it_and_its_factories_do(tmp_path: Path) -> None:
             assert (agent["state"], agent["policy_version"], agent["values"]) == ("late", 1, 96)
             assert found["broker"]
             assert not found["store_fault"]
+            await origin_of_newest_energy(mill)
             assert get(mill, "/healthz") == (200, "ok\n")
             assert get(mill, "/readyz") == (200, "ready\n")
             assert get(mill, "/api/v1/metrics")[0] == 401
