@@ -4,34 +4,32 @@ from datetime import UTC, datetime, timedelta
 from importlib import resources
 from pathlib import Path
 from string import Template
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from protocols import strict_cbor
 from protocols.drivers import DeviceConfig, read_devices
-from protocols.errors import ConfigError, MillgateError
+from protocols.errors import MillgateError
 from protocols.language import tr
 from protocols.points import Point
-from protocols.settings import Strict, check_settings, load_settings, read_toml
-from protocols.strict_cbor import Malformed
+from protocols.settings import read_toml
 from protocols.vocabulary.purposes import PURPOSES
 from security import officer_cli
-from security.cards import BrainCard, VerifyKeyText, read_brain_card
-from security.keys import OpeningKey, SigningKey, create_key_file, load_key_file
-from security.policy.bundle import read_bundle, sign_bundle, write_bundle
+from security.cards import BrainCard, read_brain_card
+from security.keys import OpeningKey, SigningKey, create_key_file
+from security.policy.bundle import read_bundle
 from security.policy.compiled import (
-    MAX_COMPILED,
     CompiledPolicy,
+    Derivation,
     Rule,
     content_hash,
-    from_bytes,
-    to_bytes,
 )
-from security.policy.compiler import compile_policy
-from security.policy.language import PolicyText
+from security.policy.tools.diff import grid_words
+from security.policy.tools.lines import span_words
+from security.policy.tools.officers import read_trusted
+from security.policy.tools.shelf import read_bundle_file
 
 policy_app = typer.Typer(
     no_args_is_help=True,
@@ -47,13 +45,6 @@ keys_app = typer.Typer(
     add_completion=False,
     help=tr("Make keys and show their public halves.", "生成密钥，显示公钥。"),
 )
-
-
-class _Trusted(Strict):
-    """The part of agent.toml that says whose signatures count."""
-
-    officers: list[VerifyKeyText]
-    threshold: int = 1
 
 
 @policy_app.command(
@@ -148,38 +139,7 @@ def _point_text(device: DeviceConfig, point: Point) -> str:
     return "\n".join(lines) + "\n\n"
 
 
-@policy_app.command(
-    "sign",
-    help=tr(
-        "Compile a policy and sign it.\n\n"
-        "Example: millgate policy sign mill/policy.toml --key officer.key",
-        "编译并签署策略。\n\n示例：millgate policy sign mill/policy.toml --key officer.key",
-    ),
-)
-def sign(
-    path: Annotated[Path, typer.Argument(help=tr("path of policy.toml", "policy.toml 的路径"))],
-    key: Annotated[
-        list[Path],
-        typer.Option(help=tr("an officer's private key (repeatable)", "数据官私钥（可重复）")),
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Option(help=tr("default: policy.signed beside it", "默认为同目录 policy.signed")),
-    ] = None,
-) -> None:
-    """Compile and sign."""
-    text = load_settings(path, PolicyText)
-    keys = [SigningKey(load_key_file(one, "ed25519")) for one in key]
-    policy = compile_policy(text)
-    target = out or path.with_name("policy.signed")
-    write_bundle(target, sign_bundle(policy, keys))
-    _show(policy)
-    typer.echo(
-        tr(
-            f"{target}: version {policy.version}, hash {content_hash(to_bytes(policy)).hex()}",
-            f"{target}：版本 {policy.version}，哈希 {content_hash(to_bytes(policy)).hex()}",
-        )
-    )
+officer_cli.register(policy_app)
 
 
 @policy_app.command(
@@ -200,39 +160,17 @@ def show(
     ] = None,
 ) -> None:
     """Show a signed policy."""
-    try:
-        data = path.read_bytes()
-    except OSError:
-        raise ConfigError(
-            [MillgateError(tr("there is no such file", "文件不存在"), where=str(path))]
-        ) from None
+    data, draft = read_bundle_file(path)
     if agent is None:
-        policy = _unverified(data, path)
+        policy = draft.policy
         typer.echo(
             tr("signatures NOT checked (give --agent)", "未验签（请给出 --agent）"), err=True
         )
     else:
-        table = {
-            k: v
-            for k, v in read_toml(agent).get("policy", {}).items()
-            if k in _Trusted.model_fields
-        }
-        trusted = check_settings(table, _Trusted, agent, ("policy",))
+        trusted = read_trusted(agent)
         policy = read_bundle(data, trusted.officers, trusted.threshold).policy
         typer.echo(tr("signed by the trusted officers", "已由受信任的数据官签名"))
     _show(policy)
-
-
-def _unverified(data: bytes, path: Path) -> CompiledPolicy:
-    """Read the policy out of a bundle for a look, believing nothing."""
-    try:
-        item = strict_cbor.decode(data, max_bytes=MAX_COMPILED)
-        signed = strict_cbor.decode(item[1], max_bytes=MAX_COMPILED, tags=frozenset({98}))
-        return from_bytes(signed.value[2], CompiledPolicy)
-    except (Malformed, LookupError, TypeError, AttributeError):
-        raise MillgateError(
-            tr("not a signed policy", "不是已签署的策略"), where=str(path)
-        ) from None
 
 
 def _show(policy: CompiledPolicy) -> None:
@@ -244,8 +182,8 @@ def _show(policy: CompiledPolicy) -> None:
     table = Table(title=title)
     for name in ("#", *_columns()):
         table.add_column(name, overflow="fold")
-    for rule in policy.rules:
-        table.add_row(str(rule.number), *_cells(policy, rule))
+    for one in policy.leaving:
+        table.add_row(str(one.number), *_cells(policy, one))
     Console().print(table)
     typer.echo(tr("Everything else stays in the factory.", "其余一切数据均留在厂内。"))
 
@@ -262,19 +200,20 @@ def _columns() -> tuple[str, ...]:
     )
 
 
-def _cells(policy: CompiledPolicy, rule: Rule) -> tuple[Any, ...]:
-    return (
-        f"{rule.device}/{rule.point}",
-        f"{rule.equipment} {rule.measurand}",
-        rule.aggregate,
-        f"{rule.step}e{rule.exponent}" if rule.exponent else str(rule.step),
-        f"{rule.window_s} s",
-        f"{rule.class_raw} → {rule.class_released}",
-        policy.consumers[rule.consumer].id,
+def _cells(policy: CompiledPolicy, one: Rule | Derivation) -> tuple[str, ...]:
+    formula = one.formula if isinstance(one, Derivation) else ""
+    measurand, how = (
+        ("", formula) if isinstance(one, Derivation) else (one.measurand, one.aggregate)
     )
-
-
-officer_cli.register(policy_app)
+    return (
+        one.source,
+        f"{one.equipment} {measurand or formula}",
+        how,
+        grid_words(one, policy),
+        span_words(one.window_s),
+        f"{one.class_raw} → {one.class_released}",
+        policy.consumers[one.consumer].id,
+    )
 
 
 @keys_app.command(

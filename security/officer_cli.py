@@ -1,12 +1,17 @@
 """`millgate policy`: the officer's tools, from a draft to what left yesterday."""
 
+import json
+import time
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.console import Console
 
 from protocols.language import tr
+
+if TYPE_CHECKING:
+    from security.policy.tools.lint import Subject
 
 PolicyPath = Annotated[
     Path, typer.Argument(help=tr("policy.toml or policy.signed", "policy.toml 或 policy.signed"))
@@ -37,9 +42,204 @@ _PREVIEW: Final = tr(
 )
 
 
+_LINT: Final = tr(
+    "Look for what a policy lets out beyond what was meant: every fault with line, key and remedy.\n\n"
+    "Exit code 0: nothing that keeps it from being signed; 1: errors.\n\n"
+    "Example: millgate policy lint mill/policy.toml",
+    "检查策略是否泄露了本意之外的内容：逐条给出行号、键与改法。\n\n"
+    "退出码 0：可以签署；1：有错误。\n\n示例：millgate policy lint mill/policy.toml",
+)
+_DIFF: Final = tr(
+    "Say in plain words what becomes newly visible from one version to the next.\n\n"
+    "Example: millgate policy diff mill/policy.signed mill/policy.toml",
+    "用日常语言说明新版本使哪些内容变得可见、哪些不再可见。\n\n"
+    "示例：millgate policy diff mill/policy.signed mill/policy.toml",
+)
+_EXPLAIN: Final = tr(
+    "Show a point's way from its source to what the brain sees, and why each secret holds.\n\n"
+    "Example: millgate policy explain mill/policy.toml meter-1/energy",
+    "说明一个点从来源到产业大脑所见的每一步，以及各秘密为何推不出来。\n\n"
+    "示例：millgate policy explain mill/policy.toml meter-1/energy",
+)
+_ATTACK: Final = tr(
+    "Try to find the declared secrets out from what would leave, on the firm's own past.\n\n"
+    "Exit code 1: an attack succeeded.\n\n"
+    "Example: millgate policy attack mill/policy.toml --history past.csv",
+    "用企业自有历史数据，尝试从将要外发的内容推算出已声明的秘密。\n\n"
+    "退出码 1：有攻击得手。\n\n示例：millgate policy attack mill/policy.toml --history past.csv",
+)
+_SIGN: Final = tr(
+    "Lint, compile and sign a policy; or add a signature to one that another officer signed.\n\n"
+    "Examples: millgate policy sign mill/policy.toml --key officer-1.key\n"
+    "          millgate policy sign mill/policy.signed --key officer-2.key",
+    "检查、编译并签署策略；或在另一名数据官已签署的策略上加签。\n\n"
+    "示例：millgate policy sign mill/policy.toml --key officer-1.key\n"
+    "      millgate policy sign mill/policy.signed --key officer-2.key",
+)
+RetainedOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--with",
+        help=tr(
+            "a signed version whose data may still be kept (repeatable); those beside it are found",
+            "数据可能仍被保存的已签署版本（可重复）；同目录的会自动找到",
+        ),
+    ),
+]
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to `millgate policy`."""
+    app.command("lint", help=_LINT)(lint)
     app.command("preview", help=_PREVIEW)(preview)
+    app.command("diff", help=_DIFF)(diff)
+    app.command("explain", help=_EXPLAIN)(explain)
+    app.command("attack", help=_ATTACK)(attack)
+    app.command("sign", help=_SIGN)(sign)
+
+
+def _subject(path: Path, more: list[Path] | None) -> "Subject":
+    from security.policy.tools import shelf  # noqa: PLC0415 - the command line starts fast
+    from security.policy.tools.lint import Subject  # noqa: PLC0415 - same
+
+    drafts = [*shelf.shelf(path), *(shelf.read_bundle_file(one)[1] for one in more or [])]
+    if path.suffix == ".toml":
+        text, policy = shelf.compile_text(path)
+        note = shelf.previous_note(path, text)
+        if note:
+            typer.echo(f"! {note}", err=True)
+    else:
+        text, policy = None, shelf.read_bundle_file(path)[1].policy
+    return Subject.of(policy, text, shelf.retained(drafts, policy, int(time.time())))
+
+
+def lint(
+    path: PolicyPath,
+    retained: RetainedOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help=tr("as JSON", "输出 JSON"))] = False,  # noqa: FBT002 - a flag
+) -> None:
+    """Look for what a policy lets out beyond what was meant."""
+    from security.policy.tools import report  # noqa: PLC0415 - the command line starts fast
+    from security.policy.tools.findings import Severity  # noqa: PLC0415 - same
+    from security.policy.tools.lint import lint as look  # noqa: PLC0415 - same
+    from security.policy.tools.lint import scope  # noqa: PLC0415 - same
+
+    subject = _subject(path, retained)
+    findings = look(subject)
+    if as_json:
+        data = {"findings": report.as_data(findings, path), "scope": scope(subject)}
+        typer.echo(json.dumps(data, ensure_ascii=False, indent=2))
+    else:
+        parts = [report.in_words(findings, path), report.count(findings), scope(subject)]
+        typer.echo("\n\n".join(part for part in parts if part))
+    if any(one.severity is Severity.ERROR for one in findings):
+        raise typer.Exit(1)
+
+
+def diff(
+    old: Annotated[
+        Path,
+        typer.Argument(help=tr("the version before; 'none' for none", "旧版本；没有则写 none")),
+    ],
+    new: Annotated[Path, typer.Argument(help=tr("the new version", "新版本"))],
+    agent: AgentOption = None,
+) -> None:
+    """Say what becomes newly visible."""
+    from security.policy.tools import sources  # noqa: PLC0415 - the command line starts fast
+    from security.policy.tools.diff import as_text, compare  # noqa: PLC0415 - same
+    from security.policy.tools.officers import signatures_needed  # noqa: PLC0415 - same
+
+    before = None if str(old) == "none" else sources.read_policy(old)
+    after = sources.read_policy(new)
+    found = compare(before, after)
+    typer.echo(as_text(found, before, after))
+    typer.echo(signatures_needed(sources.agent_beside(new, agent), wider=bool(found.widening)))
+
+
+def explain(
+    path: PolicyPath,
+    name: Annotated[
+        str,
+        typer.Argument(
+            help=tr("device/point, a number, or a derivation", "device/point、编号或 derive 名称")
+        ),
+    ],
+    retained: RetainedOption = None,
+) -> None:
+    """Show a point's way, and why secrets hold."""
+    from security.policy.tools.explain import explain as tell  # noqa: PLC0415 - the command line starts fast
+
+    subject = _subject(path, retained)
+    listed = None if subject.text is None else [one.name for one in subject.text.point]
+    typer.echo(tell(subject.policy, subject.retained, name, listed))
+
+
+def attack(
+    path: PolicyPath,
+    agent: AgentOption = None,
+    history: HistoryOption = None,
+    live: LiveOption = None,
+) -> None:
+    """Try to find the secrets out."""
+    from security.policy.tools import sources  # noqa: PLC0415 - the command line starts fast
+    from security.policy.tools.attack import as_text  # noqa: PLC0415 - same
+    from security.policy.tools.attack import attack as try_all  # noqa: PLC0415 - same
+    from security.policy.tools.lint import ranges_of  # noqa: PLC0415 - same
+
+    devices = sources.devices_of(sources.agent_beside(path, agent))
+    subject = _subject(path, None)
+    past = sources.read_past(devices, history, live)
+    for note in past.notes:
+        typer.echo(f"! {note}", err=True)
+    results = try_all(subject.policy, past, ranges_of(subject.text))
+    typer.echo(as_text(results))
+    if any(one.succeeded for one in results):
+        raise typer.Exit(1)
+
+
+def sign(
+    path: PolicyPath,
+    key: Annotated[
+        list[Path],
+        typer.Option(help=tr("an officer's private key (repeatable)", "数据官私钥（可重复）")),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help=tr("default: policy.signed beside it", "默认为同目录 policy.signed")),
+    ] = None,
+    despite: Annotated[
+        str,
+        typer.Option(
+            help=tr("why it is signed although lint finds errors", "虽有错误仍签署的理由")
+        ),
+    ] = "",
+    agent: AgentOption = None,
+    retained: RetainedOption = None,
+) -> None:
+    """Lint, compile and sign; or add a signature."""
+    from security.keys import SigningKey, load_key_file  # noqa: PLC0415 - the command line starts fast
+    from security.policy.tools import report, shelf, signing  # noqa: PLC0415 - same
+    from security.policy.tools.diff import as_text, compare  # noqa: PLC0415 - same
+    from security.policy.tools.lint import lint as look  # noqa: PLC0415 - same
+    from security.policy.tools.officers import after_signing  # noqa: PLC0415 - same
+
+    keys = [SigningKey(load_key_file(one, "ed25519")) for one in key]
+    subject = _subject(path, retained)
+    findings = look(subject)
+    if findings:
+        typer.echo(report.in_words(findings, path) + "\n", err=True)
+    signing.check_findings(findings, despite, path)
+    if path.suffix == ".toml":
+        signed = signing.sign_text(subject.policy, keys, out or path.with_name("policy.signed"))
+    else:
+        signed = signing.add_signature(path, keys)
+    kept = signing.note_reason(signed, findings, despite)
+    older = [one.policy for one in shelf.shelf(signed.path) if one.hash == signed.policy.previous]
+    before = older[0] if older else None
+    typer.echo(as_text(compare(before, signed.policy), before, signed.policy))
+    typer.echo(after_signing(signed, agent or signed.path.with_name("agent.toml"), before))
+    if kept is not None:
+        typer.echo(tr(f"{kept}: the reason is kept here", f"{kept}：理由已记录于此"))
 
 
 def preview(

@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
 
 from protocols.language import tr
 from protocols.vocabulary.states import OperatingState
-from security.policy.compiled import CompiledPolicy, SheetPoint
+from security.policy.compiled import CompiledPolicy, Derivation, Rule, SheetPoint
 from security.policy.compiler import release_sheets
 
 
@@ -23,7 +22,7 @@ class Line:
         consumer: position in the policy's consumers.
     """
 
-    origin: Any
+    origin: Rule | Derivation
     point: SheetPoint
     window_s: int
     consumer: int
@@ -38,15 +37,16 @@ class Line:
         """Return a released value as the consumer reads it."""
         if self.point.part == "end":
             return OperatingState(mantissa).name.lower()
-        bands = list(getattr(self.point, "bands", []))
-        if bands:
-            return band_text(bands, getattr(self.point, "bands_exponent", 0), mantissa)
+        if self.point.bands:
+            return band_text(list(self.point.bands), self.point.bands_exponent, mantissa)
+        if self.point.pseudonym_s:
+            return tr(f"pseudonym {mantissa}", f"假名 {mantissa}")
         return format(Decimal(mantissa).scaleb(self.point.exponent), "f")
 
 
 def band_text(edges: list[int], exponent: int, reached: int) -> str:
     """Return a band in words, such as '25 to 50'."""
-    words = [format(Decimal(edge).scaleb(exponent).normalize(), "f") for edge in edges]
+    words = [amount(edge, exponent) for edge in edges]
     if reached <= 0:
         return tr(f"below {words[0]}", f"低于 {words[0]}")
     if reached >= len(words):
@@ -58,9 +58,9 @@ def band_text(edges: list[int], exponent: int, reached: int) -> str:
 
 def lines_of(policy: CompiledPolicy) -> dict[int, Line]:
     """Return every number that leaves under a policy, in their order."""
-    origins = {}
-    for rule in leaving(policy):
-        for number in range(rule.number, rule.number + width(rule)):
+    origins: dict[int, Rule | Derivation] = {}
+    for rule in policy.leaving:
+        for number in range(rule.number, rule.number + rule.width):
             origins[number] = rule
     found = {}
     for consumer, sheet in enumerate(release_sheets(policy)):
@@ -72,14 +72,9 @@ def lines_of(policy: CompiledPolicy) -> dict[int, Line]:
     return dict(sorted(found.items()))
 
 
-def leaving(policy: CompiledPolicy) -> list[Any]:
-    """Return everything that leaves, by number."""
-    return list(getattr(policy, "leaving", policy.rules))
-
-
-def width(rule: Any) -> int:
-    """Return how many numbers something takes."""
-    return int(getattr(rule, "width", 9 if rule.aggregate == "state" else 1))
+def amount(mantissa: int, exponent: int) -> str:
+    """Return a number without needless zeros or exponents."""
+    return format(Decimal(mantissa).scaleb(exponent).normalize(), "f")
 
 
 def span_words(seconds: int) -> str:

@@ -107,15 +107,15 @@ def _derivable(subject: Subject) -> Iterator[Finding]:
 
 def _enclosed(subject: Subject) -> Iterator[Finding]:
     """A secret is enclosed more narrowly than its protection."""
-    ranges = _ranges(subject)
+    ranges = ranges_of(subject.text)
     for secret in subject.policy.secrets:
         if Fraction(secret.protect) > 0:
             yield from enclosed(subject.model, subject.judged, secret, ranges, subject.secret_place)
 
 
-def _ranges(subject: Subject) -> dict[str, tuple[Fraction, Fraction]]:
+def ranges_of(text: PolicyText | None) -> dict[str, tuple[Fraction, Fraction]]:
     """Return where values lie; the range of a counter is of its readings and says nothing here."""
-    rules = [] if subject.text is None else subject.text.point
+    rules = [] if text is None else text.point
     return {
         rule.name: (Fraction(rule.range[0]), Fraction(rule.range[1]))
         for rule in rules

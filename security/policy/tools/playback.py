@@ -67,10 +67,10 @@ def play(policy: CompiledPolicy, past: Past) -> Played:
     """
     first_ns, last_ns = past.span_ns
     clock = _Clock(first_ns)
-    then = policy.model_copy(update={"valid_from": 0, "valid_until": _FOR_EVER})
+    then = policy.model_copy(update={"valid_from": 0, "valid_until": _FOR_EVER, "stopped": 0})
     gate = Gate(then, past.tables, clock)
     blocks: list[tuple[int, Block]] = []
-    windows = {rule.stream: rule.window_s for rule in policy.rules}
+    windows = {rule.stream: rule.window_s for rule in policy.leaving}
     for frame in past.frames:
         _tick(gate, clock, int(frame.time.max()), blocks)
         gate.feed(frame)
@@ -85,7 +85,7 @@ def play(policy: CompiledPolicy, past: Past) -> Played:
 
 
 def _longest_delay_ns(policy: CompiledPolicy) -> int:
-    return max((getattr(rule, "delay_s", 0) for rule in policy.rules), default=0) * SECOND
+    return max((one.delay_s for one in policy.leaving), default=0) * SECOND
 
 
 def _tick(gate: Gate, clock: _Clock, until_ns: int, blocks: list[tuple[int, Block]]) -> None:

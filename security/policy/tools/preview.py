@@ -14,9 +14,9 @@ from rich.table import Table
 from protocols.batch import UNCERTAIN
 from protocols.frame import SECOND
 from protocols.language import tr
-from security.policy.compiled import CompiledPolicy
+from security.policy.compiled import CompiledPolicy, Derivation
 from security.policy.tools import page
-from security.policy.tools.lines import Line, leaving, lines_of, slot_words, span_words, wrapped
+from security.policy.tools.lines import Line, lines_of, slot_words, span_words, wrapped
 from security.policy.tools.past import Past
 from security.policy.tools.playback import Played, Released, play
 
@@ -119,7 +119,7 @@ def show(preview: Preview, console: Console, rows: int) -> None:
     """Print what would leave beside what stays, the newest `rows` slots of each point."""
     for note in (*preview.past.notes, *preview.played.suspended):
         console.print(f"! {note}", markup=False, highlight=False)
-    for rule in leaving(preview.policy):
+    for rule in preview.policy.leaving:
         _show_rule(preview, rule.number, console, rows)
     _show_staying(preview, console)
     console.print(
@@ -157,7 +157,7 @@ def _show_rule(preview: Preview, number: int, console: Console, rows: int) -> No
 
 
 def _source(line: Line) -> str:
-    return str(getattr(line.origin, "source", f"{line.origin.device}/{line.origin.point}"))
+    return line.origin.source
 
 
 def _slots(preview: Preview, line: Line) -> Sequence[int]:
@@ -193,7 +193,7 @@ def _cell(preview: Preview, line: Line, slot: int) -> str:
 def _staying(preview: Preview, line: Line, slots: Sequence[int]) -> dict[int, str]:
     """Return per slot how many raw values there were, and between what they lay."""
     origin = line.origin
-    if not hasattr(origin, "point"):
+    if isinstance(origin, Derivation):
         return dict.fromkeys(slots, tr("all inputs", "全部输入"))
     if origin.device not in preview.past.tables:
         return dict.fromkeys(slots, "")
@@ -216,9 +216,7 @@ def _staying(preview: Preview, line: Line, slots: Sequence[int]) -> dict[int, st
 
 
 def _show_staying(preview: Preview, console: Console) -> None:
-    names = {
-        (rule.device, rule.point) for rule in leaving(preview.policy) if hasattr(rule, "point")
-    }
+    names = {(rule.device, rule.point) for rule in preview.policy.rules}
     staying = [
         f"{device}/{point.id}"
         for device, table in preview.past.tables.items()

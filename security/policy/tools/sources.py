@@ -4,19 +4,15 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from protocols import strict_cbor
 from protocols.drivers import DeviceConfig, read_devices
-from protocols.errors import ConfigError, MillgateError
+from protocols.errors import MillgateError
 from protocols.language import tr
-from protocols.settings import load_settings, parse_duration, read_toml
-from protocols.strict_cbor import Malformed
-from security import cose
-from security.policy.compiled import MAX_COMPILED, CompiledPolicy, from_bytes
-from security.policy.compiler import compile_policy
-from security.policy.language import PolicyText
+from protocols.settings import parse_duration, read_toml
+from security.policy.compiled import CompiledPolicy
 from security.policy.tools.csv_past import read_csv_past
 from security.policy.tools.live import read_now
 from security.policy.tools.past import Past
+from security.policy.tools.shelf import compile_text, read_bundle_file
 
 
 def read_policy(path: Path) -> CompiledPolicy:
@@ -26,25 +22,8 @@ def read_policy(path: Path) -> CompiledPolicy:
         MillgateError: when it is neither.
     """
     if path.suffix == ".toml":
-        return compile_policy(load_settings(path, PolicyText))
-    try:
-        data = path.read_bytes()
-    except OSError:
-        raise ConfigError(
-            [MillgateError(tr("there is no such file", "文件不存在"), where=str(path))]
-        ) from None
-    return unverified(data, path)
-
-
-def unverified(data: bytes, path: Path) -> CompiledPolicy:
-    """Read the policy out of a bundle for a look, believing nothing."""
-    try:
-        item = strict_cbor.decode(data, max_bytes=MAX_COMPILED)
-        return from_bytes(cose.payload_of_many(item[1], MAX_COMPILED), CompiledPolicy)
-    except (Malformed, LookupError, TypeError, AttributeError):
-        raise MillgateError(
-            tr("not a signed policy", "不是已签署的策略"), where=str(path)
-        ) from None
+        return compile_text(path)[1]
+    return read_bundle_file(path)[1].policy
 
 
 def agent_beside(policy: Path, given: Path | None) -> Path:
