@@ -11,7 +11,7 @@ import typer
 from agent.config import read_config
 from agent.onboarding import terminal
 from agent.onboarding.adding import Made, Wish, bare_config, from_profile, from_scan, title
-from agent.onboarding.deciding import Evidence, Undecided
+from agent.onboarding.deciding import Ask, Evidence, Undecided, described, refusing
 from agent.onboarding.document import add_device
 from agent.onboarding.layouts import Machine
 from agent.onboarding.options import changes, pairs, place, toml_value
@@ -237,26 +237,13 @@ def _id(given: str | None, known: Sequence[str], *, asking: bool, path: Path) ->
     return given
 
 
-def _ask(*, asking: bool) -> Any:
+def _ask(*, asking: bool) -> Ask:
     def ask(alternative: Alternative, evidence: Mapping[str, Evidence]) -> str:
         question = tr(alternative.question, alternative.question_zh)
-        lines = []
-        for choice in alternative.choice:
-            why = f" - {evidence[choice.id].why}" if choice.id in evidence else ""
-            lines.append(f"{choice.id}: {tr(choice.says, choice.says_zh)}{why}")
-        if asking:
-            return alternative.choice[terminal.choose(question, lines)].id
-        words = " | ".join(f"--choose {alternative.id}={one.id}" for one in alternative.choice)
-        raise Undecided(
-            tr(
-                f"reading the device does not tell: {question} {'; '.join(lines)}",
-                f"读取设备无法判断：{question} {'；'.join(lines)}",
-            ),
-            where=alternative.id,
-            remedy=words,
-        )
+        at = terminal.choose(question, described(alternative, evidence))
+        return alternative.choice[at].id
 
-    return ask
+    return ask if asking else refusing
 
 
 def _pick(*, asking: bool) -> Any:

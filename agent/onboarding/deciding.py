@@ -93,8 +93,39 @@ Ask = Callable[[Alternative, Mapping[str, Evidence]], str]
 """Has a person choose; returns the id of a choice, or raises Undecided."""
 
 
+def described(alternative: Alternative, evidence: Mapping[str, Evidence]) -> list[str]:
+    """Return the choices with what was seen of each, in one line each."""
+    return [
+        f"{choice.id}: {tr(choice.says, choice.says_zh)}"
+        + (f" - {evidence[choice.id].why}" if choice.id in evidence else "")
+        for choice in alternative.choice
+    ]
+
+
+def refusing(alternative: Alternative, evidence: Mapping[str, Evidence]) -> str:
+    """Ask nobody.
+
+    Raises:
+        Undecided: always, with what was seen and the words that decide.
+    """
+    question = tr(alternative.question, alternative.question_zh)
+    seen = tr("; ", "；").join(described(alternative, evidence))
+    raise Undecided(
+        tr(
+            f"reading the device does not tell: {question} {seen}",
+            f"读取设备无法判断：{question} {seen}",
+        ),
+        where=alternative.id,
+        remedy=" | ".join(f"--choose {alternative.id}={one.id}" for one in alternative.choice),
+    )
+
+
 async def decide(
-    profile: ModbusProfile, given: Mapping[str, str], device: Device | None, ask: Ask
+    profile: ModbusProfile,
+    given: Mapping[str, str],
+    device: Device | None,
+    ask: Ask,
+    decision: Decision | None = None,
 ) -> Decision:
     """Return what a device is.
 
@@ -103,6 +134,7 @@ async def decide(
         given: choices that a person has made, id of alternative -> id of choice.
         device: the device; None leaves it alone.
         ask: has a person decide what reading does not.
+        decision: filled in on the way, so that there is something to show where it ends early.
 
     Raises:
         MillgateError: when a given choice does not exist, or the device is not as it should be.
@@ -110,7 +142,7 @@ async def decide(
         NotConnected: when the device does not answer.
     """
     _check_given(profile, given)
-    decision = Decision()
+    decision = Decision() if decision is None else decision
     if profile.find is not None:
         await _find_model(profile.find, device, decision)
     for alternative in profile.alternative:

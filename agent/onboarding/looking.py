@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from protocols.drivers.modbus.point import Order
 
 _DENORMAL: Final = 1e-30
-_HUGE: Final = 1e15
+_HUGE: Final = 1e13
 _SENTINELS: Final = {
     "int16": {-(2**15), 2**15 - 1, -1},
     "uint16": {2**16 - 1, 2**15},

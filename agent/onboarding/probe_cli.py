@@ -9,8 +9,10 @@ from rich.console import Console
 from rich.table import Table
 
 from agent.onboarding import terminal
+from agent.onboarding.deciding import Decision, decide, refusing
 from agent.onboarding.looking import View, views
 from agent.onboarding.points_cli import device_of
+from agent.onboarding.profiles import ModbusProfile, Profile, choose_profile
 from protocols.drivers import DeviceConfig
 from protocols.errors import MillgateError
 from protocols.language import tr
@@ -23,23 +25,31 @@ _WORDS: Final = (4, 2, 1)
 
 HELP: Final = tr(
     "Show what is at a point or an address of a Modbus device, read in every way.\n\n"
-    "It is read several times, so that counters can be told. Values go to this terminal only.\n\n"
+    "It is read several times, so that counters can be told. Values go to this terminal only. With "
+    "--profile it tells what the device shows of what a profile leaves open.\n\n"
     "\b\nExamples:\n"
     "  millgate agent probe mill/agent.toml meter-1 energy\n"
-    "  millgate agent probe mill/agent.toml meter-1 holding:8198",
+    "  millgate agent probe mill/agent.toml meter-1 holding:8198\n"
+    "  millgate agent probe mill/agent.toml meter-1 --profile chint-dtsu666",
     "以各种类型与字节序显示 Modbus 设备某个点或地址的内容。\n\n"
-    "会读取多次，以便识别计数器。数值仅显示在本终端。\n\n"
+    "会读取多次，以便识别计数器。数值仅显示在本终端。加 --profile 则说明设备读数如何判定模板的未定之处。\n\n"
     "\b\n示例：\n"
     "  millgate agent probe mill/agent.toml meter-1 energy\n"
-    "  millgate agent probe mill/agent.toml meter-1 holding:8198",
+    "  millgate agent probe mill/agent.toml meter-1 holding:8198\n"
+    "  millgate agent probe mill/agent.toml meter-1 --profile chint-dtsu666",
 )
 
 
 def probe(
     path: Annotated[Path, typer.Argument(help=tr("path of agent.toml", "agent.toml 的路径"))],
     device: Annotated[str, typer.Argument(help=tr("id of the device", "设备标识"))],
-    place: Annotated[str, typer.Argument(help=tr("a point's id, or an address", "点标识，或地址"))],
+    place: Annotated[
+        str | None, typer.Argument(help=tr("a point's id, or an address", "点标识，或地址"))
+    ] = None,
     *,
+    profile: Annotated[
+        str | None, typer.Option(help=tr("a profile to compare with", "要对照的设备模板"))
+    ] = None,
     samples: Annotated[
         int, typer.Option(min=1, max=60, help=tr("how often it is read", "读取次数"))
     ] = 3,
@@ -52,7 +62,8 @@ def probe(
     ] = False,
 ) -> None:
     """Show what is at a place of a device."""
-    terminal.raw_values_may_be_shown(redirect=redirect)
+    if profile is None:
+        terminal.raw_values_may_be_shown(redirect=redirect)
     config: Any = device_of(path, device)
     if config.kind != "modbus":
         raise MillgateError(
@@ -63,10 +74,42 @@ def probe(
                 "OPC UA 服务器会说明类型：见 'millgate agent scan' 与 'agent read'",
             ),
         )
+    if profile is not None:
+        _compare(config, choose_profile(profile))
+        return
+    if place is None:
+        raise MillgateError(
+            tr("what to look at is not said", "未说明要查看什么"),
+            where="probe",
+            remedy=tr("give a point, an address, or --profile", "请给出点、地址或 --profile"),
+        )
     point = next((one for one in config.points if one.id == place), None)
     address = place if point is None else point.address
     data = asyncio.run(_samples(config, address, samples))
     _show(Console(), config, point, address, data)
+
+
+def _compare(config: "Config", profile: Profile) -> None:
+    """Say what a device shows of what a profile leaves open; no values."""
+    if not isinstance(profile, ModbusProfile):
+        raise MillgateError(
+            tr(f"{profile.id} is not for registers", f"{profile.id} 不用于寄存器设备"),
+            where="--profile",
+        )
+    decision = Decision()
+    try:
+        asyncio.run(_decide(config, profile, decision))
+    finally:
+        for line in decision.reasons:
+            typer.echo(line)
+    typer.echo(tr(f"nothing of {profile.id} is open", f"{profile.id} 已无未定之处"))
+
+
+async def _decide(config: "Config", profile: ModbusProfile, decision: Decision) -> None:
+    from protocols.drivers.modbus.survey import Survey  # noqa: PLC0415 - slow to load
+
+    async with Survey(config) as survey:
+        await decide(profile, {}, survey, refusing, decision)
 
 
 async def _samples(config: "Config", address: str, samples: int) -> list[bytes]:

@@ -322,13 +322,12 @@ def shipped() -> dict[str, Profile]:
     Raises:
         ConfigError: when one is not as it must be.
     """
-    found: dict[str, Profile] = {}
-    for entry in sorted(resources.files("configs.profiles").iterdir(), key=lambda one: one.name):
+    found: list[Profile] = []
+    for entry in resources.files("configs.profiles").iterdir():
         if entry.name.endswith(".toml"):
             with resources.as_file(entry) as path:
-                profile = read_profile(Path(path))
-            found[profile.id] = profile
-    return found
+                found.append(read_profile(Path(path)))
+    return {profile.id: profile for profile in sorted(found, key=lambda one: one.id)}
 
 
 def read_profile(path: Path) -> Profile:
