@@ -306,8 +306,9 @@ class Capture:
                 tr("no Modbus device in it was read", "其中没有被读取的 Modbus 设备"),
                 where=self.name,
                 remedy=tr(
-                    "is its port another one? see --captured-port",
-                    "端口是否不同？见 --captured-port",
+                    "is its port another one (--captured-port), or does it speak OPC UA "
+                    "(--protocol opcua)?",
+                    "端口是否不同（--captured-port），或是 OPC UA（--protocol opcua）？",
                 ),
             )
         raise MillgateError(

@@ -4,7 +4,7 @@ import json
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
@@ -13,6 +13,9 @@ from protocols.language import tr
 from simulators.faults.cli import PROXY_HELP, chaos, proxy
 from simulators.options import Duration, Port, Ready, fail, nanoseconds, run, seconds
 from simulators.recording import Recording, generate, read_recording, zone
+
+if TYPE_CHECKING:
+    from simulators.faults.app import Outing
 
 app = typer.Typer(
     name="sim",
@@ -235,18 +238,26 @@ def broker(*, port: Port = 0, ready: Ready = None, duration: Duration = None) ->
 
 @app.command(
     help=tr(
-        "Serve what a captured Modbus device said: each value as it was last read.\n\n"
-        "FILE is a classic pcap. Units, tables and addresses are those of the capture; an address "
-        "that was never read is refused.\n\n"
-        "\b\nExample:\n  millgate sim capture meters.pcap --port 0 --ready device.json",
-        "按抓包回放 Modbus 设备：每个值取最后一次读到的。\n\n"
-        "FILE 为传统 pcap 文件。单元、表与地址与抓包一致；从未读过的地址一律拒绝。\n\n"
-        "\b\n示例：\n  millgate sim capture meters.pcap --port 0 --ready device.json",
+        "Serve what a captured device said: each value as it was last read.\n\n"
+        "FILE is a classic pcap. Units, tables and addresses, or nodes and namespaces, are those "
+        "of the capture; what was never read is refused. OPC UA can be read only where it was "
+        "captured without security.\n\n"
+        "\b\nExamples:\n  millgate sim capture meters.pcap --port 0 --ready device.json\n"
+        "  millgate sim capture press.pcap --protocol opcua --captured-port 4840",
+        "按抓包回放设备：每个值取最后一次读到的。\n\n"
+        "FILE 为传统 pcap 文件。单元、表与地址，或节点与命名空间，均与抓包一致；从未读过的一律拒绝。"
+        "OPC UA 只能读取未加密的抓包。\n\n"
+        "\b\n示例：\n  millgate sim capture meters.pcap --port 0 --ready device.json\n"
+        "  millgate sim capture press.pcap --protocol opcua --captured-port 4840",
     )
 )
 def capture(
     file: Annotated[Path, typer.Argument(help=tr("pcap file", "pcap 文件"))],
     *,
+    protocol: Annotated[
+        Literal["modbus", "opcua"],
+        typer.Option(help=tr("what the devices in it speak", "抓包中设备的协议")),
+    ] = "modbus",
     device: Annotated[
         str | None,
         typer.Option(
@@ -257,9 +268,15 @@ def capture(
         ),
     ] = None,
     captured_port: Annotated[
-        int,
-        typer.Option(min=1, max=65535, help=tr("port of the devices in it", "抓包中设备的端口")),
-    ] = 502,
+        int | None,
+        typer.Option(
+            min=1,
+            max=65535,
+            help=tr(
+                "port of the devices in it; else 502 or 4840", "抓包中设备的端口；默认 502 或 4840"
+            ),
+        ),
+    ] = None,
     list_: Annotated[
         bool,
         typer.Option(
@@ -271,21 +288,49 @@ def capture(
     duration: Duration = None,
 ) -> None:
     """Serve a captured device."""
-    from simulators.captured import describe, read_capture  # noqa: PLC0415 - slow to load
-    from simulators.faults.app import Outing, run_capture  # noqa: PLC0415 - slow to load
+    from simulators.faults.app import Outing  # noqa: PLC0415 - slow to load
 
-    duration_s = seconds(duration)
+    outing = Outing(ready, seconds(duration))
+    serve = _captured_opcua if protocol == "opcua" else _captured_modbus
     try:
-        found = read_capture(file, captured_port)
-        if list_:
-            typer.echo(json.dumps(describe(found.devices)))
-            return
-        chosen = found.device(device)
+        serve(file, captured_port, device, port, None if list_ else outing)
     except MillgateError as error:
         fail(error)
-    if found.damaged:
+
+
+def _captured_modbus(
+    file: Path, captured_port: int | None, device: str | None, port: int, outing: "Outing | None"
+) -> None:
+    from simulators import captured  # noqa: PLC0415 - slow to load
+    from simulators.faults.app import run_capture  # noqa: PLC0415 - slow to load
+
+    found = captured.read_capture(file, captured_port or captured.PORT)
+    if outing is None:
+        typer.echo(json.dumps(captured.describe(found.devices)))
+        return
+    chosen = found.device(device)
+    _tell_damage(damaged=found.damaged)
+    run(run_capture(chosen, port=port, outing=outing))
+
+
+def _captured_opcua(
+    file: Path, captured_port: int | None, device: str | None, port: int, outing: "Outing | None"
+) -> None:
+    from simulators import captured_opcua  # noqa: PLC0415 - slow to load
+    from simulators.captured_server import run_captured_server  # noqa: PLC0415 - slow to load
+
+    found = captured_opcua.read_opcua_capture(file, captured_port or captured_opcua.PORT)
+    if outing is None:
+        typer.echo(json.dumps(captured_opcua.describe(found.servers)))
+        return
+    chosen = found.server(device)
+    _tell_damage(damaged=found.damaged)
+    run(run_captured_server(chosen, port=port, outing=outing))
+
+
+def _tell_damage(*, damaged: bool) -> None:
+    if damaged:
         typer.echo(tr("the file ends in the middle", "文件不完整"), err=True)
-    run(run_capture(chosen, port=port, outing=Outing(ready, duration_s)))
 
 
 if __name__ == "__main__":

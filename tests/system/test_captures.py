@@ -1,25 +1,49 @@
 """Captures as devices: what was recorded is served again, and our driver reads just that."""
 
+import asyncio
 import json
 import os
 import struct
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from protocols.drivers.modbus import Config, Driver
+from protocols.drivers.opcua.certificates import parse_certificate
+from protocols.drivers.opcua.pki import Trusted, TrustFolder
+from protocols.errors import MillgateError
 from protocols.frame import Quality
 from protocols.settings import check_settings
+from security.application_certificate import create_application_certificate
+from simulators.capture import Packets
 from simulators.captured import CapturedDevice, describe, read_capture
+from simulators.captured_opcua import decode as decode_opcua
+from simulators.captured_opcua import read_opcua_capture
+from simulators.captured_server import serving
 from simulators.faults.modbus_server import ChaosModbus, chaos_modbus
 from simulators.faults.modbus_wire import HOLDING, INPUT
-from tests.pcaps import file_of, meter
+from tests.pcaps import Talk, file_of, meter
+from tests.servers.opcua import (
+    URI,
+    Node,
+    apart,
+    driver_for,
+    face,
+    first_values,
+    pair,
+    plant,
+    running,
+    telling_nodes,
+)
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT = 60
@@ -151,6 +175,106 @@ async def test_every_function_and_exception_of_a_hostile_capture_is_told_apart()
     assert counts.refusals == {1: 104, 3: 18, 2: 8}
     assert (counts.requests, counts.answers, counts.others) == (141, 4, 6)
     assert device.spans() == {(1, 1): [(0, 7), (1023, 1023), (1535, 1535)]}
+
+
+async def test_a_capture_of_sessions_that_end_in_an_error_is_told_apart() -> None:
+    path = recorded("opc-ua-ap-method-wireshark-freeze.pcap")
+    (found,) = read_opcua_capture(path, 12_001).servers
+    assert found.counts.services == {"GetEndpoints": 2, "CreateSession": 2, "ActivateSession": 2}
+    assert (found.counts.errors, found.counts.odd, found.counts.gaps) == (2, 0, 0)
+    assert ("None", "None") in found.endpoints
+    with pytest.raises(MillgateError, match="no value"):
+        read_opcua_capture(path, 12_001).server(None)
+
+
+async def recorded_by_a_relay(port: int, meet: Callable[[int], Awaitable[None]]) -> bytes:
+    """Return a capture of what is said to a server while somebody meets it by a relay."""
+    talk, tasks = Talk(server=("10.0.0.20", 4840)), set[asyncio.Task[None]]()
+
+    async def pump(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter, say: Callable[[bytes], None]
+    ) -> None:
+        while data := await reader.read(1400):
+            say(data)
+            writer.write(data)
+        writer.close()
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", port)
+        for pumped in (pump(reader, back, talk.ask), pump(there, writer, talk.answer)):
+            tasks.add(asyncio.create_task(pumped))
+
+    async with await asyncio.start_server(relay, "127.0.0.1", 0) as door:
+        await meet(door.sockets[0].getsockname()[1])
+        async with asyncio.timeout(TIMEOUT):
+            await asyncio.gather(*tasks)
+    return file_of(talk.frames)
+
+
+@pytest.mark.parametrize("mode", ["subscribe", "poll"])
+async def test_a_captured_opcua_server_is_served_as_it_was_seen(tmp_path: Path, mode: str) -> None:
+    nodes = telling_nodes()[:40]
+    points = apart(nodes)
+    wanted = {f"p{node.value}": node.value for node in nodes}
+    file = tmp_path / "press.pcap"
+    async with running() as server, plant(server, nodes) as inside:
+
+        async def meet(port: int) -> None:
+            assert await first_values(driver_for(port, points, mode=mode), wanted) == wanted
+
+        file.write_bytes(await recorded_by_a_relay(inside.port, meet))
+    found = read_opcua_capture(file).server("10.0.0.20")
+    assert (len(found.values), found.counts.odd, found.counts.gaps) == (40, 0, 0)
+    async with serving(found) as port:
+        assert await first_values(driver_for(port, points), wanted) == wanted
+
+
+async def test_a_secured_opcua_capture_is_told_and_not_guessed_at(tmp_path: Path) -> None:
+    pki = tmp_path / "pki"
+    own = pair(0)
+    create_application_certificate(
+        pki / "own.pem", pki / "own.der", uri="urn:mill:gate", host="gate", days=9, bits=2048
+    )
+    TrustFolder(pki).add(Trusted(parse_certificate(own.der), "press"))
+    nodes = [Node(URI, "a", "Int32", 4711)]
+    file = tmp_path / "press.pcap"
+    async with running() as server, plant(server, nodes), face(server, own) as there:
+
+        async def meet(port: int) -> None:
+            # The endpoints are asked for elsewhere: the relay carries one connection alone.
+            driver = driver_for(
+                port,
+                nodes,
+                security="Basic256Sha256",
+                security_mode="SignAndEncrypt",
+                server_certificate=str(own_file),
+                pki=str(pki),
+            )
+            assert await first_values(driver, ["a"]) == {"a": 4711}
+
+        own_file = tmp_path / "server.der"
+        own_file.write_bytes(own.der)
+        file.write_bytes(await recorded_by_a_relay(there, meet))
+    (found,) = read_opcua_capture(file).servers
+    assert (found.counts.secured, found.values, dict(found.counts.services)) == (1, {}, {})
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.binary(max_size=60)), max_size=8),
+    st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), max_size=3),
+)
+def test_no_capture_of_nonsense_does_harm(
+    pieces: list[tuple[bool, bytes]], damage: list[tuple[int, int]]
+) -> None:
+    talk = Talk(server=("10.0.0.20", 4840))
+    for asks, piece in pieces:
+        chunk = b"MSGF" + struct.pack("<IIIII", 24 + len(piece), 1, 1, 1, len(piece) % 3) + piece
+        (talk.ask if asks else talk.answer)(chunk)
+    data = bytearray(file_of(talk.frames))
+    for at, byte in damage:
+        if 24 <= at < len(data):
+            data[at] = byte
+    decode_opcua(Packets(BytesIO(bytes(data)), "x"))
 
 
 async def test_traffic_of_another_protocol_holds_no_device() -> None:
