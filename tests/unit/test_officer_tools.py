@@ -150,6 +150,12 @@ def test_signing_the_same_text_again_keeps_the_first_signature(desk: Desk) -> No
     assert len(peek_bundle(desk.signed.read_bytes()).signers) == 2
 
 
+def test_a_damaged_signed_policy_is_replaced(desk: Desk) -> None:
+    desk.signed.write_bytes(b"half a fi")
+    desk.run("sign", desk.text, "--key", desk.keys[0])
+    assert len(peek_bundle(desk.signed.read_bytes()).signers) == 1
+
+
 def test_what_the_lint_refuses_is_signed_only_for_a_reason_that_is_kept(desk: Desk) -> None:
     desk.text.write_text(widened(POLICY), encoding="utf-8")
     with pytest.raises(Exception, match="not signed"):

@@ -8,8 +8,9 @@ from typing import Final
 
 from protocols.errors import MillgateError
 from protocols.language import tr
+from protocols.strict_cbor import Malformed
 from security.keys import SigningKey
-from security.policy.bundle import cosign_bundle, peek_bundle, sign_bundle, write_bundle
+from security.policy.bundle import Draft, cosign_bundle, peek_bundle, sign_bundle, write_bundle
 from security.policy.compiled import CompiledPolicy
 from security.policy.tools.findings import Finding, Severity
 from security.policy.tools.shelf import kept_name, read_bundle_file
@@ -65,17 +66,23 @@ def sign_text(policy: CompiledPolicy, keys: Sequence[SigningKey], target: Path) 
 
     A version that was there before is kept beside it under its own name.
     """
-    before = target.read_bytes() if target.is_file() else None
+    before, old = _standing(target)
     data = sign_bundle(policy, keys, before)
     draft = peek_bundle(data)
-    first = True
-    if before is not None:
-        _, old = read_bundle_file(target)
-        first = old.hash != draft.hash
-        if first:
-            write_bundle(target.with_name(kept_name(old)), before)
+    first = old is None or old.hash != draft.hash
+    if first and old is not None and before is not None:
+        write_bundle(target.with_name(kept_name(old)), before)
     write_bundle(target, data)
     return Signed(target, draft.policy, draft.hash, draft.signers, first)
+
+
+def _standing(target: Path) -> tuple[bytes | None, Draft | None]:
+    """Return the signed policy that is there; a damaged one is as good as none."""
+    try:
+        data = target.read_bytes()
+        return data, peek_bundle(data)
+    except (FileNotFoundError, Malformed):
+        return None, None
 
 
 def add_signature(path: Path, keys: Sequence[SigningKey]) -> Signed:
