@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from aiohttp import web
 
-from aggregator.api import csv, render
+from aggregator.api import csv, openapi, render
 from aggregator.api.catalog import Catalog, Entry, page
 from aggregator.api.guard import SCOPE
 from aggregator.api.knowledge import Knowledge
@@ -18,6 +18,7 @@ from aggregator.api.problems import Problem, Text, bad_parameter
 from aggregator.api.worker import Worker
 from aggregator.stores import Aggregate, SeriesBlock, SeriesKey, Store
 from protocols.frame import SECOND, NowNs
+from protocols.version import VERSION
 
 _DAY_NS: Final = 86400 * SECOND
 _QUARTER_NS: Final = 900 * SECOND
@@ -60,6 +61,7 @@ class Views:
             web.get("/api/v1/newest", self.newest),
             web.get("/api/v1/factories", self.factories),
             web.get("/api/v1/health", self.health),
+            web.get("/api/v1/openapi.json", self.openapi),
         ]
 
     async def series(self, request: web.Request) -> web.Response:
@@ -225,6 +227,11 @@ class Views:
         }
         status = HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE
         return _json(render.encode(document), status)
+
+    async def openapi(self, request: web.Request) -> web.Response:
+        """Return the OpenAPI document."""
+        Parameters(request.query)
+        return _answer(openapi.document(VERSION))
 
     async def close(self) -> None:
         """End the threads."""

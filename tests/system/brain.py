@@ -15,8 +15,8 @@ from aggregator.stores.embedded import Store as Embedded
 from protocols.frame import SECOND, Floats, Ints
 
 TOKEN = "q3vXz0y8Jm1Tt5Rk7Wb2"  # noqa: S105 - opens nothing but the tests' own server
-FACTORY = "7c1e5a0b9d2f4e68"
-AGENT = "1f0a77c3e5b24d90"
+FACTORY = "7c1e5a0b9d2f4e687c1e5a0b9d2f4e68"
+AGENT = "1f0a77c3e5b24d901f0a77c3e5b24d90"
 NAME = "秀洲一号厂"
 START_NS = 1_767_600_000 * SECOND  # 2026-01-05T08:00:00Z
 WINDOW_S = 5
