@@ -17,13 +17,15 @@ from aggregator import stores
 from aggregator.api import server
 from aggregator.condition import Examiner, Live
 from aggregator.config import BUCKETS, AggregatorConfig, Factory
-from aggregator.factors import Factors, shipped_sets
+from aggregator.derivation import Derivation, People
 from aggregator.feed import Feed, Followed
 from aggregator.inbox import Inbox, Opened, Opener, Outcome, sheet_pin
 from aggregator.ledger import Ledger, LedgerError
 from aggregator.projection import Cursor, Projection
 from aggregator.reporting import Reporter
 from aggregator.retention import signed_erasure
+from aggregator.revisions import Revisions
+from aggregator.rules import calendars_folder, facts_path, read_rules
 from aggregator.stores import Store, StoreUnavailable
 from protocols import topics
 from protocols.errors import ConfigError, MillgateError
@@ -42,6 +44,9 @@ _STORE_LONGEST_S: Final = 60.0
 _FACTORIES_S: Final = 3.0
 _RETENTION_S: Final = 3600.0
 _ALARMS_S: Final = 60.0
+_DERIVE_S: Final = 3.0
+_DERIVE_LATEST_S: Final = 60.0
+_DERIVE_REST: Final = 4.0
 
 _log = logging.getLogger(__name__)
 
@@ -87,16 +92,22 @@ def make_projection(
     targets: Mapping[str, Store],
 ) -> Projection:
     """Build the projection with a ledger connection of its own."""
+    rules = read_rules(config)
     ledger = Ledger(config.ledger)
     key = OpeningKey(load_key_file(config.brain.encryption_key, "xwing"))
+    people = People(facts_path(config), calendars_folder(config))
     return Projection(
         ledger,
         Opener(ledger, key, opened),
         targets,
-        Factors(shipped_sets(), config.carbon.region, config.carbon.factor_set),
+        rules.factors,
         factories,
         Cursor(config.ledger.with_name("projection.json")),
-        config.carbon.model_dump_json() + config.store.model_dump_json(),
+        rules.digest + config.store.model_dump_json(),
+        rules.terms,
+        rules.context.local,
+        Revisions(config.ledger.with_name("factors.json"), rules.carbon),
+        Derivation(targets, rules.context, people),
     )
 
 
@@ -124,11 +135,12 @@ class Aggregator:
             time.time_ns,
         )
         self._client_id = f"mg1-brain-{encryption.public.kid.hex()[:16]}"
-        # Faults of the carbon configuration are told before anything is started.
-        Factors(shipped_sets(), config.carbon.region, config.carbon.factor_set)
+        # Faults of what series are computed with are told before anything is started.
+        read_rules(config)
         self._more = asyncio.Event()
         self._tell_erased: set[Address] = set()
         self._forget_at = 0.0
+        self._derive_at = 0.0
         self._erased = asyncio.Event()
         self._port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
@@ -264,6 +276,8 @@ class Aggregator:
                 while more:
                     more = await loop.run_in_executor(executor, projection.step)
                     self._live.store_fault = ""
+                    if not more or loop.time() >= self._derive_at + _DERIVE_LATEST_S:
+                        await self._derive(executor, projection)
                 if loop.time() >= self._forget_at:
                     await self._forget(executor, projection)
                 with contextlib.suppress(TimeoutError):
@@ -274,6 +288,18 @@ class Aggregator:
                 await loop.run_in_executor(executor, projection.close)
             for store in targets.values():
                 await loop.run_in_executor(executor, store.close)
+
+    async def _derive(self, executor: ThreadPoolExecutor, projection: Projection) -> None:
+        """Compute combined series, leaving most of the time to those of single points."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        if began < self._derive_at:
+            return
+        while await loop.run_in_executor(executor, projection.derive):
+            # What comes meanwhile is not kept waiting.
+            await loop.run_in_executor(executor, projection.step)
+        ended = loop.time()
+        self._derive_at = ended + max(_DERIVE_S, _DERIVE_REST * (ended - began))
 
     def _followed_stores(self) -> dict[str, Store]:
         found = make_stores(self._config)

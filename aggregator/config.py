@@ -1,10 +1,12 @@
 """`aggregator.toml`: who the brain is, whom it knows, where it listens and keeps."""
 
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from aggregator import stores
 from aggregator.stores import StoreConfig
@@ -18,6 +20,19 @@ from security.cards import AgentCard, read_agent_card
 
 BUCKETS: Final = ("future_factory", "carbon_emission")
 _DEFAULT_SITE: Final = "main"
+
+
+def _zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError):
+        raise ValueError(
+            tr(
+                "there is no such time zone; write it like Asia/Shanghai",
+                "没有此时区，请写作 Asia/Shanghai",
+            )
+        ) from None
+    return value
 
 
 class BrainConfig(Strict):
@@ -46,12 +61,41 @@ class CarbonConfig(Strict):
 
     Attributes:
         region: where the factories take their electricity.
-        factor_set: one set for everything; empty takes the newest data year that is not after
+        wider: regions to take a factor from where `region` has none, nearest first.
+        factor_set: one set for all its media; empty takes the newest data year that is not after
             the activity's year.
+        fuel_set: defaults of what is burnt; one set, never mixed.
+        code_profile: how carbon efficiency is graded: a shipped method, or a .toml file beside
+            aggregator.toml.
     """
 
     region: str = "CN-ZJ"
+    wider: list[str] = Field(default=[])
     factor_set: str = ""
+    fuel_set: str = "cn-fuel-a"
+    code_profile: str = "zj-2021-method"
+
+
+class LocalConfig(Strict):
+    """Where the factories' clocks are.
+
+    Attributes:
+        zone: tells which day, hour and year a slot is in.
+    """
+
+    zone: Annotated[str, AfterValidator(_zone)] = "Asia/Shanghai"
+
+
+class TariffConfig(Strict):
+    """Tariff periods of electricity.
+
+    Attributes:
+        calendar: id of a shipped tariff, or a .toml file beside aggregator.toml; empty: none.
+        holidays: local days on which deep valley hours hold.
+    """
+
+    calendar: str = ""
+    holidays: list[date] = Field(default=[])
 
 
 class ApiConfig(Strict):
@@ -75,6 +119,8 @@ class _AggregatorFile(Strict):
     broker: BrokerConfig = BrokerConfig()
     ledger: LedgerConfig = LedgerConfig()
     carbon: CarbonConfig = CarbonConfig()
+    local: LocalConfig = LocalConfig()
+    tariff: TariffConfig = TariffConfig()
     api: ApiConfig = ApiConfig()
 
 
@@ -97,6 +143,8 @@ class AggregatorConfig:
     ledger: Path
     store: StoreConfig
     carbon: CarbonConfig
+    local: LocalConfig
+    tariff: TariffConfig
     api: ApiConfig
 
     @property
@@ -145,6 +193,8 @@ def read_config(path: Path) -> AggregatorConfig:
         ledger=folder / file.ledger.folder / "ledger.db",
         store=_absolute(store, folder),
         carbon=file.carbon,
+        local=file.local,
+        tariff=file.tariff,
         api=file.api.model_copy(
             update={
                 "token_file": folder / file.api.token_file,

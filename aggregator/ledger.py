@@ -465,6 +465,26 @@ class Ledger:
         )
         return [row[0] for row in rows]
 
+    def sheets_in_order(self, agents: Sequence[int]) -> list[tuple[int, bytes]]:
+        """Return (agent, hash) of all sheets of some agents in the order they were kept."""
+        marks = ",".join("?" * len(agents))
+        return self._db.execute(
+            f"SELECT agent, hash FROM sheet WHERE agent IN ({marks}) ORDER BY received_s, rowid",  # noqa: S608 - only question marks
+            tuple(agents),
+        ).fetchall()
+
+    def hours(self, after_id: int, up_to: int) -> list[tuple[int, int, int]]:
+        """Return (agent, first, last) of UTC hours that batches touch, with the hour after each.
+
+        Args:
+            after_id, up_to: of batches with values whose id is above `after_id` and at most `up_to`.
+        """
+        return self._db.execute(
+            "SELECT DISTINCT agent, start_s/3600, end_s/3600 FROM batch"
+            " WHERE id>? AND id<=? AND cells>0",
+            (after_id, up_to),
+        ).fetchall()
+
     def erased(self, agent: int) -> list[tuple[int, int, int, bytes]]:
         """Return (epoch, stream, sequence, digest) of an agent's erased batches, in this order."""
         return self._db.execute(

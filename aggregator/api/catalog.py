@@ -95,7 +95,8 @@ class Catalog:
     async def _load(self, bucket: str, measurement: str | None) -> dict[str, Entry]:
         def load(store: Store) -> dict[str, Entry]:
             keys = store.series(measurement)
-            entries = [Entry(series_id(bucket, key), bucket, key) for key in keys]
+            # What names no enterprise is a mark of the store itself.
+            entries = [Entry(series_id(bucket, key), bucket, key) for key in keys if key.tags]
             return {entry.id: entry for entry in entries}
 
         entries = await self.ask(bucket, load)

@@ -1,44 +1,54 @@
-"""Carbon series: `ce_activity` and `ce_emission`.
+"""Carbon series of one released point: `ce_activity` and `ce_emission`.
 
 Emission = activity x factor (GHG Protocol; GB/T 32150): computed in whole numbers and rounded once,
 to the nearest float64, never before summing. What has no factor for its unit has no emission,
 not 0.
 """
 
-from collections.abc import Iterator
-from decimal import Decimal
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from aggregator.factors import Chosen, Factors
-from aggregator.series.future_factory import value_rows
-from aggregator.series.slots import ReleasedSlots
-from aggregator.stores import FieldColumn, SeriesBlock
-from protocols.frame import Flags, Floats, Ints
+from aggregator.localtime import UTC, LocalTime
+from aggregator.series.future_factory import medium_tags, value_rows
+from aggregator.series.products import exact_product
+from aggregator.series.slots import ReleasedSlots, chosen_rows, statistic
+from aggregator.stores import FieldColumn, SeriesBlock, SeriesKey
+from protocols.frame import Ints
 from protocols.vocabulary.measurands import MEASURANDS
 
 BUCKET = "carbon_emission"
-MEASUREMENTS = ("ce_activity", "ce_emission")
+MEASUREMENTS = ("ce_activity", "ce_emission", "ce_superseded")
 
-_PURCHASED = {"energy.active_import": "2"}
 _COUNTED_ROLES = ("", "main")
 
 
-def project(slots: ReleasedSlots, factors: Factors) -> Iterator[SeriesBlock]:
-    """Yield the series blocks of released slots.
+def counted_scope_of(measurand: str, role: str, what: str) -> int:
+    """Return the scope that a point's activity counts in: 1 direct, 2 purchased, 0 none.
 
-    Purchased electricity is scope 2. Sub-meters, self-use and export count nowhere here, since
-    the main meter already has them.
+    `what` its values are is what `statistic` says.
+
+    Sub-meters, own generation and export count nowhere, since the main meter already has them.
     """
+    known = MEASURANDS.get(measurand)
+    if known is None or role not in _COUNTED_ROLES or what != "delta":
+        return 0
+    return known.scope
+
+
+def project(
+    slots: ReleasedSlots, factors: Factors, local: LocalTime = UTC
+) -> Iterator[SeriesBlock]:
+    """Yield the series blocks of released slots; `local` tells which year a slot is in."""
     for column, point in enumerate(slots.points):
-        scope = _PURCHASED.get(point.measurand)
-        if scope is not None and point.role in _COUNTED_ROLES and slots.has_value(column).any():
-            medium = MEASURANDS[point.measurand].medium
-            yield from _activity(slots, column, medium, scope)
-            yield from _emissions(slots, column, medium, factors)
+        scope = counted_scope_of(point.measurand, point.role, statistic(point))
+        if scope and slots.has_value(column).any():
+            yield from _activity(slots, column, scope)
+            yield from emissions(slots, column, factors, local)
 
 
-def _activity(slots: ReleasedSlots, column: int, medium: str, scope: str) -> Iterator[SeriesBlock]:
+def _activity(slots: ReleasedSlots, column: int, scope: int) -> Iterator[SeriesBlock]:
     found = value_rows(slots, column, "activity")
     if found is None:
         return
@@ -46,35 +56,33 @@ def _activity(slots: ReleasedSlots, column: int, medium: str, scope: str) -> Ite
     point = slots.points[column]
     fields["unit"] = [point.unit] * len(starts)
     key = slots.key(
-        "ce_activity", point.equipment, medium=medium, scope=scope, source_id=point.equipment
+        "ce_activity",
+        point.equipment,
+        scope=str(scope),
+        source_id=point.equipment,
+        **medium_tags(point.measurand),
     )
     yield SeriesBlock(key, starts, fields)
 
 
-def _emissions(
-    slots: ReleasedSlots, column: int, medium: str, factors: Factors
+def emissions(
+    slots: ReleasedSlots, column: int, factors: Factors, local: LocalTime
 ) -> Iterator[SeriesBlock]:
+    """Yield the emissions of a point that is counted."""
     found = value_rows(slots, column, "co2e_kg")
     if found is None:
         return
     starts, fields = found
-    years = starts.astype("datetime64[ns]").astype("datetime64[Y]").astype(np.int64) + 1970
+    point = slots.points[column]
+    medium = MEASURANDS[point.measurand].medium
+    years = local.years(starts)
     for year in np.unique(years).tolist():
         chosen = factors.choose(medium, year)
-        if chosen is not None and chosen.set.activity_unit == slots.points[column].unit:
+        if chosen is not None and chosen.set.activity_unit == point.unit:
             of_year = years == year
-            kept = fields if of_year.all() else _chosen_rows(fields, of_year)
+            kept = fields if of_year.all() else chosen_rows(fields, of_year)
             mantissa = slots.block.mantissa[slots.has_value(column), column][of_year]
             yield _emission(slots, column, starts[of_year], mantissa, kept, chosen)
-
-
-def _chosen_rows(fields: dict[str, FieldColumn], rows: Flags) -> dict[str, FieldColumn]:
-    return {
-        name: [item for item, take in zip(values, rows, strict=True) if take]
-        if isinstance(values, list)
-        else values[rows]
-        for name, values in fields.items()
-    }
 
 
 def _emission(
@@ -88,8 +96,8 @@ def _emission(
     point = slots.points[column]
     kept: dict[str, FieldColumn] = {
         **fields,
-        "co2e_kg": exact_product(mantissa, point.exponent, chosen.factor.value),
-        "factor_value": np.full(len(mantissa), float(chosen.factor.value)),
+        "co2e_kg": exact_product(mantissa, point.exponent, chosen.factor.exact),
+        "factor_value": np.full(len(mantissa), float(chosen.factor.exact)),
         "factor_unit": [chosen.set.unit] * len(mantissa),
         "factor_grade": [chosen.factor.grade] * len(mantissa),
     }
@@ -98,25 +106,37 @@ def _emission(
         point.equipment,
         scope=str(chosen.set.scope),
         method=chosen.set.method,
-        medium=chosen.set.medium,
         gas=chosen.set.gas,
         factor_id=chosen.id,
+        **medium_tags(point.measurand),
     )
     return SeriesBlock(key, starts, kept)
 
 
-def exact_product(mantissa: Ints, exponent: int, factor: Decimal) -> Floats:
-    """Return mantissa x 10**exponent x factor, each the nearest float64 to the exact product."""
-    sign, digits, factor_exponent = factor.as_tuple()
-    whole = int("".join(map(str, digits))) * (-1 if sign else 1)
-    power = exponent + int(factor_exponent)
-    largest = int(np.abs(mantissa).max(initial=0)) * abs(whole)
-    if max(largest, abs(whole)) < 1 << 53 and -22 <= power <= 22:
-        product = (mantissa * whole).astype(np.float64)
-        return product / 10.0**-power if power < 0 else product * 10.0**power
-    return np.array([_nearest(m * whole, power) for m in mantissa.tolist()], np.float64)
+def superseded(
+    slots: ReleasedSlots,
+    factors: Factors,
+    local: LocalTime,
+    revision: int,
+    now: Sequence[SeriesBlock],
+) -> Iterator[SeriesBlock]:
+    """Yield what other factors gave: `ce_superseded`, never part of a sum over `ce_emission`.
+
+    Args:
+        factors: those of a revision that has been replaced.
+        revision: its number, from 1.
+        now: the emissions of these slots under today's factors; what is the same is left out.
+    """
+    current = {(block.key, _factor(block)) for block in now}
+    for column, point in enumerate(slots.points):
+        if counted_scope_of(point.measurand, point.role, statistic(point)):
+            for block in emissions(slots, column, factors, local):
+                if (block.key, _factor(block)) not in current:
+                    tags = {**dict(block.key.tags), "revision": str(revision)}
+                    key = SeriesKey.of("ce_superseded", tags)
+                    yield SeriesBlock(key, block.time, block.fields)
 
 
-def _nearest(number: int, power: int) -> float:
-    """Return the nearest float64 to number x 10**power; dividing whole numbers rounds once."""
-    return number / 10**-power if power < 0 else float(number * 10**power)
+def _factor(block: SeriesBlock) -> float:
+    column = block.fields["factor_value"]
+    return float(column[0]) if block.key.measurement == "ce_emission" else np.nan

@@ -3,26 +3,34 @@
 Pure functions of released slots. Rows are stamped with the start of their window.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
 
 import numpy as np
 
+from aggregator.series.products import exact_product
 from aggregator.series.slots import (
     QUALITY_GOOD,
     QUALITY_PARTIAL,
     ReleasedSlots,
+    chosen_rows,
+    statistic,
+    statistic_tag,
     to_float,
     value_quality,
 )
 from aggregator.stores import FieldColumn, SeriesBlock
+from aggregator.tariffs import NAMES, Tariff
 from protocols.batch import NO_VALUE
 from protocols.frame import Ints
 from protocols.vocabulary.measurands import MEASURANDS, Kind
 from protocols.vocabulary.states import OperatingState
-from security.policy.compiled import STATE_PARTS
+from security.policy.compiled import STATE_PARTS, SheetPoint
 
 BUCKET = "future_factory"
-MEASUREMENTS = ("ff_energy", "ff_equipment_state", "ff_reading")
+MEASUREMENTS = ("ff_energy", "ff_equipment_state", "ff_reading", "ff_refused")
+
 
 _FIELDS = {
     "run": "run_s",
@@ -37,14 +45,29 @@ _FIELDS = {
 _STATE_NAMES = [state.name for state in sorted(OperatingState)]
 
 
-def project(slots: ReleasedSlots) -> Iterator[SeriesBlock]:
+@dataclass(frozen=True)
+class EnergyTerms:
+    """What energy rows need besides the slots.
+
+    Attributes:
+        coal: tonnes of standard coal per unit, by (medium, unit).
+        tariff: periods of electricity; None where none is configured.
+    """
+
+    coal: Mapping[tuple[str, str], Fraction] = field(default_factory=dict)
+    tariff: Tariff | None = None
+
+
+NO_TERMS = EnergyTerms()
+
+
+def project(slots: ReleasedSlots, terms: EnergyTerms = NO_TERMS) -> Iterator[SeriesBlock]:
     """Yield the series blocks of released slots."""
     for column, point in enumerate(slots.points):
         if point.aggregate != "state":
             yield from _reading(slots, column)
-            medium = energy_medium(point.measurand)
-            if medium:
-                yield from _energy(slots, column, medium)
+            if statistic(point) == "delta" and energy_medium(point.measurand):
+                yield from _energy(slots, column, terms)
         elif point.part == "end":
             yield from _state(slots, column)
 
@@ -55,26 +78,61 @@ def energy_medium(measurand: str) -> str:
     return known.medium if known is not None and known.kind is Kind.COUNTER else ""
 
 
+def medium_tags(measurand: str) -> dict[str, str]:
+    """Return the tags that tell what is metered.
+
+    Two quantities of one medium (gas at line and at normal conditions, steam by mass and by heat)
+    must not meet in one series; electricity has one, and its series keep their old name.
+    """
+    medium = energy_medium(measurand)
+    return {"medium": medium, "measurand": "" if medium == "Electricity" else measurand}
+
+
 def _reading(slots: ReleasedSlots, column: int) -> Iterator[SeriesBlock]:
     """A released point as it is."""
     found = value_rows(slots, column, "value")
     if found is not None:
         point = slots.points[column]
-        key = slots.key("ff_reading", point.equipment, measurand=point.measurand)
+        key = slots.key(
+            "ff_reading",
+            point.equipment,
+            measurand=point.measurand,
+            statistic=statistic_tag(statistic(point)),
+        )
         yield SeriesBlock(key, *found)
 
 
-def _energy(slots: ReleasedSlots, column: int, medium: str) -> Iterator[SeriesBlock]:
+def _energy(slots: ReleasedSlots, column: int, terms: EnergyTerms) -> Iterator[SeriesBlock]:
     """Energy of a medium per window, in the measurand's unit (kWh for electricity)."""
     found = value_rows(slots, column, "energy")
     if found is None:
         return
+    starts, fields = found
     point = slots.points[column]
-    role = point.role or "main"
-    if point.measurand.endswith("_export"):
-        role = "export"
-    key = slots.key("ff_energy", point.equipment, medium=medium, meter_role=role)
-    yield SeriesBlock(key, *found)
+    rows = slots.has_value(column)
+    mantissa = slots.block.mantissa[rows, column]
+    tags = medium_tags(point.measurand)
+    coal = terms.coal.get((tags["medium"], point.unit))
+    if coal is not None:
+        fields["energy_tce"] = exact_product(mantissa, point.exponent, coal)
+    if point.unit == "kWh":
+        hours = np.asarray(fields["span_s"]) / 3600.0
+        fields["power_avg_kw"] = np.asarray(fields["energy"]) / hours
+    fields["method"] = ["counter"] * len(starts)
+    tags["meter_role"] = meter_role(point)
+    if terms.tariff is None or tags["medium"] != "Electricity":
+        yield SeriesBlock(slots.key("ff_energy", point.equipment, **tags), starts, fields)
+        return
+    codes = terms.tariff.codes(starts, slots.window_s, slots.spans[rows, column])
+    for code in np.unique(codes).tolist():
+        own = codes == code
+        key = slots.key("ff_energy", point.equipment, tariff=NAMES[code], **tags)
+        yield SeriesBlock(key, starts[own], chosen_rows(fields, own))
+
+
+def meter_role(point: SheetPoint) -> str:
+    """Return the role that a meter's energy is filed under."""
+    return "export" if point.measurand.endswith("_export") else point.role or "main"
 
 
 def value_rows(

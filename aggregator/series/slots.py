@@ -102,6 +102,24 @@ class ReleasedSlots:
         return _key(measurement, (*own, (EQUIPMENT, equipment), *tags.items()))
 
 
+def statistic(point: SheetPoint) -> str:
+    """Return what the values of a point are: an aggregate, or `band` or `pseudonym`.
+
+    A band's number and a pseudonym are no quantity: nothing is computed from them.
+    """
+    if point.bands:
+        return "band"
+    return "pseudonym" if point.pseudonym_s else str(point.aggregate)
+
+
+def statistic_tag(of: str) -> str:
+    """Return the tag that tells which statistic a reading is.
+
+    Empty for the plain ones: the last value of a gauge, the rise of a counter.
+    """
+    return "" if of in {"last", "delta"} else of
+
+
 @lru_cache(maxsize=65_536)
 def _key(measurement: str, tags: tuple[tuple[str, str], ...]) -> SeriesKey:
     return SeriesKey.of(measurement, dict(tags))
@@ -136,6 +154,16 @@ def value_quality(slots: ReleasedSlots, column: int, spans: Ints, rows: Flags) -
         QUALITY_ESTIMATED if span > 1 else QUALITY_GOOD if code == GOOD else QUALITY_PARTIAL
         for span, code in zip(spans.tolist(), codes.tolist(), strict=True)
     ]
+
+
+def chosen_rows(fields: dict[str, FieldColumn], rows: Flags) -> dict[str, FieldColumn]:
+    """Return fields cut down to some rows."""
+    return {
+        name: [item for item, take in zip(values, rows, strict=True) if take]
+        if isinstance(values, list)
+        else values[rows]
+        for name, values in fields.items()
+    }
 
 
 def merge(blocks: Sequence[SeriesBlock]) -> list[SeriesBlock]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from aggregator.factors import Factors, shipped_sets
 from aggregator.series import carbon
-from aggregator.series.carbon import exact_product
+from aggregator.series.products import exact_product
 from aggregator.series.slots import ReleasedSlots
 from aggregator.stores import SeriesBlock
 from protocols.batch import LARGEST_MANTISSA, NO_VALUE, UNCERTAIN, Block

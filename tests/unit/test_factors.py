@@ -1,13 +1,22 @@
 """Emission factors: data files that say where they are from, and one plain choice."""
 
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregator.factors import Factors, FactorSet, shipped_sets
+from aggregator.factors import (
+    Factors,
+    FactorSet,
+    fuel_set,
+    shipped_equivalents,
+    shipped_fuels,
+    shipped_gwp,
+    shipped_sets,
+)
 from protocols.errors import ConfigError
 from protocols.settings import load_settings
 
@@ -56,11 +65,12 @@ def test_every_shipped_set_names_year_publication_unit_source_and_grade(name: st
     assert all(factor.source and factor.grade for factor in one.factor)
     regions = [factor.region for factor in one.factor]
     assert len(set(regions)) == len(regions)
-    assert all(Decimal("0.01") < factor.value < 2 for factor in one.factor)
+    largest = 2 if one.activity_unit == "kWh" else 200
+    assert all(Decimal("0.01") < factor.value < largest for factor in one.factor)
 
 
 def test_the_published_factors_of_zhejiang_are_there() -> None:
-    found = {one.data_year: one.of("CN-ZJ") for one in SHIPPED.values()}
+    found = {one.data_year: one.of("CN-ZJ") for one in SHIPPED.values() if "electricity" in one.id}
     values = {year: factor.value for year, factor in found.items() if factor is not None}
     assert values[2022] == Decimal("0.5153")
     assert values[2023] == Decimal("0.4974")
@@ -140,3 +150,89 @@ def test_what_is_not_there_is_a_fault_that_names_what_is(
     assert line.startswith(f"{where}: ")
     assert known in line
     assert caught.value.exit_code == 2
+
+
+# Fuels, heat, the residual mix.
+
+
+@pytest.mark.parametrize(
+    ("name", "medium", "unit", "tonnes"),
+    [
+        ("cn-fuel-a", "Anthracite", "t", "2.3228"),
+        ("cn-fuel-a", "Bituminous", "t", "2.0715"),
+        ("cn-fuel-a", "Coke", "t", "2.8518"),
+        ("cn-fuel-a", "DieselOil", "t", "3.1451"),
+        ("cn-fuel-a", "NaturalGas", "Nm3", "0.0021622"),
+        ("cn-fuel-b", "DieselOil", "t", "3.0959"),
+        ("cn-fuel-b", "NaturalGas", "Nm3", "0.0021650"),
+        ("cn-fuel-b", "LNG", "t", "3.1829"),
+        ("cn-fuel-b", "CokeOvenGas", "Nm3", "0.00076362"),
+    ],
+)
+def test_a_fuels_factor_is_the_exact_product_of_its_defaults(
+    name: str, medium: str, unit: str, tonnes: str
+) -> None:
+    one = fuel_set(name).factor_set(medium)
+    assert one is not None
+    assert (one.scope, one.method, one.activity_unit) == (1, "direct", unit)
+    exact = one.factor[0].exact / 1000
+    digits = -int(Decimal(tonnes).as_tuple().exponent)
+    assert round(exact, digits) == Fraction(tonnes)
+    fuel = next(fuel for fuel in fuel_set(name).fuel if fuel.medium == medium)
+    carbon = Fraction(fuel.ncv_gj) * Fraction(fuel.carbon_t_per_gj) * Fraction(fuel.oxidation)
+    assert exact == carbon * 44 / 12 / (10_000 if unit == "Nm3" else 1)
+
+
+def test_sets_of_fuels_are_never_mixed() -> None:
+    """What one set does not have is not taken from the other."""
+    only_a = {fuel.medium for fuel in shipped_fuels()["cn-fuel-a"].fuel} - {
+        fuel.medium for fuel in shipped_fuels()["cn-fuel-b"].fuel
+    }
+    assert "Anthracite" in only_a
+    for medium in only_a:
+        assert Factors(SHIPPED, "CN-ZJ", "", fuel_set("cn-fuel-b")).choose(medium, 2024) is None
+        found = Factors(SHIPPED, "CN-ZJ", "", fuel_set("cn-fuel-a")).choose(medium, 2024)
+        assert found is not None
+        assert found.id == f"cn-fuel-a/{medium}"
+    with pytest.raises(ConfigError, match="cn-fuel-a"):
+        fuel_set("cn-fuel-c")
+
+
+def test_heat_has_the_default_of_the_standard_for_every_year() -> None:
+    found = Factors(SHIPPED, "CN-ZJ", "cn-electricity-2022").choose("Steam_Saturated", 2019)
+    assert found is not None
+    assert found.factor.exact == Fraction(110)
+    assert found.set.unit == "kgCO2/GJ"
+    assert found.id == "cn-heat-2025/Steam_Saturated"
+
+
+def test_the_residual_mix_is_market_based_and_national() -> None:
+    factors = Factors(SHIPPED, "CN-ZJ", "")
+    found = factors.residual("Electricity", 2024)
+    assert found is not None
+    assert (found.id, found.factor.exact) == ("cn-residual-2023/CN", Fraction("0.6096"))
+    location = factors.choose("Electricity", 2024)
+    assert location is not None
+    assert location.set.method == "location"
+    assert factors.residual("NaturalGas", 2024) is None
+
+
+def test_a_wider_region_serves_only_where_the_nearer_has_no_factor() -> None:
+    factors = Factors(THREE, "CN-ZJ", "", wider=("CN",))
+    found = {year: factors.choose("Electricity", year) for year in (2021, 2022, 2024)}
+    assert {year: one and one.id for year, one in found.items()} == {
+        2021: "set-2021/CN",
+        2022: "set-2022/CN-ZJ",
+        2024: "set-2024/CN",
+    }
+
+
+def test_standard_coal_and_warming_potentials_are_there() -> None:
+    coal = shipped_equivalents().by_unit
+    assert coal["Electricity", "kWh"] == Fraction("0.0001229")
+    assert coal["NaturalGas", "Nm3"] == Fraction("0.00133")
+    assert ("NaturalGas", "m3") not in coal
+    gwp = shipped_gwp()
+    assert gwp["AR5"]["CH4"] == Decimal(28)
+    assert gwp["AR6"]["CH4"] == Decimal("27.9")
+    assert gwp["AR5"]["CO2"] == gwp["AR6"]["CO2"] == Decimal(1)

@@ -79,6 +79,8 @@ class Way:
         found: dict[tuple[str, ...], list[tuple[Any, ...]]] = {}
         for store in self.stores.values():
             for key in store.series():
+                if key.measurement == "vocabulary":
+                    continue
                 fields = sorted(store.newest(key).fields)
                 read = store.query(key, fields, 0, 1 << 62)
                 columns = [list(read.fields[name]) for name in fields]

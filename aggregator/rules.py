@@ -1,0 +1,63 @@
+"""What series are computed with: factors, coal equivalents, tariff, local time, grading."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from aggregator.carbon_codes import find_profile
+from aggregator.config import AggregatorConfig
+from aggregator.factors import Factors, shipped_equivalents
+from aggregator.localtime import LocalTime
+from aggregator.revisions import CarbonRules
+from aggregator.series.derived.site import Context
+from aggregator.series.future_factory import EnergyTerms
+from aggregator.tariffs import Tariff, find_tariff
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The rules of one configuration.
+
+    Attributes:
+        digest: changes with anything in here, also with the content of data files.
+    """
+
+    carbon: CarbonRules
+    factors: Factors
+    terms: EnergyTerms
+    context: Context
+    digest: str
+
+
+def read_rules(config: AggregatorConfig) -> Rules:
+    """Return what a configuration means.
+
+    Raises:
+        ConfigError: a name is not known, or a file is faulty.
+    """
+    folder = config.path.absolute().parent
+    names = config.carbon
+    carbon = CarbonRules.shipped(names.region, names.wider, names.factor_set, names.fuel_set)
+    coal = shipped_equivalents()
+    profile = find_profile(names.code_profile, folder)
+    parts = [carbon.digest(), coal.model_dump_json(), profile.model_dump_json(), config.local.zone]
+    tariff = None
+    if config.tariff.calendar:
+        file = find_tariff(config.tariff.calendar, folder)
+        tariff = Tariff(file, config.tariff.holidays)
+        parts += [file.model_dump_json(), config.tariff.model_dump_json()]
+    local = LocalTime(config.local.zone)
+    factors = carbon.factors()
+    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    context = Context(local, factors, profile)
+    return Rules(carbon, factors, EnergyTerms(coal.by_unit, tariff), context, digest)
+
+
+def facts_path(config: AggregatorConfig) -> Path:
+    """Return the file of facts that people entered."""
+    return config.ledger.with_name("facts.csv")
+
+
+def calendars_folder(config: AggregatorConfig) -> Path:
+    """Return the folder of shift calendars."""
+    return config.path.absolute().parent / "calendars"

@@ -1,0 +1,316 @@
+"""`ff_energy` that no meter counts (from power, own use of PV, load), `ce_balance`, market-based carbon.
+
+Everything electric here is of main meters, PV meters and export meters of the whole site.
+"""
+
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from fractions import Fraction
+from typing import TypeAlias
+
+import numpy as np
+
+from aggregator.localtime import HOUR_S
+from aggregator.series.carbon import counted_scope_of
+from aggregator.series.derived.site import (
+    Column,
+    Hours,
+    PlanPoint,
+    Rise,
+    Site,
+    exact,
+    floats,
+    quality,
+    rows_of,
+    summed,
+)
+from aggregator.series.future_factory import energy_medium, medium_tags
+from aggregator.series.slots import QUALITY_ESTIMATED
+from aggregator.stores import FieldColumn, SeriesBlock
+from protocols.frame import SECOND, Flags, Floats
+
+Fields: TypeAlias = dict[str, FieldColumn]
+
+IMPORT, EXPORT, POWER = "energy.active_import", "energy.active_export", "power.active"
+_HOLD = 2
+"""A value from power is held for at most this many intervals: never across a gap (domain rule)."""
+
+
+def from_power(hours: Hours) -> Iterator[SeriesBlock]:
+    """Yield `ff_energy` of equipment that has power and no counter, with how it was computed."""
+    for equipment, points in hours.site.by_equipment.items():
+        point = points.get(POWER)
+        if point is not None and IMPORT not in points and point.aggregate in {"last", "mean"}:
+            method = "mean_power" if point.aggregate == "mean" else "integrated"
+            column, energy = power_integral(hours, point)
+            inside = ~np.isnan(energy) & (column.time >= hours.start_ns)
+            span = np.full(len(column), point.window_s, np.int64)
+            key = hours.site.key(
+                "ff_energy",
+                equipment_id=equipment,
+                medium="Electricity",
+                meter_role=point.role or "main",
+                basis="power",
+            )
+            fields: Fields = {
+                "energy": energy,
+                "span_s": span,
+                "quality": [QUALITY_ESTIMATED] * len(column),
+                "method": [method] * len(column),
+            }
+            yield from rows_of(key, column.time, inside, fields, point.window_s)
+
+
+def power_integral(hours: Hours, point: PlanPoint) -> tuple[Column, Floats]:
+    """Return a power's rows, from one slot before the hours on, and each slot's energy in kWh.
+
+    A mean is the mean of its slot. Of last values, which stand at the ends of slots, the trapezoid
+    of two neighbours; NaN where the slot before has no value.
+    """
+    window_ns = point.window_s * SECOND
+    column = hours.column(point, lead_ns=window_ns)
+    hour_share = point.window_s / HOUR_S
+    if point.aggregate == "mean" or not len(column):
+        return column, column.values * hour_share
+    before = np.append(np.nan, column.values[:-1])
+    follows = np.append(False, np.diff(column.time) == window_ns)
+    return column, np.where(follows, (before + column.values) / 2 * hour_share, np.nan)
+
+
+def meters(site: Site, measurand: str, roles: Sequence[str]) -> list[PlanPoint]:
+    """Return the counters of a measurand with one of some roles."""
+    return [
+        points[measurand]
+        for points in site.by_equipment.values()
+        if measurand in points
+        and points[measurand].role in roles
+        and points[measurand].aggregate == "delta"
+    ]
+
+
+def _sum(hours: Hours, points: Sequence[PlanPoint]) -> Rise | None:
+    """Return the sum of several counters; known where all are."""
+    rises = [hours.rise(point) for point in points]
+    if not rises:
+        return None
+    return Rise(
+        np.sum([rise.values for rise in rises], axis=0),
+        np.min([rise.coverage for rise in rises], axis=0),
+        np.all([rise.known for rise in rises], axis=0),
+        np.all([rise.complete for rise in rises], axis=0),
+    )
+
+
+def own_use(hours: Hours) -> Iterator[SeriesBlock]:
+    """Yield `ff_energy` of PV that the site uses itself and of its load, where PV is metered.
+
+    Own use = PV generation - export; load = import + PV - export. Only for hours in which all
+    meters are complete and own use is not below 0.
+    """
+    parts = _pv(hours)
+    if parts is None:
+        return
+    drawn, generated, fed, usable = parts
+    used = generated - fed
+    usable = usable & (used >= 0)
+    for role, energy in (("self_use", used), ("load", drawn + used)):
+        key = hours.site.key("ff_energy", medium="Electricity", meter_role=role)
+        fields: Fields = {
+            "energy": np.round(energy, 9),
+            "span_s": np.full(hours.count, HOUR_S, np.int64),
+            "quality": ["GOOD"] * hours.count,
+            "method": ["derived"] * hours.count,
+        }
+        yield from rows_of(key, hours.starts, usable, fields)
+    activity: Fields = {
+        "activity": np.round(used, 9),
+        "span_s": np.full(hours.count, HOUR_S, np.int64),
+        "unit": ["kWh"] * hours.count,
+        "quality": ["GOOD"] * hours.count,
+    }
+    key = hours.site.key("ce_activity", medium="Electricity", scope="none", source_id="pv-self-use")
+    yield from rows_of(key, hours.starts, usable, activity)
+
+
+def _pv(hours: Hours) -> tuple[Floats, Floats, Floats, Flags] | None:
+    """Return import, PV and export per hour, and where all are complete; None without PV."""
+    generated = _sum(hours, meters(hours.site, IMPORT, ("pv",)))
+    drawn = _sum(hours, meters(hours.site, IMPORT, ("", "main")))
+    fed = _sum(hours, meters(hours.site, EXPORT, ("", "main", "export")))
+    if generated is None or drawn is None or fed is None:
+        return None
+    usable = generated.complete & drawn.complete & fed.complete
+    return drawn.values, generated.values, fed.values, usable
+
+
+def balance(hours: Hours) -> Iterator[SeriesBlock]:
+    """Yield `ce_balance`: main meters against the sub-meters behind them, per medium and hour.
+
+    Never spread over the sub-meters: what none of them has is `unallocated`.
+    """
+    for measurand in sorted({one.measurand for one in hours.site.plan}):
+        if energy_medium(measurand) and measurand != EXPORT:
+            yield from _balance(hours, measurand)
+
+
+def balance_of(hours: Hours, measurand: str) -> tuple[Floats, Floats, Flags] | None:
+    """Return main and sum of sub-meters per hour, and where both are complete; None without."""
+    main = _sum(hours, meters(hours.site, measurand, ("", "main")))
+    subs = _sum(hours, meters(hours.site, measurand, ("sub",)))
+    if main is None or subs is None:
+        return None
+    usable = main.complete & subs.complete
+    supply = main.values
+    pv = _pv(hours) if measurand == IMPORT else None
+    if measurand == IMPORT and meters(hours.site, IMPORT, ("pv",)):
+        if pv is None:
+            return None
+        supply, usable = pv[0] + pv[1] - pv[2], usable & pv[3]
+    return supply, subs.values, usable
+
+
+def _balance(hours: Hours, measurand: str) -> list[SeriesBlock]:
+    found = balance_of(hours, measurand)
+    if found is None:
+        return []
+    main, subs, usable = found
+    rest = np.round(main - subs, 9)
+    ratio = np.where(main > 0, rest / np.where(main > 0, main, 1.0), np.nan)
+    fields: Fields = {
+        "main": np.round(main, 9),
+        "sub_sum": np.round(subs, 9),
+        "unallocated": rest,
+        "residual_ratio": ratio,
+    }
+    key = hours.site.key("ce_balance", **medium_tags(measurand))
+    return rows_of(key, hours.starts, usable, fields)
+
+
+def market(hours: Hours) -> Iterator[SeriesBlock]:
+    """Yield market-based `ce_emission` of purchased electricity, where contracts are known.
+
+    Scope 2 is told twice where contracts exist (GHG Protocol): what a contract of zero-carbon
+    power covers has no emission, the rest has the factor of the residual mix.
+    """
+    shares = hours.fact("green_power_share")
+    if np.isnan(shares).all():
+        return
+    for key in hours.keys("carbon_emission", "ce_activity"):
+        tags = dict(key.tags)
+        if tags.get("medium") == "Electricity" and tags.get("scope") == "2":
+            block = hours.query("carbon_emission", key, ["activity", "span_s"])
+            yield from _market(hours, tags["source_id"], block, shares)
+
+
+def _market(hours: Hours, meter: str, block: SeriesBlock, shares: Floats) -> Iterator[SeriesBlock]:
+    share = shares[hours.place(block.time)]
+    years = hours.site.context.local.years(block.time)
+    for year in np.unique(years).tolist():
+        chosen = hours.site.context.factors.residual("Electricity", year)
+        own = (years == year) & ~np.isnan(share)
+        if chosen is None or not own.any():
+            continue
+        values = [
+            float(Fraction(exact(kwh)) * (1 - Fraction(exact(part))) * chosen.factor.exact)
+            for kwh, part in zip(
+                floats(block, "activity")[own].tolist(), share[own].tolist(), strict=True
+            )
+        ]
+        key = hours.site.key(
+            "ce_emission",
+            equipment_id=meter,
+            scope="2",
+            method="market",
+            medium="Electricity",
+            gas=chosen.set.gas,
+            factor_id=chosen.id,
+        )
+        spans = floats(block, "span_s")[own].astype(np.int64)
+        count = len(values)
+        fields: Fields = {
+            "co2e_kg": np.array(values, np.float64),
+            "factor_value": np.full(count, float(chosen.factor.exact)),
+            "green_share": share[own],
+            "factor_unit": [chosen.set.unit] * count,
+            "factor_grade": [chosen.factor.grade] * count,
+            "span_s": spans,
+        }
+        yield from rows_of(key, block.time[own], np.ones(count, np.bool_), fields)
+
+
+def exported(hours: Hours) -> Iterator[SeriesBlock]:
+    """Yield what exported electricity would have emitted: GB/T 32150 lets it be deducted.
+
+    It has a method of its own, so no sum over location-based or market-based emissions has it.
+    """
+    for point in meters(hours.site, EXPORT, ("", "main", "export")):
+        column = hours.column(point)
+        years = hours.site.context.local.years(column.time)
+        for year in np.unique(years).tolist():
+            chosen = hours.site.context.factors.choose("Electricity", year)
+            if chosen is None or chosen.set.activity_unit != point.unit:
+                continue
+            own = years == year
+            values = [
+                float(Fraction(exact(kwh)) * chosen.factor.exact)
+                for kwh in column.values[own].tolist()
+            ]
+            key = hours.site.key(
+                "ce_emission",
+                equipment_id=point.equipment,
+                method="export",
+                medium="Electricity",
+                gas=chosen.set.gas,
+                factor_id=chosen.id,
+            )
+            fields: Fields = {
+                "co2e_kg": np.array(values, np.float64),
+                "factor_value": np.full(len(values), float(chosen.factor.exact)),
+                "factor_unit": [chosen.set.unit] * len(values),
+                "factor_grade": [chosen.factor.grade] * len(values),
+                "span_s": column.span_s[own],
+            }
+            yield from rows_of(
+                key, column.time[own], np.ones(len(values), np.bool_), fields, point.window_s
+            )
+
+
+def counted_points(site: Site) -> list[PlanPoint]:
+    """Return the points whose activity counts in scope 1 or 2."""
+    return [
+        point
+        for point in site.plan
+        if counted_scope_of(point.measurand, point.role, point.aggregate)
+    ]
+
+
+def data_quality(hours: Hours) -> Iterator[SeriesBlock]:
+    """Yield `ce_quality`: how much of what counts was received, and how much of it is estimated."""
+    points = counted_points(hours.site)
+    if not points:
+        return
+    rises = [hours.rise(point) for point in points]
+    coverage = np.mean([rise.coverage for rise in rises], axis=0)
+    known = np.any([rise.known for rise in rises], axis=0)
+    estimated = np.zeros(hours.count)
+    received = np.zeros(hours.count)
+    for point in points:
+        column = hours.column(point)
+        place = hours.place(column.time)
+        received += summed(place, column.span_s, hours.count)
+        over_one = column.span_s > column.window_s
+        estimated += summed(place, np.where(over_one, column.span_s, 0), hours.count)
+    share = np.where(received > 0, estimated / np.where(received > 0, received, 1.0), np.nan)
+    fields: Fields = {
+        "coverage": coverage,
+        "estimated_share": share,
+        # Rows are made of nothing but batches whose signature verified.
+        "verified": np.ones(hours.count, np.int64),
+        "quality": quality(coverage),
+    }
+    yield from rows_of(hours.site.key("ce_quality"), hours.starts, known, fields)
+
+
+def decimal_sum(values: Floats) -> Decimal:
+    """Return the exact sum of the decimals that stored numbers stand for."""
+    return sum((exact(value) for value in values.tolist()), Decimal(0))

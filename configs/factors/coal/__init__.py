@@ -1,0 +1,1 @@
+"""Standard coal equivalents for energy statistics (综合能耗)."""

@@ -1,0 +1,1 @@
+"""Sets of fuel defaults; one inventory uses one set and never mixes them."""

@@ -1,0 +1,1 @@
+"""Electricity tariff periods, one TOML file per notice."""
