@@ -25,7 +25,7 @@ _DEFAULT_SITE: Final = "main"
 def _zone(value: str) -> str:
     try:
         ZoneInfo(value)
-    except (ZoneInfoNotFoundError, ValueError):
+    except (ZoneInfoNotFoundError, ValueError, OSError):
         raise ValueError(
             tr(
                 "there is no such time zone; write it like Asia/Shanghai",
