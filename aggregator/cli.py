@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from aggregator import facts_cli
 from aggregator.config import read_config
 from protocols.errors import MillgateError
 from protocols.language import tr
@@ -32,6 +33,9 @@ ConfigPath = Annotated[
     Path, typer.Argument(help=tr("path of aggregator.toml", "aggregator.toml 的路径"))
 ]
 AsJson = Annotated[bool, typer.Option("--json", help=tr("as JSON", "输出 JSON"))]
+
+
+app.add_typer(facts_cli.app, name="facts")
 
 
 @app.command(

@@ -7,8 +7,9 @@ does everything computed from it.
 import csv
 import io
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass
 from datetime import date
 from decimal import Decimal, InvalidOperation
 from itertools import pairwise
@@ -111,6 +112,19 @@ COLUMNS: Final = (
 )  # fmt: skip
 
 
+_CHINESE: Final = dict(
+    zip(
+        ("企业", "厂区", "设备", "事实项", "数值", "首日", "截止日", "出处", "填写日"),
+        COLUMNS,
+        strict=True,
+    )
+)
+"""Chinese names of the columns are taken too."""
+
+_DELIMITERS: Final = (",", ";", "\t")
+_DAY: Final = re.compile(r"([0-9]{4})[-/.]([0-9]{1,2})[-/.]([0-9]{1,2})")
+
+
 def _fault(what: str, where: str, remedy: str) -> MillgateError:
     return MillgateError(what, where=where, remedy=remedy)
 
@@ -200,15 +214,32 @@ def _number(text: str, where: str) -> Decimal:
     return value
 
 
-def _day(text: str, where: str) -> date:
+def decoded(data: bytes) -> str:
+    """Return the text of a CSV file in UTF-8 or GB18030.
+
+    Raises:
+        UnicodeDecodeError: it is in neither.
+    """
     try:
-        return date.fromisoformat(text)
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("gb18030")
+
+
+def _day(text: str, where: str) -> date:
+    # Spreadsheets write 2026/1/31 for a day.
+    parts = _DAY.fullmatch(text)
+    try:
+        found = date(*map(int, parts.groups())) if parts else date.min
     except ValueError:
+        found = date.min
+    if not 1970 <= found.year <= 2200:
         raise _fault(
             tr(f"'{text}' is no day", f"'{text}' 不是日期"),
             where,
             tr("write it like 2026-01-31", "请写作 2026-01-31"),
-        ) from None
+        )
+    return found
 
 
 def parse_csv(text: str, where: str) -> list[Fact]:
@@ -217,8 +248,14 @@ def parse_csv(text: str, where: str) -> list[Fact]:
     Raises:
         ConfigError: with every line's first fault; nothing is taken.
     """
-    reader = csv.DictReader(io.StringIO(text.removeprefix("\ufeff")))
-    missing = [name for name in COLUMNS if name not in (reader.fieldnames or [])]
+    text = text.removeprefix("\ufeff")
+    head = text.partition("\n")[0]
+    delimiter = max(_DELIMITERS, key=head.count)
+    reader = csv.DictReader(io.StringIO(text), delimiter=delimiter)
+    reader.fieldnames = [
+        _CHINESE.get(name.strip(), name.strip()) for name in reader.fieldnames or ()
+    ]
+    missing = [name for name in COLUMNS if name not in reader.fieldnames]
     if missing:
         raise ConfigError(
             [
@@ -281,9 +318,6 @@ def to_csv(facts: Iterable[Fact]) -> str:
     for fact in sorted(facts, key=lambda one: (*one.place, one.valid_from)):
         writer.writerow("" if cell is None else str(cell) for cell in astuple(fact))
     return out.getvalue()
-
-
-assert len(fields(Fact)) == len(COLUMNS)  # noqa: S101 - a column per attribute, in this order
 
 
 class FactFile:

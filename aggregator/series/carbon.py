@@ -127,7 +127,9 @@ def superseded(
         revision: its number, from 1.
         now: the emissions of these slots under today's factors; what is the same is left out.
     """
-    current = {(block.key, _factor(block)) for block in now}
+    current = {
+        (block.key, _factor(block)) for block in now if block.key.measurement == "ce_emission"
+    }
     for column, point in enumerate(slots.points):
         if counted_scope_of(point.measurand, point.role, statistic(point)):
             for block in emissions(slots, column, factors, local):
@@ -138,5 +140,4 @@ def superseded(
 
 
 def _factor(block: SeriesBlock) -> float:
-    column = block.fields["factor_value"]
-    return float(column[0]) if block.key.measurement == "ce_emission" else np.nan
+    return float(block.fields["factor_value"][0])
