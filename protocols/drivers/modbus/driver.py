@@ -86,7 +86,9 @@ class Driver:
     async def _rest(self) -> None:
         """Wait until a poll is due; the first of a connection is due at once."""
         loop = asyncio.get_running_loop()
-        await asyncio.sleep(max(self._due - loop.time(), 0))
+        wait = self._due - loop.time()
+        if wait > 0:
+            await asyncio.sleep(wait)
         self._due = loop.time() + self._config.interval / SECOND
 
     def _frames_of(self, polls: list[Poll]) -> list[Frame]:

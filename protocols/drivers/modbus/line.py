@@ -28,6 +28,7 @@ _SHARE: Final = 9.0
 _LONGEST_REST_S: Final = 60.0
 _SHORTEST_GRUDGE_S: Final = 0.2
 _OWED_FOR_S: Final = 60.0
+_PACE_S: Final = 0.1
 _LONGEST_ASK: Final = 125
 
 
@@ -133,19 +134,22 @@ class Line:
     async def _rest(self, unit: Unit) -> None:
         rest = unit.rest_until - asyncio.get_running_loop().time()
         if rest > 0 and unit.unreachable:
+            # Whoever asks without a pause is not to spin meanwhile.
+            await asyncio.sleep(min(rest, _PACE_S))
             raise Refused(unit.unreachable)
         await asyncio.sleep(max(rest, 0))
 
     async def _answered(self, config: Config, unit: Unit, ask: Ask) -> Answer:
-        attempts = 1 if unit.strikes else config.attempts
+        asked = 0
+        attempts = 1 if unit.strikes else 0
         while True:
             began = asyncio.get_running_loop().time()
             try:
                 answer = await self._once(config, unit, ask)
             except Broken as fault:
                 self._struck(unit, began, 0)
-                attempts -= 1
-                if attempts <= 0:
+                asked += 1
+                if asked >= (attempts or config.attempts):
                     remedy = tr("connecting again", "正在重新连接")
                     raise NotConnected(str(fault), where=config.where, remedy=remedy) from None
                 unit.again += 1
@@ -187,18 +191,16 @@ class Line:
             raise
 
     async def _exchange(self, link: Link, config: Config, unit: Unit, ask: Ask) -> Answer:
-        loop = asyncio.get_running_loop()
-        if self._quiet_until > loop.time():
-            await asyncio.sleep(self._quiet_until - loop.time())
-        owes = not link.framing.counts_requests
-        if owes:
-            unit.owed[ask.function, ask.size] = loop.time()
-        answer = await link.ask(ask, config.timeout / SECOND)
+        seconds = config.timeout / SECOND
         rest = max(config.pause / SECOND, link.silence_s)
-        if rest:
-            self._quiet_until = loop.time() + rest
-        if owes:
-            unit.owed.clear()
+        if not rest and link.framing.counts_requests:
+            return await link.ask(ask, seconds)
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(max(self._quiet_until - loop.time(), 0))
+        unit.owed[ask.function, ask.size] = loop.time()
+        answer = await link.ask(ask, seconds)
+        self._quiet_until = loop.time() + rest
+        unit.owed.clear()
         return answer
 
     async def _in_step(self, link: Link, config: Config, unit: Unit, ask: Ask) -> None:

@@ -79,11 +79,12 @@ class Link(ABC):
         try:
             self._send(self.framing.request(ask))
             return await waiting
+        except BaseException:
+            self.framing.give_up()
+            raise
         finally:
             timer.cancel()
             self._waiting = None
-            if not waiting.done() or waiting.cancelled() or waiting.exception() is not None:
-                self.framing.give_up()
 
     def received(self, data: bytes) -> None:
         """Take bytes that came."""
@@ -130,6 +131,12 @@ class StreamLink(Link, asyncio.Protocol):
     """TCP or TLS."""
 
     _transport: asyncio.Transport
+
+    def __init__(self, framing: Framing) -> None:
+        super().__init__(framing)
+        if not framing.counts_requests:
+            # What trails behind an answer arrives before the next is asked for, and is left out.
+            self.silence_s = _SHORTEST_SILENCE_S
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin; called by the event loop."""

@@ -20,6 +20,7 @@ from protocols.language import tr
 
 _EXTRA_A_POLL: Final = 60
 _MOST_TOLD: Final = 1000
+_IDLE_S: Final = 0.1
 _log = logging.getLogger(__name__)
 
 Registers: TypeAlias = NDArray[np.uint16]
@@ -102,10 +103,14 @@ class Poller:
             await self._read(request)
         for request in self._learner.due(began):
             await self._try_again(request)
+        if not self._asked:
+            # Everything is refused: without a pause nothing would ever let others run.
+            await asyncio.sleep(_IDLE_S)
         layout = self._layout
         if self._asked != self._learner.requests:
             layout = Layout(self._points, self._asked)
-        self._learn()
+        if self._found or self._learner.changed:
+            self._learn()
         self._took_s = loop.time() - began
         return Poll(self._row, [*self._times, self._now()], [*self._bad, True], layout)
 
