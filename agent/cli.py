@@ -1,6 +1,8 @@
 """`millgate agent`: install, check, run and look at the agent."""
 
+import asyncio
 import json
+import logging
 import secrets
 from importlib import resources
 from pathlib import Path
@@ -281,6 +283,25 @@ def status(
         raise MillgateError(str(report.get("problem") or tr("starting", "正在启动")))
     _show_devices(console, report)
     _show_outputs(console, report)
+
+
+@app.command(
+    "doctor",
+    help=tr(
+        "Look over the installation and say what to mend; exit code 1 when something is at fault.\n\n"
+        "Example: millgate agent doctor mill/agent.toml",
+        "检查安装并说明如何修复；有故障时退出码为 1。\n\n示例：millgate agent doctor mill/agent.toml",
+    ),
+)
+def doctor(path: ConfigPath) -> None:
+    """Look over the installation and say what to mend."""
+    from agent.doctor import examine  # noqa: PLC0415 - the command line starts fast without it
+    from protocols.checkup import show_checkup  # noqa: PLC0415 - same
+
+    # What goes wrong meanwhile is told as findings.
+    logging.disable()
+    if not show_checkup(asyncio.run(examine(read_config(path)))):
+        raise typer.Exit(1)
 
 
 def _show_devices(console: Console, report: dict[str, Any]) -> None:

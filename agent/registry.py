@@ -117,6 +117,12 @@ class Registry:
                 table.insert({"version": version, "hash": policy_hash.hex(), "at": at_s})
 
     @property
+    def newest_s(self) -> int | None:
+        """The newest time on record, seconds since 1970 UTC; None before the first."""
+        tables = [self._db.table(name).all() for name in (_EPOCH, _POLICY)]
+        return max((int(entry["at"]) for found in tables for entry in found), default=None)
+
+    @property
     def stopped_through(self) -> int:
         """The newest policy version that an officer has ever stopped; 0 for none."""
         found = self._db.table(_STOP).all()

@@ -1,0 +1,134 @@
+"""`agent doctor`: looks over an installation and says what to mend."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any, Final
+
+from agent.authority import usable_policy
+from agent.config import AgentConfig, no_devices
+from agent.registry import Registry
+from protocols.checkup import Finding, Grade, broker, checked, clock, disk, private
+from protocols.drivers import DeviceConfig, load
+from protocols.errors import MillgateError
+from protocols.frame import SECOND
+from protocols.language import tr
+from protocols.status import NotRunning, ask
+from security.keys import load_key_file
+from security.policy.bundle import NoPolicy
+from security.policy.gate import Gate
+
+_FIRST_FRAME_S: Final = 15.0
+_AT_ONCE: Final = 8
+_DAYS_LEFT: Final = 14
+_DAY_S: Final = 86400
+
+
+async def examine(config: AgentConfig) -> list[Finding]:
+    """Return what was found; a running agent is asked, not disturbed.
+
+    Where none runs, each device is read once: what it says is thrown away.
+    """
+    registry = Registry(config.spool.folder / "registry.json")
+    folder = config.spool.folder
+    findings = [*_keys(config), *_policy(config, registry)]
+    findings += [private(folder), disk(folder, config.spool.max_bytes + config.spool.archive_bytes)]
+    findings += clock(registry.newest_s)
+    findings.append(await broker(config.broker))
+    try:
+        report = await asyncio.to_thread(ask, config.socket)
+    except NotRunning:
+        remedy = f"millgate agent run {config.path}"
+        findings.append(
+            Finding(Grade.NOTICE, tr("process", "进程"), tr("not running", "未运行"), remedy)
+        )
+        return [*findings, *await _devices(config)]
+    return [*findings, *_process(report)]
+
+
+def _keys(config: AgentConfig) -> Iterator[Finding]:
+    subject = tr("keys", "密钥")
+    identity = config.identity
+    signing, gate, attestation = identity.signing_key, identity.gate_key, identity.attestation_key
+    yield checked(subject, str(signing), lambda: load_key_file(signing, "ed25519"))
+    yield checked(subject, str(gate), lambda: load_key_file(gate, "aes256"))
+    yield checked(subject, str(attestation), lambda: load_key_file(attestation, "mldsa65"))
+
+
+def _policy(config: AgentConfig, registry: Registry) -> Iterator[Finding]:
+    subject = tr("policy", "策略")
+    try:
+        policy = usable_policy(config, registry).policy
+    except NoPolicy as fault:
+        yield Finding.of(subject, fault)
+        return
+    days = (policy.valid_until - time.time_ns() // SECOND) // _DAY_S
+    said = tr(
+        f"version {policy.version}, {days} days left", f"版本 {policy.version}，剩余 {days} 天"
+    )
+    if days < _DAYS_LEFT:
+        remedy = tr("have a new version signed in time", "请及时签署新版本")
+        yield Finding(Grade.NOTICE, subject, said, remedy)
+    else:
+        yield Finding(Grade.GOOD, subject, said)
+    tables = {device.id: device.table() for device in config.devices}
+    for line in Gate(policy, tables, time.time_ns).suspended:
+        yield Finding(Grade.FAULT, subject, line)
+
+
+async def _devices(config: AgentConfig) -> list[Finding]:
+    nothing = no_devices(config)
+    if nothing is not None:
+        return [Finding.of(tr("devices", "设备"), nothing)]
+    places = asyncio.Semaphore(_AT_ONCE)
+
+    async def look(device: DeviceConfig) -> Finding:
+        async with places:
+            return await _device(device)
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(look(device), name=device.id) for device in config.devices]
+    return [task.result() for task in tasks]
+
+
+async def _device(device: DeviceConfig) -> Finding:
+    subject = tr(f"device {device.id}", f"设备 {device.id}")
+    try:
+        driver = load(device.kind).Driver(device, time.time_ns)
+        async with contextlib.aclosing(driver.frames()) as frames, asyncio.timeout(_FIRST_FRAME_S):
+            await anext(frames)
+    except MillgateError as fault:
+        return Finding.of(subject, fault)
+    except TimeoutError:
+        remedy = tr("check the device, and its timeout", "请检查设备及 timeout 设置")
+        what = tr("connected, but nothing came", "已连接，但没有数据")
+        return Finding(Grade.FAULT, subject, what, remedy)
+    return Finding(Grade.GOOD, subject, tr("answers", "有应答"))
+
+
+def _process(report: dict[str, Any]) -> Iterator[Finding]:
+    subject = tr("process", "进程")
+    if report.get("policy") is None:
+        problem = str(report.get("problem") or tr("starting", "正在启动"))
+        yield Finding(Grade.FAULT, subject, problem)
+        return
+    yield Finding(Grade.GOOD, subject, tr("running", "运行中"))
+    for device in report["devices"]:
+        name = tr(f"device {device['id']}", f"设备 {device['id']}")
+        if device["connected"]:
+            yield Finding(Grade.GOOD, name, tr("connected", "已连接"))
+        else:
+            yield Finding(Grade.FAULT, name, device["fault"] or tr("not connected", "未连接"))
+    outputs = report["outputs"]
+    waiting = tr(
+        f"{outputs['waiting']} values wait for a receipt", f"{outputs['waiting']} 个值等待回执"
+    )
+    yield Finding(Grade.GOOD, tr("spool", "缓存"), waiting)
+    if outputs["refused"]:
+        what = tr(
+            f"the brain refused {outputs['refused']} values",
+            f"产业大脑拒收 {outputs['refused']} 个值",
+        )
+        remedy = tr("see the log for the code", "代码见日志")
+        yield Finding(Grade.NOTICE, tr("brain", "产业大脑"), what, remedy)
