@@ -38,6 +38,10 @@ _ROOMS: Final = {
         "aggregator.cli:app",
         tr("at the brain: verify, keep, serve", "产业大脑侧：验签、留存、服务"),
     ),
+    "evidence": (
+        "aggregator.evidence_cli:app",
+        tr("who sent what, received when: export, verify, disclose", "证据：导出、验证、披露"),
+    ),
     "sim": (
         "simulators.cli:app",
         tr("a simulated factory, recordings, a broker", "模拟工厂、历史数据回放、消息代理"),

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from agent import opcua_cli
+from agent import audit_cli, opcua_cli
 from agent.config import no_devices, read_config
 from agent.onboarding.cli import mount
 from protocols.errors import ConfigError, MillgateError
@@ -43,6 +43,7 @@ app = typer.Typer(
 
 app.add_typer(opcua_cli.app, name="cert")
 mount(app)
+audit_cli.mount(app)
 
 ConfigPath = Annotated[Path, typer.Argument(help=tr("path of agent.toml", "agent.toml 的路径"))]
 

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from aggregator import facts_cli
+from aggregator import facts_cli, trust_cli
 from aggregator.config import read_config
 from protocols.errors import MillgateError
 from protocols.language import tr
@@ -28,6 +28,8 @@ app = typer.Typer(
     help=tr("Verify, keep and serve what factories send.", "验签、留存并提供各工厂发送的数据。"),
 )
 
+
+trust_cli.mount(app)
 
 ConfigPath = Annotated[
     Path, typer.Argument(help=tr("path of aggregator.toml", "aggregator.toml 的路径"))

@@ -17,13 +17,13 @@ from typing import Final
 
 import numpy as np
 
-from aggregator.record import KEPT, RECORD_SCHEMA, Record
-from aggregator.record import REFUSED as LEAF_REFUSED
+from aggregator.record import RECORD_SCHEMA, Record
 from protocols.batch import NO_VALUE, Block
 from protocols.errors import MillgateError
 from protocols.frame import Flags, Ints
 from protocols.language import tr
 from protocols.topics import Address
+from security import evidence
 from security.answers import Head, Refused
 from security.envelope import Gap, Header, genesis
 
@@ -299,7 +299,7 @@ class Ledger:
             ),
         )
         self._advance(agent, header, digest, header.policy_version if cells else 0)
-        self.record.message(agent, KEPT, header, digest, now_s)
+        self.record.message(agent, evidence.KEPT, header, digest, now_s)
         return int(cursor.lastrowid or 0)
 
     def refuse(
@@ -327,7 +327,7 @@ class Ledger:
             (_MOST_DECLARED,),
         )
         self._advance(agent, header, digest, 0)
-        self.record.message(agent, LEAF_REFUSED, header, digest, now_s)
+        self.record.message(agent, evidence.REFUSED, header, digest, now_s)
 
     def _advance(self, agent: int, header: Header, digest: bytes, version: int) -> None:
         self._db.execute(

@@ -11,6 +11,7 @@ from typing import Final
 from security import transparency
 from security.answers import NO_LOG, Head, Log
 from security.envelope import Header
+from security.evidence import KEPT, LOSS, REFUSED
 from security.statements import Attestation, Loss
 
 RECORD_SCHEMA: Final = """
@@ -52,9 +53,6 @@ CREATE TABLE alarm (
 ) STRICT;
 CREATE INDEX alarm_open ON alarm (agent, until_s);
 """
-
-KEPT, REFUSED, LOSS, ATTESTATION = 0, 1, 2, 3
-"""What a leaf of the log is."""
 
 _MOST_PROOFS: Final = 16
 _MOST_ATTESTATIONS: Final = 20_000
@@ -195,6 +193,14 @@ class Record:
         )
         return [row[0] for row in rows]
 
+    def receipts_over(self, agent: int, from_s: int, to_s: int) -> list[bytes]:
+        """Return the receipts of a span, and the first one after it: it may cover the last."""
+        row = self._db.execute(
+            "SELECT signed FROM receipt WHERE agent=? AND issued_s>=? ORDER BY id LIMIT 1",
+            (agent, to_s),
+        ).fetchone()
+        return [*self.receipts(agent, from_s, to_s), *([row[0]] if row is not None else [])]
+
     # Losses.
 
     def keep_loss(self, agent: int, loss: Loss, signed: bytes, digest: bytes, now_s: int) -> None:
@@ -246,6 +252,26 @@ class Record:
         self._db.execute(
             "INSERT OR IGNORE INTO quarantine VALUES (?,?,?)", (agent, now_s, "equivocation")
         )
+
+    def signed_leaf(self, leaf: Leaf) -> bytes:
+        """Return the signed bytes that a leaf names; empty when they are no longer here."""
+        place: tuple[int, ...] = (leaf.agent, leaf.epoch, leaf.stream, leaf.sequence)
+        query = {
+            KEPT: "SELECT sealed FROM batch WHERE agent=? AND epoch=? AND stream=? AND sequence=?",
+            REFUSED: "SELECT sealed FROM refused WHERE agent=? AND epoch=? AND stream=?"
+            " AND sequence=?",
+            LOSS: "SELECT signed FROM loss WHERE agent=? AND epoch=? AND stream=? AND first=?",
+        }.get(leaf.kind)
+        if query is None:
+            query, place = (
+                "SELECT signed FROM attestation WHERE agent=? AND number=?",
+                (
+                    leaf.agent,
+                    leaf.sequence,
+                ),
+            )
+        row = self._db.execute(query, place).fetchone()
+        return b"" if row is None or row[0] is None else bytes(row[0])
 
     def equivocations(self, agent: int) -> list[tuple[bytes, bytes]]:
         """Return the kept pairs of messages."""
@@ -350,6 +376,12 @@ class Record:
         self._db.execute(
             f"UPDATE alarm SET until_s=? WHERE agent=? AND kind=? AND until_s IS NULL{where}",  # noqa: S608 - one of two constants
             (now_s, agent, kind, *place),
+        )
+
+    def end_alarms(self, agent: int, now_s: int) -> None:
+        """End all open alarms of an agent: a person has looked; what still holds is raised anew."""
+        self._db.execute(
+            "UPDATE alarm SET until_s=? WHERE agent=? AND until_s IS NULL", (now_s, agent)
         )
 
     def alarms(self, agent: int, *, from_s: int = 0) -> Sequence[Alarm]:

@@ -6,11 +6,12 @@ from typing import Final
 
 from aggregator.config import Factory
 from aggregator.ledger import Ledger
-from aggregator.record import ATTESTATION, Leaf
+from aggregator.record import Leaf
 from aggregator.watch import Watch
 from protocols.frame import SECOND, NowNs
 from protocols.topics import Address
 from security.answers import MOST_HEADS, Standing, sign_answer
+from security.evidence import ATTESTATION
 from security.keys import SigningKey
 from security.statements import NONCE_BYTES, Ask, Loss, read_attestation
 

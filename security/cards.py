@@ -1,14 +1,16 @@
 """Cards: the public halves that a factory and a brain exchange as files, until enrolment."""
 
 import json
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from protocols.language import tr
 from protocols.settings import Strict, load_settings
+from protocols.strict_cbor import Malformed
 from protocols.topics import ID_BYTES, Address
 from security.keys import AttestationVerifyKey, SealingKey, VerifyKey
 
@@ -128,8 +130,28 @@ def read_agent_card(path: Path) -> AgentCard:
     return load_settings(path, AgentCard)
 
 
+Card = TypeVar("Card", BrainCard, AgentCard)
+
+
+def card_from_text(data: bytes, kind: type[Card]) -> Card:
+    """Read a card from its text.
+
+    Raises:
+        Malformed: when it is not one.
+    """
+    try:
+        return kind.model_validate(tomllib.loads(data.decode()))
+    except ValueError:
+        raise Malformed("not a card") from None
+
+
 def write_card(path: Path, card: BrainCard | AgentCard) -> None:
     """Write a card as TOML text that anybody may read."""
+    path.write_text(card_text(card), encoding="utf-8")
+
+
+def card_text(card: BrainCard | AgentCard) -> str:
+    """Return a card as TOML text."""
     lines = []
     for name, value in card.model_dump(mode="json").items():
         if isinstance(value, list):
@@ -137,7 +159,7 @@ def write_card(path: Path, card: BrainCard | AgentCard) -> None:
             lines.append(f"{name} = [\n{rows}]")
         else:
             lines.append(f"{name} = {_written(value)}")
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return "\n".join(lines) + "\n"
 
 
 def _written(value: str | int) -> str:

@@ -348,7 +348,7 @@ def test_proofs_of_one_agent_are_bounded(brain: Brain) -> None:
 
 
 @settings(
-    deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None, max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(order=st.permutations(range(12)), data=st.data())
 def test_whatever_order_a_line_brings_them_in_all_are_kept_with_each_sent_once(
