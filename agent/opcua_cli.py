@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from agent.onboarding.adding import bare_config
 from protocols.drivers import read_devices
 from protocols.errors import MillgateError
 from protocols.frame import SECOND
@@ -94,7 +95,12 @@ def show(path: AgentToml) -> None:
 )
 def trust(
     path: AgentToml,
-    device: Annotated[str, typer.Argument(help=tr("id of the device", "设备标识"))],
+    device: Annotated[
+        str,
+        typer.Argument(
+            help=tr("id of the device, or opc.tcp://HOST:PORT", "设备标识，或 opc.tcp://主机:端口")
+        ),
+    ],
     fingerprint: Annotated[
         str,
         typer.Option(
@@ -180,6 +186,8 @@ def _device(path: Path, wanted: str) -> "Config":
     from protocols.drivers.opcua.config import Config  # noqa: PLC0415 - slow to load
 
     devices = read_devices(read_toml(path).get("device", []), path)
+    if wanted.startswith("opc.tcp://"):
+        return _unconfigured(path, wanted)
     for device in devices:
         if device.id == wanted and isinstance(device, Config):
             return device
@@ -189,6 +197,13 @@ def _device(path: Path, wanted: str) -> "Config":
         where=str(path),
         remedy=tr(f"there are: {names}", f"现有：{names}"),
     )
+
+
+def _unconfigured(path: Path, url: str) -> "Config":
+    """Return how to connect to a server that is not configured yet; its address is its name."""
+    name = re.sub(r"[^a-z0-9]+", "-", url.removeprefix("opc.tcp://").lower()).strip("-")
+    found: Config = bare_config(path, {"id": name[:64], "kind": "opcua", "url": url})
+    return found
 
 
 async def _server_of(config: "Config") -> "tuple[Trusted, list[str]]":

@@ -139,7 +139,9 @@ def add(
     """Write a device into agent.toml."""
     config = read_config(path)
     asking = terminal.interactive() and not yes
-    chosen = _profile(profile, asking=asking and table is None and not scan)
+    chosen = None if profile is None else choose_profile(profile)
+    if asking and chosen is None and table is None and not scan:
+        chosen, table, scan = _source()
     keys = _keys(target, asking=asking, kind=chosen.kind if chosen else "")
     keys |= {"unit": unit} if unit is not None else {}
     keys |= {"security": security} if security is not None else {}
@@ -189,14 +191,24 @@ def _one_source() -> MillgateError:
     )
 
 
-def _profile(name: str | None, *, asking: bool) -> Profile | None:
-    if name is not None:
-        return choose_profile(name)
-    if not asking:
-        return None
+def _source() -> tuple[Profile | None, Path | None, bool]:
+    """Have a person say where the points come from."""
     known = list(shipped().values())
-    at = terminal.choose(tr("Which device is it?", "是哪种设备？"), [title(one) for one in known])
-    return known[at]
+    others = [
+        tr("none of these: its points are in a table (CSV)", "以上都不是：点在表格（CSV）中"),
+        tr(
+            "none of these: look what its OPC UA server offers",
+            "以上都不是：查看 OPC UA 服务器提供什么",
+        ),
+    ]
+    question = tr("Which device is it?", "是哪种设备？")
+    at = terminal.choose(question, [*(title(one) for one in known), *others])
+    if at < len(known):
+        return known[at], None, False
+    if at > len(known):
+        return None, None, True
+    name = str(typer.prompt(tr("The CSV file", "CSV 文件")))
+    return None, Path(name), False
 
 
 def _keys(target: str | None, *, asking: bool, kind: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from agent.onboarding.deciding import Ask, Decision, decide
 from agent.onboarding.layouts import Machine, machines, points_of, slug, unused
 from agent.onboarding.profiles import ModbusDatum, ModbusProfile, OpcuaProfile, Profile, rendered
 from agent.onboarding.writing import DeviceText, PointText
-from protocols.drivers import DeviceConfig, load
+from protocols.drivers import DeviceConfig, NotConnected, load
 from protocols.errors import MillgateError
 from protocols.language import tr
 from protocols.settings import check_settings
@@ -200,7 +200,16 @@ async def _tree(wish: Wish) -> "Tree":
         )
     config = bare_config(wish.path, wish.table)
     where = f"{config.id} ({config.url})"
-    return await look_around(config, where, time.time_ns, Bounds(), lambda _: None)
+    try:
+        return await look_around(config, where, time.time_ns, Bounds(), lambda _: None)
+    except NotConnected as fault:
+        raise before_configured(fault, config.id, config.url) from None
+
+
+def before_configured(fault: NotConnected, device: str, url: str) -> NotConnected:
+    """Return a fault whose remedy names the server, not a device that is not configured yet."""
+    remedy = fault.remedy.replace(f"AGENT.TOML {device}", f"AGENT.TOML {url}")
+    return NotConnected(fault.what, where=fault.where, remedy=remedy)
 
 
 async def _from_layout(wish: Wish, profile: OpcuaProfile, pick: Pick) -> Made:

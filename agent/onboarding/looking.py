@@ -32,6 +32,7 @@ class View:
         value: the last number; NaN where it is none of the type.
         hints: what makes sense of it, or speaks against it.
         odd: whether it can hardly be meant.
+        likely: whether it looks like something.
     """
 
     kind: str
@@ -39,6 +40,7 @@ class View:
     value: float
     hints: tuple[str, ...]
     odd: bool
+    likely: bool
 
 
 def views(samples: Sequence[bytes]) -> list[View]:
@@ -61,7 +63,8 @@ def views(samples: Sequence[bytes]) -> list[View]:
         for order in ORDERS if words > 1 else ("ABCD", "BADC"):
             numbers = [interpreted(data[: 2 * words], kind, order) for data in samples]
             hints, odd = judged(kind, numbers)
-            found.append(View(kind, order, numbers[-1], hints, odd))
+            likely = not odd and bool(set(hints) - {tr(*_CHANGES)})
+            found.append(View(kind, order, numbers[-1], hints, odd, likely))
     return found
 
 
@@ -88,6 +91,7 @@ def _against(kind: str, number: float) -> str:
     return ""
 
 
+_CHANGES: Final = ("changes", "有变化")
 _MAINS: Final = (
     (49.0, 51.0, "Hz"),
     (59.5, 60.5, "Hz"),
@@ -117,6 +121,6 @@ def _moves(numbers: Sequence[float]) -> str:
     steps = [later - before for before, later in pairwise(numbers)]
     if all(step == 0 for step in steps):
         return ""
-    if min(steps) >= 0 and max(steps) <= max(abs(numbers[0]) * 0.01, 100):
+    if numbers[0] >= 0 and min(steps) >= 0 and max(steps) <= max(abs(numbers[0]) * 0.01, 100):
         return tr("rises slowly: counter?", "缓慢增长：计数器？")
-    return tr("changes", "有变化")
+    return tr(*_CHANGES)

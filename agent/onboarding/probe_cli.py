@@ -1,12 +1,14 @@
 """`millgate agent probe`: what a place in a device holds, under every type and byte order."""
 
 import asyncio
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from agent.onboarding import terminal
 from agent.onboarding.deciding import Decision, decide, refusing
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from protocols.drivers.modbus.config import Config
 
 _WORDS: Final = (4, 2, 1)
+_ORDERS: Final = ("ABCD", "CDAB", "BADC", "DCBA")
 
 HELP: Final = tr(
     "Show what is at a point or an address of a Modbus device, read in every way.\n\n"
@@ -160,34 +163,35 @@ def _show(
         return
     meant = None if point is None else (point.type, _order(config, point))
     table = Table(title=tr("Only this terminal sees these values", "以下数值仅本终端可见"))
-    for heading in (
-        tr("type", "类型"),
-        tr("order", "字节序"),
-        tr("raw", "原始值"),
-        tr("hints", "提示"),
-    ):
-        table.add_column(heading, overflow="fold")
-    for view in views(data):
-        here = meant == (view.kind, view.order)
-        _add_row(table, view, point if here else None)
+    table.add_column(tr("type", "类型"))
+    for order in _ORDERS:
+        table.add_column(order, overflow="fold")
+    found = views(data)
+    for kind in dict.fromkeys(view.kind for view in found):
+        by_order = {view.order: view for view in found if view.kind == kind}
+        cells = [_cell(by_order.get(order), point, meant) for order in _ORDERS]
+        table.add_row(kind, *cells)
     console.print(table)
+    if point is not None:
+        console.print(
+            tr("* as configured", "* 现配置") + f": {point.type} {_order(config, point)}",
+            highlight=False,
+        )
 
 
 def _order(config: DeviceConfig, point: Point) -> str:
-    own = getattr(point, "order", None)
-    return str(own or getattr(config, "order", "ABCD"))
+    return str(getattr(point, "order", None) or getattr(config, "order", "ABCD"))
 
 
-def _add_row(table: Table, view: View, point: Point | None) -> None:
-    hints = list(view.hints)
-    if point is not None:
+def _cell(view: View | None, point: Point | None, meant: tuple[str, str] | None) -> Text:
+    if view is None:
+        return Text("")
+    shown = "-" if math.isnan(view.value) else f"{view.value:.12g}"
+    hints = [] if math.isnan(view.value) else list(view.hints)
+    here = point is not None and meant == (view.kind, view.order)
+    if here and point is not None:
         value = view.value * float(point.scale) + float(point.offset)
-        hints.insert(
-            0,
-            tr(
-                f"<- as configured: {value:.10g} {point.unit}",
-                f"<- 现配置：{value:.10g} {point.unit}",
-            ),
-        )
-    style = "bold" if point is not None else "dim" if view.odd else ""
-    table.add_row(view.kind, view.order, f"{view.value:.12g}", "; ".join(hints), style=style)
+        shown = f"* {shown} = {value:.10g} {point.unit}"
+    lines = "\n".join([shown, *hints])
+    style = "bold" if here else "dim" if view.odd else "green" if view.likely else ""
+    return Text(lines, style=style)

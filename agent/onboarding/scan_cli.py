@@ -14,10 +14,11 @@ from rich.table import Table
 
 from agent.config import read_config
 from agent.onboarding import terminal
-from agent.onboarding.adding import bare_config
+from agent.onboarding.adding import bare_config, before_configured
 from agent.onboarding.options import pairs, place, toml_value
 from agent.onboarding.profiles import VARIABLE, ModbusProfile, shipped
 from agent.registry import Discoveries
+from protocols.drivers import NotConnected
 from protocols.errors import MillgateError
 from protocols.frame import SECOND
 from protocols.language import tr
@@ -230,9 +231,9 @@ async def _scan_opcua(config: "OpcuaConfig", limits: dict[str, Any]) -> dict[str
             survey.Bounds(**limits),
             lambda count: terminal.progress(tr(f"{count} nodes", f"{count} 个节点")),
         )
-    except MillgateError as fault:
+    except NotConnected as fault:
         # Its endpoints say how it would let us in; that is worth showing.
-        return found | {"why": str(fault)}
+        return found | {"why": str(before_configured(fault, "scan", config.url))}
     return found | {
         "nodes": [
             {

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Final
 
+import numpy as np
 from rich.table import Table
 
 from protocols.drivers import DeviceConfig, Driver, load
@@ -14,6 +15,8 @@ from protocols.errors import MillgateError
 from protocols.frame import SECOND, Frame, Quality
 from protocols.language import tr
 from protocols.points import PointTable
+
+_SHORT: Final = frozenset({"float32", "Float"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +108,17 @@ def samples_of(frame: Frame, table: PointTable) -> Iterator[tuple[str, Sample]]:
             continue
         row = rows[-1]
         quality = Quality(int(frame.quality[row, place]))
-        text = _text(frame.values[row, place].item(), exponents[column], table.integer[column])
+        short = table.points[column].type in _SHORT
+        value = frame.values[row, place].item()
+        text = _text(value, exponents[column], whole=bool(table.integer[column]), short=short)
         shown = text if quality in {Quality.GOOD, Quality.UNCERTAIN} else "-"
         yield table.points[column].id, Sample(shown, quality, int(times[row, place]))
 
 
-def _text(value: Any, exponent: int, whole: Any) -> str:
+def _text(value: float, exponent: int, *, whole: bool, short: bool) -> str:
     if not whole:
-        return f"{value:.9g}"
+        # More digits than the register has would only look exact.
+        return str(np.float32(value)) if short else f"{value:.15g}"
     return f"{Decimal(int(value)).scaleb(exponent):f}"
 
 

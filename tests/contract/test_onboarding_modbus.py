@@ -228,7 +228,8 @@ async def test_probe_read_and_check_show_what_was_added(tmp_path: Path) -> None:
             "probe", path, "meter-1", "voltage-l1", "--samples", 1, "--redirect-raw-values"
         )
         assert probed.exit_code == 0, probed.output
-        assert "as configured: 229 V" in probed.output
+        assert "= 229 V" in probed.output
+        assert "as configured: float32 ABCD" in probed.output
         read = await run("read", path, "meter-1", "--redirect-raw-values")
         assert read.exit_code == 0, read.output
         assert "4321.5" in read.output

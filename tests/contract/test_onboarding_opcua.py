@@ -22,11 +22,12 @@ from agent.onboarding.profiles import OpcuaProfile, shipped
 from agent.onboarding.seen import samples_of
 from protocols.drivers.opcua import Config, Driver
 from protocols.drivers.opcua.address import parse_address
+from protocols.drivers.opcua.certificates import parse_certificate
 from protocols.drivers.opcua.survey import Bounds, Tree, look_around, node_address, path_address
 from protocols.frame import Quality
 from protocols.settings import check_settings
 from tests.mill_folder import call, make_mill, told
-from tests.servers.opcua import NODE, running
+from tests.servers.opcua import NODE, face, pair, running
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 STRUCTURE: Callable[..., ua.ExtensionObject] = ua.ExtensionObject
@@ -318,3 +319,27 @@ async def test_a_path_is_written_as_it_is_read(names: tuple[tuple[str, str], ...
 async def test_a_node_is_written_as_it_is_read(identifier: Any) -> None:
     where: Any = parse_address(node_address("urn:a;b%c", identifier)).where
     assert (where.namespace, where.identifier) == ("urn:a;b%c", identifier)
+
+
+async def test_a_secured_server_is_added_after_it_was_trusted_by_its_address(
+    plant: Plant, tmp_path: Path
+) -> None:
+    path = make_mill(tmp_path)
+    own = pair(0)
+    async with face(plant.server, own) as port:
+        url = f"opc.tcp://127.0.0.1:{port}/mill"
+        assert (await run("cert", "init", path)).exit_code == 0
+        shown = await run("scan", path, url)
+        assert "Aes256_Sha256_RsaPss" in shown.output
+        assert f"agent cert trust AGENT.TOML {url}" in shown.output.replace("\n", "")
+        words = ("--id", "cnc-1", "--profile", "opcua-machine-tool")
+        assert f"agent cert trust AGENT.TOML {url}" in told(await run("add", path, url, *words))
+        fingerprint = parse_certificate(own.der).sha256
+        trusted = await run("cert", "trust", path, url, "--fingerprint", fingerprint)
+        assert trusted.exit_code == 0, trusted.output
+        done = await run("add", path, url, *words)
+        assert done.exit_code == 0, done.output
+        (device,) = read_config(path).devices
+        assert isinstance(device, Config)
+        assert device.security == "best"
+        assert len(await values(device, len(device.points))) == len(device.points)

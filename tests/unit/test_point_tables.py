@@ -38,13 +38,27 @@ common: dict[str, st.SearchStrategy[Any]] = {
         },
     ),
 }
-modbus = st.fixed_dictionaries(
+numbers = st.fixed_dictionaries(
     {
         "address": st.integers(0, 65000).map(lambda first: f"holding:{first}"),
-        "type": st.sampled_from(["int16", "uint16", "int32", "uint32", "float32", "float64"]),
+        "type": st.sampled_from(["int16", "uint16", "int32", "uint32", "float32", "bcd32"]),
     },
-    optional=common,
+    optional=common
+    | {
+        "order": st.sampled_from(["ABCD", "CDAB", "BADC", "DCBA"]),
+        "invalid": st.lists(st.integers(0, 9999), max_size=3),
+    },
 )
+bits = st.fixed_dictionaries(
+    {
+        "address": st.integers(0, 15).map(lambda bit: f"input:7.{bit}") | st.just("coil:9"),
+        "type": st.just("bit"),
+    }
+)
+strings = st.fixed_dictionaries(
+    {"address": st.just("holding:30000"), "type": st.just("string"), "length": st.integers(1, 20)}
+)
+modbus = st.one_of(numbers, bits, strings)
 opcua = st.fixed_dictionaries(
     {
         "address": text.filter(bool).map(lambda name: f"nsu=urn:{name.replace(';', '')}x;s={name}"),

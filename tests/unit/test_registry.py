@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tinydb import TinyDB
 
-from agent.registry import AtomicStorage, Registry
+from agent.registry import AtomicStorage, Discoveries, Registry
 from protocols.errors import MillgateError
 
 ROOT = Path(__file__).parents[2]
@@ -135,3 +135,26 @@ def test_a_damaged_registry_is_one_plain_fault_never_a_new_beginning(
         assert str(path) in str(caught.value)
         assert len(str(caught.value).splitlines()) == 1
     assert path.read_bytes() == data
+
+
+# What scans have found.
+
+
+def test_the_newest_scan_of_a_place_is_kept_and_older_places_give_way(tmp_path: Path) -> None:
+    discoveries = Discoveries(tmp_path)
+    for at in range(100):
+        discoveries.note(f"place-{at}", {"kind": "modbus", "units": []}, NOW + at)
+    discoveries.note("place-99", {"kind": "opcua", "nodes": [{"path": "x"}] * 5000}, NOW + 200)
+    discoveries.close()
+    known = Discoveries(tmp_path).all()
+    assert [one["place"] for one in known] == [f"place-{at}" for at in range(99, 67, -1)]
+    assert known[0]["found"]["kind"] == "opcua"
+    assert len(known[0]["found"]["nodes"]) == 2000
+
+
+def test_what_a_scan_notes_never_touches_the_policies_that_were_enforced(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "registry.json")
+    registry.enforce(3, HASHES[3], NOW)
+    before = (tmp_path / "registry.json").read_bytes()
+    Discoveries(tmp_path).note("place", {"kind": "modbus", "units": []}, NOW)
+    assert (tmp_path / "registry.json").read_bytes() == before
