@@ -30,8 +30,11 @@ _ROOMS: Final = {
         tr("on the factory floor: collect, gate, seal, deliver", "厂内：采集、放行、封装、投递"),
     ),
     "policy": (
-        "security.cli:policy_app",
-        tr("what may leave: write, sign, show", "可公开数据策略：编写、签署、查看"),
+        "agent.policy_cli:app",
+        tr(
+            "what may leave: write, lint, preview, diff, attack, sign, stop, statement",
+            "可公开数据策略：编写、检查、预览、比较、攻击、签署、停止、对账单",
+        ),
     ),
     "keys": ("security.cli:keys_app", tr("make keys", "生成密钥")),
     "aggregator": (

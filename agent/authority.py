@@ -70,6 +70,12 @@ def enforced_path(config: AgentConfig) -> Path:
     return config.spool.folder / "gate" / "policy.enforced"
 
 
+def archived_path(config: AgentConfig, version: int, policy_hash: bytes) -> Path:
+    """Return where the gate side keeps every policy that it ever enforced."""
+    name = f"{version}-{policy_hash.hex()[:16]}.policy"
+    return enforced_path(config).with_name("policies") / name
+
+
 class Authority:
     """Looks at the files that the data officer signs. Not for the event loop: it reads and verifies.
 
@@ -149,11 +155,16 @@ class Authority:
         before = self._policy
         if before is not None and newer.hash == before.hash:
             return
-        self._registry.enforce(newer.policy.version, newer.hash, self._now() // SECOND)
+        now_s = self._now() // SECOND
+        self._registry.enforce(newer.policy.version, newer.hash, now_s, newer.signers)
         # After the registry: of the hash that it knows, no signature is asked for again.
         kept = enforced_path(self._config)
         kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         keep_enforced(kept, newer.policy)
+        archive = archived_path(self._config, newer.policy.version, newer.hash)
+        archive.parent.mkdir(exist_ok=True, mode=0o700)
+        if not archive.exists():
+            keep_enforced(archive, newer.policy)
         self._policy = newer
         if before is not None:
             _log.info(

@@ -7,7 +7,7 @@ file of its own: a command that writes it never touches what a running agent rel
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -109,12 +109,30 @@ class Registry:
             return 0, b""
         return int(newest["version"]), bytes.fromhex(newest["hash"])
 
-    def enforce(self, version: int, policy_hash: bytes, at_s: int) -> None:
-        """Note that a policy is enforced from now on; the same one is noted once."""
+    def enforce(
+        self, version: int, policy_hash: bytes, at_s: int, signers: Sequence[bytes] = ()
+    ) -> None:
+        """Note that a policy is enforced from now on, and whose keys signed it; each once."""
         with self._alone():
             table = self._db.table(_POLICY)
             if not table.contains(where("hash") == policy_hash.hex()):
-                table.insert({"version": version, "hash": policy_hash.hex(), "at": at_s})
+                table.insert(
+                    {
+                        "version": version,
+                        "hash": policy_hash.hex(),
+                        "at": at_s,
+                        "signers": [kid.hex() for kid in signers],
+                    }
+                )
+
+    def policies(self) -> list[dict[str, Any]]:
+        """Return every policy that was ever enforced: version, hash, at (seconds), signers."""
+        found = [dict(entry) for entry in self._db.table(_POLICY).all()]
+        return sorted(found, key=lambda entry: (int(entry["at"]), int(entry["version"])))
+
+    def stops(self) -> list[dict[str, Any]]:
+        """Return every stop that was met: through (version), at (seconds)."""
+        return [dict(entry) for entry in self._db.table(_STOP).all()]
 
     @property
     def newest_s(self) -> int | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 from rich.console import Console
 
+from protocols.errors import MillgateError
 from protocols.language import tr
 
 if TYPE_CHECKING:
@@ -76,6 +77,28 @@ _SIGN: Final = tr(
     "示例：millgate policy sign mill/policy.toml --key officer-1.key\n"
     "      millgate policy sign mill/policy.signed --key officer-2.key",
 )
+_STOP: Final = tr(
+    "Stop everything that leaves, at once: one officer's signature is enough.\n\n"
+    "The stop goes beside policy.signed at the agent; nothing is lost but what it suppresses, the brain "
+    "gets an honest signed gap, and only a newer policy lifts it.\n\n"
+    "Example: millgate policy stop mill/policy.signed --key officer.key --reason audit",
+    "一键停止全部外发：一名数据官签名即可。\n\n"
+    "停止令放在代理程序的 policy.signed 旁；产业大脑会收到如实签名的缺口说明，只有更新的策略才能恢复外发。\n\n"
+    "示例：millgate policy stop mill/policy.signed --key officer.key --reason 审计",
+)
+_CONFIRM: Final = tr(
+    "Confirm that a policy still holds, where the agent asks for it ([policy] max_stale).\n\n"
+    "Example: millgate policy confirm mill/policy.signed --key officer.key",
+    "确认策略仍然有效（当代理程序设有 [policy] max_stale 时需要）。\n\n"
+    "示例：millgate policy confirm mill/policy.signed --key officer.key",
+)
+KeysOption = Annotated[
+    list[Path],
+    typer.Option(help=tr("an officer's private key (repeatable)", "数据官私钥（可重复）")),
+]
+SignedPath = Annotated[
+    Path, typer.Argument(help=tr("path of policy.signed", "policy.signed 的路径"))
+]
 RetainedOption = Annotated[
     list[Path] | None,
     typer.Option(
@@ -96,6 +119,8 @@ def register(app: typer.Typer) -> None:
     app.command("explain", help=_EXPLAIN)(explain)
     app.command("attack", help=_ATTACK)(attack)
     app.command("sign", help=_SIGN)(sign)
+    app.command("confirm", help=_CONFIRM)(confirm)
+    app.command("stop", help=_STOP)(stop)
 
 
 def _subject(path: Path, more: list[Path] | None) -> "Subject":
@@ -199,10 +224,7 @@ def attack(
 
 def sign(
     path: PolicyPath,
-    key: Annotated[
-        list[Path],
-        typer.Option(help=tr("an officer's private key (repeatable)", "数据官私钥（可重复）")),
-    ],
+    key: KeysOption,
     out: Annotated[
         Path | None,
         typer.Option(help=tr("default: policy.signed beside it", "默认为同目录 policy.signed")),
@@ -269,3 +291,49 @@ def preview(
         if target is not None:
             page.write_page(target, text(found))
             typer.echo(str(target))
+
+
+def stop(
+    path: SignedPath,
+    key: KeysOption,
+    reason: Annotated[str, typer.Option(help=tr("kept in the factory only", "仅保存在厂内"))] = "",
+) -> None:
+    """Stop everything that leaves."""
+    from security.keys import SigningKey, load_key_file  # noqa: PLC0415 - the command line starts fast
+    from security.policy.stop import MOST_REASON, Stop, sign_stop, write_stop  # noqa: PLC0415 - same
+    from security.policy.tools.shelf import read_bundle_file  # noqa: PLC0415 - same
+
+    if len(reason) > MOST_REASON:
+        raise MillgateError(tr("the reason is too long", "理由过长"), where="--reason")
+    keys = [SigningKey(load_key_file(one, "ed25519")) for one in key]
+    version = read_bundle_file(path)[1].policy.version
+    written = write_stop(
+        path, sign_stop(Stop(through=version, at=int(time.time()), reason=reason), keys)
+    )
+    typer.echo(
+        tr(
+            f"{written}: version {version} and every older one are stopped. Beside the agent's "
+            f"policy.signed it takes effect within seconds. To go on, sign version {version + 1}.",
+            f"{written}：版本 {version} 及所有更早版本已停止。放在代理程序的 policy.signed 旁，数秒内生效。"
+            f"要恢复外发，请签署版本 {version + 1}。",
+        )
+    )
+
+
+def confirm(path: SignedPath, key: KeysOption) -> None:
+    """Confirm that a policy still holds."""
+    from security.keys import SigningKey, load_key_file  # noqa: PLC0415 - the command line starts fast
+    from security.policy.bundle import write_bundle  # noqa: PLC0415 - same
+    from security.policy.fresh import Fresh, fresh_path, sign_fresh  # noqa: PLC0415 - same
+    from security.policy.tools.shelf import read_bundle_file  # noqa: PLC0415 - same
+
+    keys = [SigningKey(load_key_file(one, "ed25519")) for one in key]
+    draft = read_bundle_file(path)[1]
+    target = fresh_path(path)
+    write_bundle(target, sign_fresh(Fresh(policy=draft.hash, at=int(time.time())), keys))
+    typer.echo(
+        tr(
+            f"{target}: version {draft.policy.version} is confirmed",
+            f"{target}：已确认版本 {draft.policy.version} 仍然有效",
+        )
+    )

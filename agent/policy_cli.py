@@ -1,0 +1,98 @@
+"""`millgate policy`, with the commands that look into the agent's folder: history and statement."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from agent.authority import archived_path
+from agent.config import AgentConfig, read_config
+from agent.registry import Registry
+from protocols.language import tr
+from security.cli import policy_app
+from security.policy.bundle import read_enforced
+from security.policy.compiled import CompiledPolicy
+from security.policy.tools.diff import compare
+from security.policy.tools.officers import who
+
+app = policy_app
+
+_MOST: Final = 8
+
+_HISTORY: Final = tr(
+    "List every policy that was enforced here: since when, who signed it, what it changed.\n\n"
+    "Example: millgate policy history mill/agent.toml",
+    "列出此处执行过的每一版策略：何时起、由谁签署、有何变化。\n\n"
+    "示例：millgate policy history mill/agent.toml",
+)
+
+
+@app.command("history", help=_HISTORY)
+def history(
+    path: Annotated[Path, typer.Argument(help=tr("path of agent.toml", "agent.toml 的路径"))],
+    full: Annotated[bool, typer.Option(help=tr("every change", "显示全部变化"))] = False,  # noqa: FBT002 - a flag
+) -> None:
+    """List every policy that was enforced here."""
+    config = read_config(path)
+    file = config.spool.folder / "registry.json"
+    if not file.exists():
+        typer.echo(tr("No policy was enforced here yet.", "此处尚未执行过任何策略。"))
+        return
+    registry = Registry(file)
+    try:
+        entries, stops = registry.policies(), registry.stops()
+    finally:
+        registry.close()
+    before: CompiledPolicy | None = None
+    for entry in entries:
+        policy = _kept(config, entry)
+        typer.echo("\n".join(_lines(config, entry, before, policy, full=full)))
+        before = policy
+    for stop in stops:
+        at = _moment(int(stop["at"]))
+        typer.echo(
+            tr(
+                f"{at}  STOP of version {stop['through']} and every older one",
+                f"{at}  停止：版本 {stop['through']} 及所有更早版本",
+            )
+        )
+
+
+def _kept(config: AgentConfig, entry: dict[str, Any]) -> CompiledPolicy | None:
+    policy_hash = bytes.fromhex(entry["hash"])
+    return read_enforced(archived_path(config, int(entry["version"]), policy_hash), policy_hash)
+
+
+def _lines(
+    config: AgentConfig,
+    entry: dict[str, Any],
+    before: CompiledPolicy | None,
+    policy: CompiledPolicy | None,
+    *,
+    full: bool,
+) -> list[str]:
+    signers = [who(bytes.fromhex(kid), config.policy.officers) for kid in entry.get("signers", [])]
+    signed = ", ".join(signers) or tr("not recorded", "未记录")
+    at = _moment(int(entry["at"]))
+    lines = [
+        tr(
+            f"{at}  version {entry['version']}  signed by {signed}",
+            f"{at}  版本 {entry['version']}  签署：{signed}",
+        ),
+        f"  sha256:{entry['hash']}",
+    ]
+    if policy is None:
+        return [*lines, tr("  its content was not kept", "  未保留其内容")]
+    found = compare(before, policy)
+    changes = [f"  + {one}" for one in found.visible] + [f"  - {one}" for one in found.hidden]
+    most = len(changes) if full else _MOST
+    lines += changes[:most]
+    if len(changes) > most:
+        rest = len(changes) - most
+        lines.append(tr(f"  … {rest} more (--full)", f"  … 另有 {rest} 项（--full）"))
+    return lines
+
+
+def _moment(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
