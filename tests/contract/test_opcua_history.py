@@ -226,6 +226,7 @@ async def test_a_node_without_history_is_not_asked_for_again(
     assert asked[0] == ["a", "b", "plain"]
     assert len(asked) > 1
     assert all(call == ["a", "b"] for call in asked[1:])
+    assert any("no history of 1 point" in note for note in mill.driver.notes())
 
 
 async def test_a_server_without_history_is_asked_once(

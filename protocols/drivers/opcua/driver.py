@@ -29,10 +29,12 @@ class Driver:
         self._items = items_of(config)
         self._reader = Reader(config.points, self._items, timed=config.mode == "subscribe")
         self._assembler = Assembler(config.id, config.points)
-        self._report = Report(config, self._items, self._where, self._assembler.counts)
+        self._without: set[int] = set()
+        self._report = Report(
+            config, self._items, self._where, self._assembler.counts, self._without
+        )
         self._floor: Level | None = None
         self._gap: Gap | None = None
-        self._without: set[int] = set()
 
     @property
     def counts(self) -> Counts:

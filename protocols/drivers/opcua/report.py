@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Final
 
 from protocols.drivers.opcua import answers
 from protocols.drivers.opcua.assembly import Counts
 from protocols.drivers.opcua.config import Config
-from protocols.drivers.opcua.items import Item, some
+from protocols.drivers.opcua.items import Item, columns_of, some
 from protocols.drivers.opcua.link import Link
 from protocols.language import tr
 
@@ -21,16 +22,31 @@ _log = logging.getLogger(__name__)
 class Report:
     """Says what is not as it should be; no value of the device is ever in it.
 
+    Args:
+        config: the device.
+        items: what is asked of the server.
+        where: the device, for messages.
+        counts: what was handled by a rule; watched.
+        without: places of items of which the server keeps no history; watched.
+
     Attributes:
         refused: points the server does not give now: point id -> name of its reason.
     """
 
-    def __init__(self, config: Config, items: Sequence[Item], where: str, counts: Counts) -> None:
+    def __init__(
+        self,
+        config: Config,
+        items: Sequence[Item],
+        where: str,
+        counts: Counts,
+        without: AbstractSet[int],
+    ) -> None:
         self.refused: dict[str, str] = {}
         self._config = config
         self._items = items
         self._where = where
         self._counts = counts
+        self._without = without
         self._before = replace(counts)
         self._standing: list[str] = []
         self._protection = ""
@@ -125,6 +141,13 @@ class Report:
         ):
             if count:
                 lines.append(f"{count} {told}")
+        if missing := len(columns_of(self._items, sorted(self._without))):
+            lines.append(
+                tr(
+                    f"no history of {missing} point(s): their gaps stay",
+                    f"{missing} 个点没有历史：其缺口保留",
+                )
+            )
         return lines
 
     def _warn(self, text: str) -> None:
