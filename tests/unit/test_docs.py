@@ -14,7 +14,8 @@ from pydantic import BaseModel
 from typer.main import get_command
 
 import millgate
-from protocols.drivers import opcua, read_devices
+from protocols.drivers import modbus, opcua, read_devices
+from protocols.drivers.modbus.point import ModbusPoint
 from protocols.drivers.opcua.point import OpcuaPoint
 from protocols.points import Point
 from protocols.vocabulary.measurands import MEASURANDS
@@ -179,6 +180,41 @@ def test_every_setting_of_an_opcua_device_is_told_with_its_default(page: str) ->
         said = opcua.Config.model_validate(OPCUA | mode | tomllib.loads(f"{name} = {value}"))
         assert getattr(said, name) == getattr(bare, name), name
     own = OpcuaPoint.model_fields.keys() - Point.model_fields.keys()
+    assert {name for row in table(words, point, header) for name in codes(row[0])} == own
+
+
+MODBUS = {
+    "id": "meter",
+    "kind": "modbus",
+    "host": "192.168.1.20",
+    "points": [{"id": "a", "address": "holding:0", "type": "int16"}],
+}
+
+
+@pytest.mark.parametrize("page", ["docs/devices.md", "docs/devices.zh-CN.md"])
+def test_every_setting_of_a_modbus_device_is_told_with_its_default(page: str) -> None:
+    words = text(page)
+    english = page == "docs/devices.md"
+    device = "### Modbus device settings" if english else "### Modbus 设备设置"
+    point = "### Modbus point settings" if english else "### Modbus 点设置"
+    header = "| setting " if english else "| 设置 "
+    told = {name: codes(row[1]) for row in table(words, device, header) for name in codes(row[0])}
+    fields = modbus.Config.model_fields
+    assert told.keys() == fields.keys() - {"id", "kind"}
+    bare = modbus.Config.model_validate(MODBUS)
+    for name, default in told.items():
+        if not default:
+            assert fields[name].is_required() or fields[name].default is None, name
+            continue
+        as_is = default[0].isdigit() or default[0][0] in "[{"
+        value = default[0] if as_is else f'"{default[0]}"'
+        line = {"serial": "/dev/ttyS0"} if name in {"baud", "parity", "stop_bits"} else {}
+        more = {"transport": "rtu", **line} if line else {}
+        more |= {"transport": "tls", "ca": "ca.pem"} if name == "verify" else {}
+        given = {key: value for key, value in MODBUS.items() if key != "host" or not line}
+        said = modbus.Config.model_validate(given | more | tomllib.loads(f"{name} = {value}"))
+        assert getattr(said, name) == getattr(bare, name), name
+    own = ModbusPoint.model_fields.keys() - Point.model_fields.keys()
     assert {name for row in table(words, point, header) for name in codes(row[0])} == own
 
 

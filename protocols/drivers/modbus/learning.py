@@ -94,11 +94,13 @@ class Learner:
         self.changed = True
         return self._planned(at for at in request.points if at not in self._out)
 
-    def accepted(self, request: Request) -> None:
-        """Remember that points that were refused are read again."""
+    def accepted(self, request: Request, now: float) -> None:
+        """Remember that points that were refused are read again; the others may be as well."""
         for at in request.points:
             if self._out.pop(at, None) is not None:
                 self.changed = True
+        for out in self._out.values():
+            out.due = min(out.due, now)
 
     def due(self, now: float) -> list[Request]:
         """Return requests for a few of the refused points whose time has come.

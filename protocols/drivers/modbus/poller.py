@@ -101,8 +101,11 @@ class Poller:
         self._extra = self._unreachable = 0
         for request in self._learner.requests:
             await self._read(request)
-        for request in self._learner.due(began):
-            await self._try_again(request)
+        ready = self._learner.due(began)
+        while ready and self._extra < _EXTRA_A_POLL:
+            self._extra += len(ready)
+            came = [await self._try_again(request) for request in ready]
+            ready = self._learner.due(loop.time()) if any(came) else []
         if not self._asked:
             # Everything is refused: without a pause nothing would ever let others run.
             await asyncio.sleep(_IDLE_S)
@@ -177,16 +180,18 @@ class Poller:
         for part in inside:
             await self._read(part)
 
-    async def _try_again(self, request: Request) -> None:
+    async def _try_again(self, request: Request) -> bool:
+        """Read what was refused before; return whether it came."""
         try:
             await self._ask(request)
         except Refused as refused:
             if refused.code in TEACHING:
                 self._learner.refused(request, asyncio.get_running_loop().time())
-            return
-        self._learner.accepted(request)
+            return False
+        self._learner.accepted(request, asyncio.get_running_loop().time())
         self._told.pop((request.table, request.first, request.count), None)
         self._end(request, bad=False)
+        return True
 
     def _learn(self) -> None:
         """Say in one line what was refused anew, and make the plan go around it."""
