@@ -2,7 +2,8 @@
 
 import csv
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Final
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from agent.audit import COLUMNS, Left, read_back, rows, status_word
-from agent.config import read_config
+from agent.config import AgentConfig, read_config
 from agent.spool import Spool
 from protocols.errors import MillgateError
 from protocols.language import tr
@@ -48,7 +49,18 @@ def audit(
     ] = None,
 ) -> None:
     """Read back what left."""
-    config = read_config(path)
+    span = read_moment(since, 0, "--from"), read_moment(until, _FOREVER_S, "--to")
+    with archive(read_config(path), key) as (spool, opening):
+        _show(read_back(spool, opening, *span), csv_path)
+
+
+@contextmanager
+def archive(config: AgentConfig, key: Path) -> Iterator[tuple[Spool, OpeningKey]]:
+    """Open the spool with the firm's audit key, to read back what left.
+
+    Raises:
+        MillgateError: when there is none, the key is another, or a message was changed.
+    """
     database = config.spool.folder / "spool.db"
     if not database.exists():
         raise MillgateError(
@@ -66,10 +78,9 @@ def audit(
                 "请提供 [policy] audit_key 对应的私钥",
             ),
         )
-    span = read_moment(since, 0, "--from"), read_moment(until, _FOREVER_S, "--to")
     spool = Spool(database)
     try:
-        _show(read_back(spool, opening, *span), csv_path)
+        yield spool, opening
     except (CannotOpen, Malformed):
         raise MillgateError(
             tr(

@@ -1,6 +1,6 @@
 """`millgate policy`, with the commands that look into the agent's folder: history and statement."""
 
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -9,6 +9,7 @@ import typer
 from agent.authority import archived_path
 from agent.config import AgentConfig, read_config
 from agent.registry import Registry
+from protocols.errors import MillgateError
 from protocols.language import tr
 from security.cli import policy_app
 from security.policy.bundle import read_enforced
@@ -92,6 +93,54 @@ def _lines(
         rest = len(changes) - most
         lines.append(tr(f"  … {rest} more (--full)", f"  … 另有 {rest} 项（--full）"))
     return lines
+
+
+_STATEMENT: Final = tr(
+    "Say in plain language what left of a day; yesterday, unless another is given.\n\n"
+    "It is read back from the archive of sealed messages with the firm's audit key. The HTML page can be "
+    "printed to PDF from any browser.\n\n"
+    "Example: millgate policy statement mill/agent.toml --key audit.key --html statement.html",
+    "用日常语言说明某一天外发了什么；默认昨天。\n\n"
+    "内容用企业审计密钥从密封消息归档中读出。HTML 页面可在浏览器中打印为 PDF。\n\n"
+    "示例：millgate policy statement mill/agent.toml --key audit.key --html statement.html",
+)
+
+
+@app.command("statement", help=_STATEMENT)
+def statement(
+    path: Annotated[Path, typer.Argument(help=tr("path of agent.toml", "agent.toml 的路径"))],
+    key: Annotated[Path, typer.Option(help=tr("the firm's private audit key", "企业审计私钥文件"))],
+    day: Annotated[str, typer.Option(help=tr("such as 2026-01-31", "例如 2026-01-31"))] = "",
+    html: Annotated[Path | None, typer.Option(help=tr("write a page", "写成网页"))] = None,
+) -> None:
+    """Say in plain language what left of a day."""
+    from agent.audit import read_back  # noqa: PLC0415 - the command line starts fast
+    from agent.audit_cli import archive  # noqa: PLC0415 - same
+    from agent.statement import as_html, as_text, day_span, erasures, tell  # noqa: PLC0415 - same
+    from security.policy.tools.page import write_page  # noqa: PLC0415 - same
+
+    config = read_config(path)
+    chosen = _day(day)
+    brains = {card.encryption_key.kid: card.name for card in config.consumers.values()}
+    with archive(config, key) as (spool, opening):
+        messages = read_back(spool, opening, *day_span(chosen))
+        said = erasures(spool.erasures(), config.identity.address, list(config.consumers.values()))
+        found = tell(chosen, messages, brains, said)
+    typer.echo(as_text(found))
+    if html is not None:
+        write_page(html, as_html(found))
+        typer.echo(str(html))
+
+
+def _day(text: str) -> date:
+    if not text:
+        return (datetime.now().astimezone() - timedelta(days=1)).date()
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise MillgateError(
+            tr("not a day", "不是日期"), where=f"--day {text}", remedy="2026-01-31"
+        ) from None
 
 
 def _moment(seconds: int) -> str:

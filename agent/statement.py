@@ -1,0 +1,318 @@
+"""`policy statement`: what left of a day, in plain language, read back with the firm's audit key."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Final
+
+import numpy as np
+
+from agent.audit import Left, status_word
+from protocols.batch import NO_VALUE
+from protocols.errors import MillgateError
+from protocols.language import tr
+from protocols.topics import Address
+from protocols.vocabulary.measurands import MEASURANDS
+from protocols.vocabulary.purposes import PURPOSES
+from security.answers import Erasure, read_answer
+from security.cards import BrainCard
+from security.envelope import (
+    REASON_DROPPED,
+    REASON_REFUSED,
+    REASON_RESTORED,
+    REASON_STOPPED,
+    SHEET,
+)
+from security.policy.compiled import SheetPoint
+from security.policy.tools import page
+from security.policy.tools.lines import band_text, moment, span_words
+
+_DAY: Final = timedelta(days=1)
+
+
+@dataclass(slots=True)
+class _Series:
+    """What left of one number, as a consumer got it."""
+
+    window_s: int
+    point: SheetPoint | None
+    values: int = 0
+    missing: int = 0
+    low: int = 1 << 62
+    high: int = -(1 << 62)
+    total: int = 0
+    first_slot: int = 1 << 62
+    last_slot: int = -1
+
+
+@dataclass(slots=True)
+class Statement:
+    """What left of a day.
+
+    Attributes:
+        day: local.
+        messages, sizes: by what became of them: how many, and how many bytes.
+        receivers: names of brains that could open something.
+        versions: policy versions under which it left.
+        purposes: their codes.
+        gaps: what was declared lost: reason and how many messages.
+        erasures: what brains say that they have deleted since.
+    """
+
+    day: date
+    messages: Counter[int] = field(default_factory=Counter)
+    sizes: Counter[int] = field(default_factory=Counter)
+    receivers: set[str] = field(default_factory=set)
+    versions: set[int] = field(default_factory=set)
+    purposes: set[int] = field(default_factory=set)
+    gaps: Counter[int] = field(default_factory=Counter)
+    erasures: list[tuple[str, Erasure]] = field(default_factory=list)
+    series: dict[tuple[int, int], _Series] = field(default_factory=dict)
+
+    @property
+    def values(self) -> int:
+        """How many values left."""
+        return sum(one.values for one in self.series.values())
+
+
+def day_span(day: date) -> tuple[int, int]:
+    """Return the first second of a local day, and that of the next."""
+    begin = datetime(day.year, day.month, day.day).astimezone()
+    end = datetime.fromtimestamp((begin + _DAY).timestamp()).astimezone()
+    return int(begin.timestamp()), int(end.timestamp())
+
+
+def tell(
+    day: date,
+    messages: Iterable[Left],
+    brains: Mapping[bytes, str],
+    erasures: Sequence[tuple[str, Erasure]],
+) -> Statement:
+    """Sum a day up.
+
+    Args:
+        messages: what is in the archive of it, opened.
+        brains: names by the key id of their encryption key.
+        erasures: verified, with the name of the brain that signed each.
+    """
+    begin, end = day_span(day)
+    found = Statement(day, erasures=list(erasures))
+    for left in messages:
+        if left.sealed.content_type == SHEET:
+            continue
+        header = left.sealed.header
+        found.messages[left.status] += 1
+        found.sizes[left.status] += left.size
+        found.receivers |= {brains[kid] for kid in header.recipients if kid in brains}
+        found.versions.add(header.policy_version)
+        found.purposes.add(header.purpose)
+        for gap in header.gaps:
+            found.gaps[gap.reason] += gap.last - gap.first + 1
+        _add(found, left, begin, end)
+    return found
+
+
+def _add(found: Statement, left: Left, begin_s: int, end_s: int) -> None:
+    for block in left.blocks:
+        starts = (block.slot + np.arange(block.rows)) * left.window_s
+        inside = (starts >= begin_s) & (starts < end_s)
+        if not inside.any():
+            continue
+        for column, number in enumerate(block.numbers.tolist()):
+            key = number, left.window_s
+            series = found.series.setdefault(key, _Series(left.window_s, left.points.get(number)))
+            has = inside & (block.quality[:, column] != NO_VALUE)
+            mantissa = block.mantissa[has, column]
+            series.missing += int(np.count_nonzero(inside)) - len(mantissa)
+            if not len(mantissa):
+                continue
+            series.values += len(mantissa)
+            series.low = min(series.low, int(mantissa.min()))
+            series.high = max(series.high, int(mantissa.max()))
+            series.total += int(mantissa.sum())
+            slots = block.slot + np.flatnonzero(has)
+            series.first_slot = min(series.first_slot, int(slots[0]))
+            series.last_slot = max(series.last_slot, int(slots[-1]))
+
+
+def erasures(
+    signed: Iterable[bytes], address: Address, cards: Sequence[BrainCard]
+) -> list[tuple[str, Erasure]]:
+    """Return what brains say that they have deleted; what no known brain signed is left out."""
+    found = []
+    for data in signed:
+        for card in cards:
+            try:
+                answer = read_answer(data, address, [card.receipt_key])
+            except MillgateError:
+                continue
+            if isinstance(answer, Erasure):
+                found.append((card.name, answer))
+    return found
+
+
+# In words.
+
+
+def _reasons() -> dict[int, str]:
+    return {
+        REASON_REFUSED: tr("refused by the brain", "被产业大脑拒收"),
+        REASON_DROPPED: tr("dropped before sending", "发送前丢弃"),
+        REASON_RESTORED: tr("the agent was restored from a copy", "代理程序由副本恢复"),
+        REASON_STOPPED: tr("an officer had stopped it", "数据官已下令停止"),
+    }
+
+
+def summary(found: Statement) -> list[str]:
+    """Return what matters, one sentence each."""
+    if not found.messages:
+        return [
+            tr(
+                "Nothing left of this day, or the archive no longer reaches so far back.",
+                "当日没有任何数据外发，或归档已不含当日数据。",
+            )
+        ]
+    receivers = ", ".join(sorted(found.receivers)) or tr("unknown", "未知")
+    versions = ", ".join(map(str, sorted(found.versions)))
+    names = {code: name for name, code in PURPOSES.items()}
+    purposes = ", ".join(names.get(code, str(code)) for code in sorted(found.purposes))
+    lines = [
+        tr(
+            f"{found.values} values left, of {len(found.series)} numbers, to {receivers}, for {purposes}, "
+            f"under policy version {versions}.",
+            f"共外发 {found.values} 个值，涉及 {len(found.series)} 个编号；接收方：{receivers}；用途：{purposes}；"
+            f"依据策略版本 {versions}。",
+        )
+    ]
+    lines += [
+        tr(
+            f"{status_word(status)}: {count} message(s), {found.sizes[status]} bytes.",
+            f"{status_word(status)}：{count} 条消息，{found.sizes[status]} 字节。",
+        )
+        for status, count in sorted(found.messages.items())
+    ]
+    lines += [
+        tr(
+            f"Declared to the brain as missing: {count} message(s), {_reasons().get(reason, reason)}.",
+            f"已向产业大脑声明缺失：{count} 条消息，原因：{_reasons().get(reason, reason)}。",
+        )
+        for reason, count in sorted(found.gaps.items())
+    ]
+    lines += [_erasure(name, one) for name, one in found.erasures]
+    lines.append(tr("Nothing else left.", "除此之外，没有任何数据外发。"))
+    return lines
+
+
+def _erasure(name: str, one: Erasure) -> str:
+    count = sum(found.last - found.first + 1 for found in one.erased)
+    return tr(
+        f"{name} states, signed on {moment(one.issued_at)}, that it has deleted {count} message(s) whose "
+        "retention had ended.",
+        f"{name} 于 {moment(one.issued_at)} 签名声明：已删除 {count} 条保存期限届满的消息。",
+    )
+
+
+HEADER: Final = 7
+
+
+def header() -> tuple[str, ...]:
+    """Return the titles of the columns of `rows`."""
+    return (
+        tr("number", "编号"),
+        tr("what the brain reads", "产业大脑所见"),
+        tr("slot", "时段"),
+        tr("values", "值数"),
+        tr("without value", "无值"),
+        tr("lowest … highest", "最小 … 最大"),
+        tr("sum", "合计"),
+    )
+
+
+def rows(found: Statement) -> list[tuple[str, ...]]:
+    """Return one row for each number that left."""
+    return [_row(number, one) for (number, _), one in sorted(found.series.items())]
+
+
+def _row(number: int, one: _Series) -> tuple[str, ...]:
+    point = one.point
+    name = "" if point is None else _name(point)
+    extent = ""
+    if one.values:
+        extent = f"{_value(point, one.low)} … {_value(point, one.high)}"
+    adds = point is not None and (point.aggregate in {"delta", "sum"} or _is_seconds(point))
+    total = f"{_value(point, one.total)}" if adds and one.values else ""
+    return (
+        str(number),
+        name,
+        span_words(one.window_s),
+        str(one.values),
+        str(one.missing),
+        extent,
+        total,
+    )
+
+
+def _is_seconds(point: SheetPoint) -> bool:
+    return point.aggregate == "state" and point.part != "end"
+
+
+def _name(point: SheetPoint) -> str:
+    known = MEASURANDS.get(point.measurand)
+    words = point.measurand if known is None else tr(known.en, known.zh)
+    part = f" ({point.part})" if point.part else ""
+    return f"{point.equipment}: {words}{part}"
+
+
+def _value(point: SheetPoint | None, mantissa: int) -> str:
+    if point is None:
+        return str(mantissa)
+    if point.bands:
+        return band_text(list(point.bands), point.bands_exponent, mantissa)
+    if point.part == "end":
+        return str(mantissa)
+    return f"{format(Decimal(mantissa).scaleb(point.exponent), 'f')} {point.unit}"
+
+
+def title(found: Statement) -> str:
+    """Return the statement's title."""
+    return tr(f"What left the factory of {found.day}", f"{found.day} 数据外发对账单")
+
+
+def as_text(found: Statement) -> str:
+    """Return the statement as text."""
+    lines = [title(found), *summary(found), ""]
+    for _, name, slot, values, missing, extent, total in rows(found):
+        lines.append(
+            tr(
+                f"  {name}, every {slot}: {values} values ({missing} slots without), {extent}",
+                f"  {name}，每{slot}：{values} 个值（{missing} 个时段无值），{extent}",
+            )
+            + (tr(f", together {total}", f"，合计 {total}") if total else "")
+        )
+    return "\n".join(lines).rstrip()
+
+
+def as_html(found: Statement) -> str:
+    """Return the statement as a page to read or print."""
+    sections = [page.paragraph(line) for line in summary(found)[1:]]
+    if found.series:
+        by_equipment: dict[str, list[tuple[str, ...]]] = defaultdict(list)
+        for (number, _), one in sorted(found.series.items()):
+            equipment = one.point.equipment if one.point is not None else ""
+            by_equipment[equipment].append(_row(number, one))
+        sections += [
+            page.table(equipment, header(), lines, numeric=HEADER - 3)
+            for equipment, lines in sorted(by_equipment.items())
+        ]
+    sections.append(
+        page.paragraph(
+            tr(
+                "Read back from the agent's archive of sealed messages with the firm's audit key: these are "
+                "the very bytes that were sent.",
+                "本对账单由企业审计密钥从代理程序的密封消息归档中读出，即实际发送的内容。",
+            )
+        )
+    )
+    return page.page(title(found), summary(found)[0], sections)
