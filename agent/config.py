@@ -219,7 +219,7 @@ def _absolute(path: Path, file: _AgentFile, consumers: dict[bytes, BrainCard]) -
         path=path,
         identity=identity,
         policy=file.policy.model_copy(update={"file": folder / file.policy.file}),
-        broker=file.broker,
+        broker=file.broker.under(folder),
         spool=file.spool.model_copy(update={"folder": folder / file.spool.folder}),
         consumers=consumers,
         devices=[],

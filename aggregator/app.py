@@ -34,6 +34,7 @@ from protocols.language import tr
 from protocols.mqtt import MAX_MESSAGE, Message, Mqtt, NotConnected, connection
 from protocols.patience import insist
 from protocols.status import serving
+from protocols.tls import server_context
 from protocols.topics import Address
 from security.keys import OpeningKey, SigningKey, load_key_file
 
@@ -322,6 +323,11 @@ class Aggregator:
     async def _serve(self, stop: asyncio.Event) -> None:
         config = self._config.api
         token = await asyncio.to_thread(read_token, config.token_file)
+        tls = (
+            await asyncio.to_thread(server_context, config.certificate, config.private_key)
+            if config.certificate is not None and config.private_key is not None
+            else None
+        )
         targets = await asyncio.to_thread(make_stores, self._config)
         reporter = await asyncio.to_thread(
             Reporter, self._config.ledger, self._factories, self._online
@@ -343,10 +349,11 @@ class Aggregator:
             )
             async with (
                 serving(self._config.socket, report),
-                server.serving(application, config.host, config.port) as port,
+                server.serving(application, config.host, config.port, tls) as port,
             ):
                 self._port.set_result(port)
-                _log.info("API and page: http://%s:%d/", config.host, port)
+                scheme = "https" if tls else "http"
+                _log.info("API and page: %s://%s:%d/", scheme, config.host, port)
                 await stop.wait()
         finally:
             for store in targets.values():

@@ -3,16 +3,16 @@
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from aggregator import stores
 from aggregator.stores import StoreConfig
+from protocols.broker import LOOPBACK, BrokerConfig
 from protocols.errors import ConfigError, MillgateError
 from protocols.language import tr
-from protocols.mqtt import BrokerConfig
 from protocols.settings import Strict, check_settings, read_toml
 from protocols.status import socket_path
 from protocols.topics import Address
@@ -104,12 +104,42 @@ class ApiConfig(Strict):
     Attributes:
         token_file: holds the token that sees everything.
         tokens: file of further tokens, each good for certain firms and series.
+        certificate, private_key: for TLS, PEM; needed where other machines can reach it.
+        plain_http: allows other machines without TLS, behind a proxy that has it.
     """
 
     host: str = "127.0.0.1"
     port: int = Field(default=8750, ge=0, le=65535)
     token_file: Path = Path("keys/api.token")
     tokens: Path = Path("keys/api-tokens.toml")
+    certificate: Path | None = None
+    private_key: Path | None = None
+    plain_http: bool = False
+
+    @model_validator(mode="after")
+    def _protected(self) -> Self:
+        if (self.certificate is None) != (self.private_key is None):
+            raise ValueError(
+                tr(
+                    "certificate and private_key belong together",
+                    "certificate 与 private_key 须成对给出",
+                )
+            )
+        if self.certificate is None and self.host not in LOOPBACK and not self.plain_http:
+            raise ValueError(
+                tr(
+                    "other machines can reach this host: give certificate and private_key, or write "
+                    "plain_http = true where a proxy brings TLS",
+                    "其他机器可访问此地址：请给出 certificate 与 private_key；由代理提供 TLS 时写 plain_http = true",
+                )
+            )
+        return self
+
+    def under(self, folder: Path) -> "ApiConfig":
+        """Return it with paths that count from a folder."""
+        names = ("token_file", "tokens", "certificate", "private_key")
+        paths = {name: folder / path for name in names if (path := getattr(self, name))}
+        return self.model_copy(update=paths)
 
 
 class _AggregatorFile(Strict):
@@ -189,18 +219,13 @@ def read_config(path: Path) -> AggregatorConfig:
                 "factories": folder / file.brain.factories,
             }
         ),
-        broker=file.broker,
+        broker=file.broker.under(folder),
         ledger=folder / file.ledger.folder / "ledger.db",
         store=_absolute(store, folder),
         carbon=file.carbon,
         local=file.local,
         tariff=file.tariff,
-        api=file.api.model_copy(
-            update={
-                "token_file": folder / file.api.token_file,
-                "tokens": folder / file.api.tokens,
-            }
-        ),
+        api=file.api.under(folder),
     )
 
 

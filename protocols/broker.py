@@ -3,26 +3,69 @@
 Apart from `protocols.mqtt`, so that a process that only reads the configuration cannot speak MQTT.
 """
 
-from typing import Final, Literal
+from pathlib import Path
+from typing import Final, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from protocols.language import tr
 from protocols.settings import Strict
+
+LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
+"""Hosts that only this machine can reach."""
 
 MAX_MESSAGE: Final = 256 * 1024
 """Largest payload that has a meaning; of a larger one only one byte more is kept."""
 
 
 class BrokerConfig(Strict):
-    """Where the broker is.
+    """Where the broker is, and how to show who we are.
 
     Attributes:
-        host, port: its address.
+        host, port: its address; 8883 is usual with TLS.
         protocol: `mqtt311` or `mqtt5`.
         keepalive_s: seconds after which a silent connection is given up.
+        tls: whether the connection is protected; the broker's certificate is always checked.
+        ca_file: authorities that may vouch for the broker, PEM; without it the system's.
+        certificate, private_key: ours, PEM, where the broker asks for one.
+        username, password_file: where the broker asks for these; the file holds the password only.
     """
 
     host: str = "127.0.0.1"
     port: int = Field(default=1883, ge=1, le=65535)
     protocol: Literal["mqtt311", "mqtt5"] = "mqtt311"
     keepalive_s: int = Field(default=20, ge=2, le=3600)
+    tls: bool = False
+    ca_file: Path | None = None
+    certificate: Path | None = None
+    private_key: Path | None = None
+    username: str = Field(default="", max_length=256)
+    password_file: Path | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.tls and (self.ca_file or self.certificate or self.private_key):
+            raise ValueError(tr("certificates need tls = true", "使用证书须写 tls = true"))
+        if (self.certificate is None) != (self.private_key is None):
+            raise ValueError(
+                tr(
+                    "certificate and private_key belong together",
+                    "certificate 与 private_key 须成对给出",
+                )
+            )
+        if self.password_file is not None and not self.username:
+            raise ValueError(tr("password_file needs username", "password_file 须与 username 同用"))
+        if self.password_file is not None and not self.tls and self.host not in LOOPBACK:
+            raise ValueError(
+                tr(
+                    "without tls = true everybody on the way could read the password",
+                    "不写 tls = true，途中任何人都能看到口令",
+                )
+            )
+        return self
+
+    def under(self, folder: Path) -> "BrokerConfig":
+        """Return it with paths that count from a folder."""
+        names = ("ca_file", "certificate", "private_key", "password_file")
+        paths = {name: folder / path for name in names if (path := getattr(self, name))}
+        return self.model_copy(update=paths)

@@ -10,10 +10,11 @@ import asyncio
 import concurrent.futures
 import logging
 import random
-import ssl
+import sys
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import paho.mqtt.client as paho
@@ -25,6 +26,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from protocols.broker import MAX_MESSAGE, BrokerConfig
 from protocols.errors import MillgateError
 from protocols.language import tr
+from protocols.tls import client_context, refusal
 
 _MESSAGES: Final = 256
 _IN_FLIGHT: Final = 64
@@ -68,7 +70,6 @@ class Mqtt:
         client_id: str,
         subscriptions: Sequence[str],
         will: tuple[str, bytes] | None = None,
-        tls: ssl.SSLContext | None = None,
         *,
         session: bool = True,
     ) -> None:
@@ -84,8 +85,11 @@ class Mqtt:
         self._client = self._make_client(client_id)
         if will is not None:
             self._client.will_set(will[0], will[1], qos=1, retain=True)
-        if tls is not None:
-            self._client.tls_set_context(tls)
+        if config.tls:
+            context = client_context(config.ca_file, config.certificate, config.private_key)
+            self._client.tls_set_context(context)
+        if config.username:
+            self._client.username_pw_set(config.username, _password(config.password_file))
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """Hand a message to the network thread with QoS 1.
@@ -174,7 +178,12 @@ class Mqtt:
             )
 
     def _on_connect_fail(self, _client: paho.Client, _data: object) -> None:
-        self._say(tr("the broker cannot be reached", "无法连接消息代理"))
+        # paho calls this while it handles the exception, and does not hand it on.
+        why = refusal(sys.exception())
+        if why:
+            self._say(tr(f"the broker: {why}", f"消息代理：{why}"))
+        else:
+            self._say(tr("the broker cannot be reached", "无法连接消息代理"))
 
     def _on_disconnect(
         self, _c: paho.Client, _data: object, _flags: object, reason: ReasonCode, _p: object
@@ -220,6 +229,25 @@ class Mqtt:
             self._loop.call_soon_threadsafe(action)
 
 
+def _password(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        if path.stat().st_mode & 0o077:
+            raise MillgateError(
+                tr("the password is open to other users", "其他用户可读取口令"),
+                where=str(path),
+                remedy=f"chmod 600 {path}",
+            )
+        return path.read_text(encoding="utf-8").strip("\r\n")
+    except (OSError, UnicodeDecodeError):
+        raise MillgateError(
+            tr("the password cannot be read", "无法读取口令"),
+            where=str(path),
+            remedy=tr("put the broker's password into it", "请写入消息代理的口令"),
+        ) from None
+
+
 @asynccontextmanager
 async def connection(
     config: BrokerConfig,
@@ -229,6 +257,9 @@ async def connection(
     will: tuple[str, bytes] | None = None,
 ) -> AsyncGenerator[Mqtt, None]:
     """Keep a connection to the broker for the length of the context.
+
+    Raises:
+        MillgateError: when a key, certificate or password cannot be used.
 
     It does not wait for the broker: look at `connected`. `will` is the retained message that the
     broker publishes when we vanish.

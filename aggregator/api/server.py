@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -106,7 +107,9 @@ def _looking(tokens: Tokens) -> Callable[[web.Application], AsyncIterator[None]]
 
 
 @asynccontextmanager
-async def serving(app: web.Application, host: str, port: int) -> AsyncIterator[int]:
+async def serving(
+    app: web.Application, host: str, port: int, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[int]:
     """Serve the application until the context ends; yields the port, chosen by the kernel for 0.
 
     Raises:
@@ -121,7 +124,7 @@ async def serving(app: web.Application, host: str, port: int) -> AsyncIterator[i
     )
     await runner.setup()
     try:
-        site = web.TCPSite(runner, host, port)
+        site = web.TCPSite(runner, host, port, ssl_context=tls)
         try:
             await site.start()
         except OSError as error:

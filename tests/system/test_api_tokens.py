@@ -11,15 +11,19 @@ from typing import Any
 import aiohttp
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from aggregator.api.scopes import RateLimit, new_token, read_tokens
 from aggregator.api.server import make_app, serving
+from aggregator.config import ApiConfig
 from aggregator.feed import Feed, Followed
 from aggregator.stores import ENTERPRISE, EQUIPMENT, SeriesBlock, SeriesKey
 from aggregator.stores.embedded import Config, Store
 from protocols.errors import ConfigError
 from protocols.frame import SECOND
+from protocols.tls import client_context, server_context
 from simulators.demo import command
+from tests.certificates import Authority
 from tests.system.brain import TOKEN, Told
 
 BUCKET = "future_factory"
@@ -173,3 +177,38 @@ async def test_the_command_makes_a_token_and_shows_it_once(tmp_path: Path) -> No
     twice = await command("aggregator", "token", config, "platform", may_fail=True)
     assert "platform" in twice
     assert "Traceback" not in twice
+
+
+async def test_the_api_speaks_tls_with_its_own_certificate(tmp_path: Path) -> None:
+    ours, strange = Authority(tmp_path, "ours"), Authority(tmp_path, "strange")
+    own = ours.vouch("brain", "127.0.0.1")
+    app = make_app({}, Told(), TOKEN, lambda: NOW_NS)
+    async with (
+        serving(app, "127.0.0.1", 0, server_context(own, own)) as port,
+        aiohttp.ClientSession() as session,
+    ):
+        url = f"https://127.0.0.1:{port}/healthz"
+        async with session.get(url, ssl=client_context(ours.file, None, None)) as answer:
+            assert await answer.text() == "ok\n"
+        with pytest.raises(aiohttp.ClientConnectorCertificateError):
+            await session.get(url, ssl=client_context(strange.file, None, None))
+
+
+@pytest.mark.parametrize(
+    ("settings", "allowed"),
+    [
+        ({"host": "127.0.0.1"}, True),
+        ({"host": "0.0.0.0"}, False),  # noqa: S104 - the test is that it is refused
+        ({"host": "brain.example", "plain_http": True}, True),
+        ({"host": "brain.example", "certificate": "a", "private_key": "b"}, True),
+        ({"host": "127.0.0.1", "certificate": "a"}, False),
+    ],
+)
+def test_other_machines_are_served_only_with_tls_or_an_explicit_word(
+    settings: dict[str, Any], allowed: bool
+) -> None:
+    if allowed:
+        ApiConfig(**settings)
+    else:
+        with pytest.raises(ValidationError):
+            ApiConfig(**settings)
