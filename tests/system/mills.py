@@ -105,6 +105,8 @@ async def replay_mill(
         (brain / "factories" / "mill.card").write_bytes((agent / "agent.card").read_bytes())
         await command("policy", "new", str(mill.agent_toml))
         release(agent / "policy.toml", "steel-meter", "energy", slot="15m")
+        # What was recorded years ago would else have passed its retention when it arrives.
+        edit(agent / "policy.toml", "retention_days = 730", "retention_days = 36500")
         await sign(mill)
         yield mill, replay
 
