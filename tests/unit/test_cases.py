@@ -24,9 +24,12 @@ from aggregator.series.slots import ReleasedSlots, merge
 from aggregator.stores import Store, embedded
 from aggregator.tariffs import NAMES, Tariff, find_tariff
 from protocols.batch import NO_VALUE
-from protocols.frame import SECOND
+from protocols.frame import SECOND, Quality
 from security.policy.compiled import STATE_PARTS, SheetPoint
 from tests.small_factory import block
+from tests.unit.gate_material import counter
+from tests.unit.test_gate_delta import deltas, of, sums
+from tests.unit.test_modbus_decode import decode, points_of
 
 CASES = Path(__file__).parents[1] / "cases"
 FOLDERS = sorted(path.parent for path in CASES.glob("*/case.toml"))
@@ -228,7 +231,33 @@ def run_factor(case: Mapping[str, Any], expected: Mapping[str, Any], folder: Pat
         assert round(Decimal(float(found[0])), row.get("digits", 2)) == Decimal(row["co2"])
 
 
+# Meters and registers, in the factory.
+
+
+def run_meter(case: Mapping[str, Any], expected: Mapping[str, Any], _: Path) -> None:
+    owner = of(counter("c", rollover=case.get("rollover")), real=True)
+    samples = [(at, value, *(BAD[word] for word in rest)) for at, value, *rest in case["readings"]]
+    found = deltas(owner, samples, step=case["step"], until_s=case.get("until_s"))
+    assert {str(slot): list(cell) for slot, cell in found.items()} == expected["slot"]
+    assert sums(found) == expected["total"]
+
+
+BAD = {"bad": int(Quality.BAD)}
+
+
+def run_sentinel(case: Mapping[str, Any], expected: Mapping[str, Any], _: Path) -> None:
+    for name, point in case["register"].items():
+        (made,) = points_of({"type": point["type"], "invalid": point["invalid"]})
+        words = [int(word, 16) for word in point["words"]]
+        value, quality = decode([made], [words])[0][0]
+        wanted = expected["value"][name]
+        assert quality == (Quality.BAD if wanted == "none" else Quality.GOOD), name
+        assert wanted in {"none", value}, name
+
+
 KINDS = {
+    "meter": run_meter,
+    "sentinel": run_sentinel,
     "series": run_series,
     "tariff": run_tariff,
     "grade": run_grade,
