@@ -5,16 +5,19 @@ import json
 import logging
 import os
 import secrets
+import time
 from importlib import resources
 from pathlib import Path
 from string import Template
 from typing import Annotated
+from zoneinfo import ZoneInfo
 
 import typer
 
 from aggregator import facts_cli, trust_cli
 from aggregator.config import read_config
 from protocols.errors import MillgateError
+from protocols.frame import SECOND
 from protocols.language import tr
 from protocols.status import ask, only_one
 from protocols.vocabulary import export
@@ -206,6 +209,47 @@ def doctor(path: ConfigPath) -> None:
     logging.disable()
     if not show_checkup(asyncio.run(examine(read_config(path)))):
         raise typer.Exit(1)
+
+
+@app.command(
+    "anomalies",
+    help=tr(
+        "List what cross checks found, with reasons: balances, meters, counts, second sources.\n\n"
+        "Example: millgate aggregator anomalies brain/aggregator.toml --days 7",
+        "列出交叉校核发现的异常及原因：平衡、表计、数量、第二来源。\n\n"
+        "示例：millgate aggregator anomalies brain/aggregator.toml --days 7",
+    ),
+)
+def show_anomalies(
+    path: ConfigPath,
+    days: Annotated[int, typer.Option(help=tr("of the last days", "最近天数"), min=1)] = 7,
+    as_json: AsJson = False,  # noqa: FBT002 - a flag
+) -> None:
+    """List what cross checks found."""
+    from aggregator.anomalies import anomalies, as_rows  # noqa: PLC0415 - the command line starts fast without it
+    from aggregator.app import make_stores  # noqa: PLC0415 - same
+
+    config = read_config(path)
+    store = make_stores(config)["future_factory"]
+    now_ns = time.time_ns()
+    try:
+        found = anomalies(store, now_ns - days * 86_400 * SECOND, now_ns)
+    finally:
+        store.close()
+    if as_json:
+        typer.echo(json.dumps(as_rows(found), ensure_ascii=False, indent=1))
+        return
+    for one in found:
+        when = one.time.astimezone(ZoneInfo(config.local.zone)).strftime("%Y-%m-%d %H:%M")
+        value = "" if one.value is None else f" ({one.value:.4g})"
+        typer.echo(f"{when}  {one.firm} {one.equipment}  {one.check}{value}: {one.reason}")
+    typer.echo(
+        tr(
+            f"{len(found)} anomalies in the last {days} days",
+            f"最近 {days} 天共 {len(found)} 项异常",
+        ),
+        err=True,
+    )
 
 
 @app.command(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from aggregator import stores
+from aggregator.anomalies import anomalies, as_rows
 from aggregator.carbon_codes import find_profile
 from aggregator.derivation import Derivation, People
 from aggregator.facts import COLUMNS
@@ -232,6 +233,21 @@ def test_every_bucket_says_under_which_vocabulary_its_rows_were_written(site: Si
         mark = store.newest(key).fields
         assert int(mark["version"][0]) >= 2
         assert len(mark["sha256"][0]) == 64
+
+
+def test_anomalies_are_listed_with_their_reasons_until_they_are_mended(site: Site) -> None:
+    too_much = site.forger.batch(
+        block(FIRST * SHORT_S // LONG_S, [HOURLY], [[1200]] * 4), stream=site.forger.long
+    )
+    site.take(*hour(site.forger)[:2], too_much)
+    site.follow()
+    found = anomalies(site.stores["future_factory"], 0, 1 << 62)
+    (one,) = found
+    assert (one.firm, one.check) == ("mill.main", "balance:energy.active_import")
+    assert one.value == pytest.approx((36 - 48) / 36)
+    assert "sub-meters" in one.reason
+    assert as_rows(found)[0]["time"] == "2026-02-02T02:00:00Z"
+    assert anomalies(site.stores["future_factory"], 0, one.time_ns) == []
 
 
 # Factor sets.
