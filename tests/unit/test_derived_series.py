@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from aggregator import stores
 from aggregator.anomalies import anomalies, as_rows
 from aggregator.carbon_codes import find_profile
+from aggregator.derivation import MEASUREMENTS as DERIVED
 from aggregator.derivation import Derivation, People
 from aggregator.facts import COLUMNS
 from aggregator.inbox import Opened, Opener
@@ -19,6 +21,7 @@ from aggregator.ledger import Ledger
 from aggregator.localtime import LocalTime
 from aggregator.projection import Cursor, Projection
 from aggregator.revisions import CarbonRules, Revisions
+from aggregator.series import carbon, future_factory
 from aggregator.series.derived.site import Context
 from aggregator.series.future_factory import EnergyTerms
 from aggregator.stores import Store, StoreUnavailable
@@ -41,6 +44,7 @@ from tests.small_factory import (
 
 KEYS, SECOND_GATE = Keys(), Keys("second gate")
 POLICY = signed_policy(KEYS)
+DOCS = Path(__file__).parents[2] / "docs"
 BUCKETS = ("future_factory", "carbon_emission")
 HOUR_S = 3600
 FIRST = NOW // HOUR_S * HOUR_S // SHORT_S
@@ -248,6 +252,23 @@ def test_anomalies_are_listed_with_their_reasons_until_they_are_mended(site: Sit
     assert "sub-meters" in one.reason
     assert as_rows(found)[0]["time"] == "2026-02-02T02:00:00Z"
     assert anomalies(site.stores["future_factory"], 0, one.time_ns) == []
+
+
+@pytest.mark.parametrize("page", ["series.md", "series.zh-CN.md"])
+def test_every_measurement_and_field_is_described(site: Site, page: str) -> None:
+    site.facts(
+        "mill,main,,land_area,10,2020-01-01,,register,2026-01-01",
+        "mill,main,,green_power_share,0.5,2020-01-01,2030-01-01,contract,2026-01-01",
+    )
+    site.take(*hour(site.forger))
+    site.follow()
+    described = set(re.findall(r"`([A-Za-z0-9_]+)`", (DOCS / page).read_text("utf-8")))
+    assert {name for names in DERIVED.values() for name in names} <= described
+    assert {*future_factory.MEASUREMENTS, *carbon.MEASUREMENTS} <= described
+    for store in site.stores.values():
+        for key in store.series():
+            assert {tag for tag, _ in key.tags} <= described
+            assert set(store.newest(key).fields) <= described
 
 
 # Factor sets.

@@ -161,6 +161,30 @@ def test_a_measurand_that_nobody_here_knows_is_still_a_reading() -> None:
     assert set(found) == {"ff_reading"}
 
 
+@pytest.mark.parametrize(
+    ("changes", "statistic"),
+    [
+        ({"aggregate": "mean"}, "mean"),
+        ({"aggregate": "max"}, "max"),
+        ({"aggregate": "derived", "measurand": "kpi.oee"}, "derived"),
+        ({"bands": [10, 20]}, "band"),
+        ({"pseudonym_s": 86_400}, "pseudonym"),
+        ({"aggregate": "last"}, None),
+    ],
+)
+def test_a_reading_says_which_statistic_it_is(
+    changes: dict[str, Any], statistic: str | None
+) -> None:
+    found = the(series(block(SLOT, [1], [1]), [point(**changes)]), "ff_reading")
+    assert tags(found).get("statistic") == statistic
+
+
+@pytest.mark.parametrize("changes", [{"bands": [10, 20]}, {"pseudonym_s": 60}])
+def test_nothing_is_computed_from_what_is_no_quantity(changes: dict[str, Any]) -> None:
+    meter = point(measurand="energy.active_import", aggregate="delta", unit="kWh", **changes)
+    assert set(series(block(SLOT, [1], [1]), [meter])) == {"ff_reading"}
+
+
 # Energy.
 
 
