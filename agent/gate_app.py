@@ -42,11 +42,11 @@ class GateApp:
         self._verdict = Verdict()
         self.collectors = [Collector(device, time.time_ns) for device in config.devices]
         self._tables = {collector.table.device: collector.table for collector in self.collectors}
-        key = load_key_file(config.identity.gate_key, "aes256")
-        self.side = GateSide(self._make_gate, key, config.identity.address, ClockWatch())
+        self._key = load_key_file(config.identity.gate_key, "aes256")
+        self.side = GateSide(self._make_gate, self._key, config.identity.address, ClockWatch())
 
     def _make_gate(self, policy: TrustedPolicy) -> Gate:
-        return Gate(policy.policy, self._tables, time.time_ns)
+        return Gate(policy.policy, self._tables, time.time_ns, self._key)
 
     async def run(self) -> None:
         """Run until told to stop; then release what is closed, and end."""

@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 BAD: Final = "bad_quality"
+OUT_OF_RANGE: Final = "out_of_range"
 LATE: Final = "late"
 AHEAD: Final = "time_ahead"
 UNCONFIRMED: Final = "unconfirmed_fall"
 FIRST_SLOT: Final = "before_first_slot"
 GATE_ERROR: Final = "gate_error"
 RULE_CHANGED: Final = "rule_changed"
+STOPPED: Final = "stopped"
 
 
 @dataclass(slots=True)

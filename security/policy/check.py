@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from protocols.batch import Block
+from protocols.batch import NO_VALUE, Block
 from protocols.errors import MillgateError
 from protocols.frame import Ints
 from protocols.strict_cbor import Malformed
 from protocols.vocabulary.states import OperatingState
-from security.policy.compiled import STATE_PARTS, ReleaseSheet, SheetPoint
+from security.policy.compiled import LARGEST_PSEUDONYM, STATE_PARTS, ReleaseSheet, SheetPoint
 
 
 class BeyondSheet(MillgateError):
@@ -55,7 +55,8 @@ class StreamTerms:
             mantissa = block.mantissa
             if (mantissa % self.step[places]).any():
                 raise BeyondSheet("a value is not on the rounding grid")
-            if (mantissa < self.lowest[places]).any() or (mantissa > self.highest[places]).any():
+            beyond = (mantissa < self.lowest[places]) | (mantissa > self.highest[places])
+            if (beyond & (block.quality != NO_VALUE)).any():
                 raise BeyondSheet("a value is out of its bounds")
             if len(block.span_cells):
                 columns = block.span_cells % len(block.numbers)
@@ -159,4 +160,10 @@ def _bounds(point: SheetPoint, window_s: int) -> tuple[int, int]:
         return 0, max(OperatingState)
     if point.part:
         return 0, window_s * 10**-point.exponent if point.exponent <= 0 else window_s
+    if point.bands:
+        return 0, len(point.bands)
+    if point.pseudonym_s:
+        return 0, LARGEST_PSEUDONYM
+    if point.clamp and point.aggregate != "sum":
+        return point.clamp[0], point.clamp[1]
     return (0, _FREE) if point.aggregate == "delta" else (-_FREE, _FREE)

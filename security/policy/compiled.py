@@ -17,6 +17,7 @@ MAX_COMPILED: Final = 32 << 20
 Hash = Annotated[bytes, Field(min_length=HASH_BYTES, max_length=HASH_BYTES)]
 Aggregate = Literal["last", "sum", "mean", "min", "max", "delta", "state"]
 Mantissa = Annotated[int, Field(ge=-LARGEST_MANTISSA, le=LARGEST_MANTISSA)]
+LARGEST_PSEUDONYM: Final = (1 << 52) - 1
 Flag = Annotated[int, Field(ge=0, le=1)]
 """Yes or no: profile `mg1` has no other numbers than integers."""
 Seconds = Annotated[int, Field(ge=0, le=1 << 31)]
@@ -102,6 +103,23 @@ class Leaving(_Exact):
             raise ValueError("bands rise")
         return self
 
+    def digest(self) -> bytes:
+        """Return 8 bytes that change with anything that gives the point's memory its meaning."""
+        fields = self.model_dump(
+            exclude={
+                "equipment",
+                "role",
+                "class_raw",
+                "class_released",
+                "class_reason",
+                "consumer",
+                "stream",
+                "retention_days",
+            },
+            exclude_defaults=True,
+        )
+        return hashlib.sha256(strict_cbor.encode(fields)).digest()[:8]
+
 
 class Rule(Leaving):
     """One way in which a point leaves.
@@ -138,23 +156,6 @@ class Rule(Leaving):
     def width(self) -> int:
         """How many numbers it takes."""
         return len(STATE_PARTS) if self.aggregate == "state" else 1
-
-    def digest(self) -> bytes:
-        """Return 8 bytes that change with anything that gives the point's memory its meaning."""
-        fields = self.model_dump(
-            exclude={
-                "equipment",
-                "role",
-                "class_raw",
-                "class_released",
-                "class_reason",
-                "consumer",
-                "stream",
-                "retention_days",
-            },
-            exclude_defaults=True,
-        )
-        return hashlib.sha256(strict_cbor.encode(fields)).digest()[:8]
 
     def scaling(self) -> tuple[Decimal, Decimal]:
         """Return scale and offset."""

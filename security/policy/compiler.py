@@ -328,14 +328,16 @@ def _sheet_points(one: Rule | Derivation) -> list[SheetPoint]:
 
 def _sheet_point(one: Rule | Derivation, measurand: str, unit: str) -> SheetPoint:
     shift = one.clamp_exponent - one.exponent
+    pseudonym_s = one.pseudonym_s if isinstance(one, Rule) else 0
     return SheetPoint(
         number=one.number,
         stream=one.stream,
         measurand=measurand,
         part="",
         unit=unit,
-        exponent=one.exponent,
-        step=one.step,
+        # A pseudonym is no quantity: it lies on no grid.
+        exponent=0 if pseudonym_s else one.exponent,
+        step=1 if pseudonym_s else one.step,
         aggregate="derived" if isinstance(one, Derivation) else one.aggregate,
         equipment=one.equipment,
         role=one.role,
@@ -345,7 +347,7 @@ def _sheet_point(one: Rule | Derivation, measurand: str, unit: str) -> SheetPoin
         bands_exponent=one.bands_exponent,
         delay_s=one.delay_s,
         fill_within_s=one.fill_within_s if isinstance(one, Rule) else 0,
-        pseudonym_s=one.pseudonym_s if isinstance(one, Rule) else 0,
+        pseudonym_s=pseudonym_s,
         retention_days=one.retention_days,
     )
 

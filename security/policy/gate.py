@@ -5,10 +5,9 @@ a key that only the gate holds, of constant size, and bound to agent, epoch, pol
 """
 
 import hashlib
-import importlib
 import logging
 import os
-import pkgutil
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -25,10 +24,12 @@ from protocols.language import tr
 from protocols.points import PointTable
 from protocols.strict_cbor import Malformed
 from protocols.topics import Address
-from security.policy import transforms
-from security.policy.account import GATE_ERROR, RULE_CHANGED, Account
+from security.policy.account import GATE_ERROR, RULE_CHANGED, STOPPED, Account
+from security.policy.budget import Budgets
 from security.policy.compiled import CompiledPolicy, Rule
+from security.policy.derived import Derived, Output
 from security.policy.lane import FURTHEST_AHEAD_NS, Lane
+from security.policy.sources import columns_of, no_device, transform
 from security.secret import Secret
 
 LATENESS_NS: Final = 1_500_000_000
@@ -40,7 +41,8 @@ _MOST_WAITING_CELLS: Final = 2_000_000
 _NONCE: Final = 12
 _MOST_MEMORY: Final = 256 << 20
 _MEMORY_DEPTH: Final = 12
-_MEMORY_VERSION: Final = 1
+_MEMORY_VERSION: Final = 2
+_READ_VERSIONS: Final = (1, 2)
 _PAGE: Final = 4096
 _PER_LANE: Final = 4096
 
@@ -61,9 +63,22 @@ class Gate:
     """
 
     def __init__(
-        self, policy: CompiledPolicy, tables: Mapping[str, PointTable], now_ns: NowNs
+        self,
+        policy: CompiledPolicy,
+        tables: Mapping[str, PointTable],
+        now_ns: NowNs,
+        key: Secret[bytes] | None = None,
     ) -> None:
+        """Make a gate.
+
+        Args:
+            policy: what it applies.
+            tables: the devices' points.
+            now_ns: the wall clock.
+            key: the gate's own key, for pseudonyms; without it no pseudonym leaves.
+        """
         self.policy = policy
+        self._key = key
         self._now = now_ns
         self._tables = dict(tables)
         self._watched_ns: int | None = None
@@ -85,6 +100,8 @@ class Gate:
             device: np.zeros(len(table.points), np.bool_) for device, table in self._tables.items()
         }
         self._lanes = self._make_lanes()
+        self._derived = Derived(self.policy, self._tables, self.suspended)
+        self._budgets = Budgets(self.policy)
 
     @property
     def in_force(self) -> bool:
@@ -105,7 +122,10 @@ class Gate:
         counted = 0
         if self.in_force:
             for lane in self._lanes[frame.device]:
-                counted += self._guarded(lane, frame, now_ns)
+                taken = self._guarded(lane, frame, now_ns)
+                counted += 0 if lane.rank else taken
+            for lane in self._derived.lanes.get(frame.device, []):
+                self._guarded(lane, frame, now_ns)
         account.withheld += samples - counted
         # A device's clock that cannot be true would close every slot up to it for good.
         if frame.clock is not None and frame.clock <= now_ns + FURTHEST_AHEAD_NS:
@@ -121,7 +141,8 @@ class Gate:
             return
         now_ns = self._now()
         self._notice_pause(now_ns)
-        for device, lanes in self._lanes.items():
+        for device in self._lanes:
+            lanes = [*self._lanes[device], *self._derived.lanes.get(device, [])]
             own_time = self._tables[device].brings_time
             until_ns = self._clock.get(device) if own_time else now_ns - LATENESS_NS
             if until_ns is None:
@@ -133,6 +154,11 @@ class Gate:
                     lane.advance(until_ns)
                 except Exception as error:  # noqa: BLE001 - fail closed: any fault drops the window
                     self._drop(lane, error)
+        try:
+            self._derived.compute(now_ns)
+        except Exception as error:  # noqa: BLE001 - same
+            self._derived.forget()
+            self._tell("derived", error)
 
     def _notice_pause(self, now_ns: int) -> None:
         """Where nobody looked for long, no value holds on just because no change was seen."""
@@ -146,22 +172,30 @@ class Gate:
     @property
     def full(self) -> bool:
         """Whether so much is closed and not taken that no more frames should come."""
-        waiting = sum(lane.waiting_rows * len(lane.numbers) for lane in self._all_lanes())
+        waiting = sum(len(lane.waiting) * len(lane.numbers) for lane in self._all_lanes())
         return waiting >= _MOST_WAITING_CELLS
 
     @property
     def has_closed(self) -> bool:
         """Whether there is something to take."""
-        return any(lane.waiting_rows for lane in self._all_lanes())
+        now_ns = self._now()
+        return any(one.waiting.has_due(now_ns) for one in self._outlets())
 
     def take(self) -> dict[int, list[Block]]:
         """Return the closed slots of every stream, and forget them."""
         streams: dict[int, list[Block]] = {}
-        for lane in self._all_lanes():
-            blocks = lane.drain()
+        now_ns = self._now()
+        for one in self._outlets():
+            blocks = one.drain(now_ns)
             if blocks and self.in_force:
-                streams.setdefault(lane.stream, []).extend(blocks)
-        return streams
+                blocks = self._budgets.allow(one.stream, blocks, now_ns // SECOND)
+                streams.setdefault(one.stream, []).extend(blocks)
+        return {stream: blocks for stream, blocks in streams.items() if blocks}
+
+    @property
+    def exceeded(self) -> set[str]:
+        """Ids of the consumers whose leak budget of today is spent; local only."""
+        return self._budgets.exceeded
 
     def memory(self) -> bytes:
         """Return what must survive a crash, of constant size for this policy.
@@ -180,7 +214,9 @@ class Gate:
             "version": _MEMORY_VERSION,
             "clocks": dict(sorted(self._clock.items())),
             "accounts": {device: book.as_dict() for device, book in self.accounts.items()},
-            "lanes": [[_lane_name(lane), lane.memory()] for lane in self._all_lanes()],
+            "lanes": [[lane.name, lane.memory()] for lane in self._all_lanes()],
+            "derived": self._derived.dump(),
+            "budgets": self._budgets.dump(),
         }
 
     def forget(self) -> None:
@@ -189,9 +225,7 @@ class Gate:
         Counters take new baselines, so that no later rise covers the time of the stop. The account
         and the place in time stay: no slot is written twice.
         """
-        content = self._content()
-        for _, lane in content["lanes"]:
-            lane["digests"] = b""
+        content = _without_readings(self._content())
         self._begin()
         self._take_over(content)
 
@@ -219,11 +253,15 @@ class Gate:
             ) from None
 
     def _take_over(self, content: dict[str, Any]) -> None:
+        if self.policy.stopped:
+            content = _without_readings(content)
         self._clock.update(content["clocks"])
         by_name = dict(content["lanes"])
         for lane in self._all_lanes():
-            if _lane_name(lane) in by_name:
-                lane.restore(by_name[_lane_name(lane)])
+            if lane.name in by_name:
+                lane.restore(by_name[lane.name])
+        self._derived.load(content.get("derived", []))
+        self._budgets.load(content.get("budgets", []))
         for device, numbers in content["accounts"].items():
             if device in self.accounts:
                 self._restore_account(device, numbers)
@@ -232,10 +270,13 @@ class Gate:
         """Fill the account in place, since the lanes hold it too."""
         book, old = self.accounts[device], Account.from_dict(numbers)
         book.produced, book.withheld, book.consumed = old.produced, old.withheld, old.consumed
-        book.open = sum(sum(lane.open_counts.values()) for lane in self._lanes[device])
+        book.open = sum(
+            sum(lane.open_counts.values()) for lane in self._lanes[device] if not lane.rank
+        )
         book.dropped = old.dropped
         if old.open != book.open:
-            book.dropped[RULE_CHANGED] += old.open - book.open
+            reason = STOPPED if self.policy.stopped else RULE_CHANGED
+            book.dropped[reason] += old.open - book.open
 
     def _guarded(self, lane: Lane, frame: Frame, now_ns: int) -> int:
         book = lane.account
@@ -250,7 +291,10 @@ class Gate:
 
     def _drop(self, lane: Lane, error: Exception) -> None:
         lane.lose_open()
-        name, now_ns = _lane_name(lane), self._now()
+        self._tell(f"{lane.device}, {lane.rules[0].aggregate}", error)
+
+    def _tell(self, name: str, error: Exception) -> None:
+        now_ns = self._now()
         if now_ns - self._said_ns.get(name, 0) < _REPEAT_NS:
             return
         self._said_ns[name] = now_ns
@@ -259,74 +303,45 @@ class Gate:
             "%s",
             MillgateError(
                 tr("a fault in the gate dropped an open window", "闸门故障，丢弃一个未关闭时段"),
-                where=f"{lane.device}, {lane.rules[0].aggregate}",
+                where=name,
                 remedy=type(error).__name__,
             ),
         )
 
     def _all_lanes(self) -> list[Lane]:
-        return [lane for device in sorted(self._lanes) for lane in self._lanes[device]]
+        released = [lane for device in sorted(self._lanes) for lane in self._lanes[device]]
+        return [*released, *self._derived.all_lanes()]
+
+    def _outlets(self) -> list[Lane | Output]:
+        """Return all from which something leaves; inputs of derivations do not."""
+        released = [lane for device in sorted(self._lanes) for lane in self._lanes[device]]
+        return [*released, *self._derived.outputs]
 
     def _make_lanes(self) -> dict[str, list[Lane]]:
-        groups: dict[tuple[str, int, str], list[Rule]] = {}
+        groups: dict[tuple[Any, ...], list[Rule]] = {}
+        ranks: Counter[str] = Counter()
         for rule in self.policy.rules:
-            if not _can_enforce(rule):
-                self.suspended.append(
-                    tr(
-                        f"{rule.source}: this version cannot apply its transforms; it stays withheld",
-                        f"{rule.source}：当前版本不支持其变换，保持不放行",
-                    )
-                )
-            elif rule.device in self._tables:
-                groups.setdefault((rule.device, rule.stream, rule.aggregate), []).append(rule)
-            else:
-                self.suspended.append(
-                    tr(
-                        f"{rule.device}: no such device is configured",
-                        f"{rule.device}：未配置此设备",
-                    )
-                )
+            if rule.device not in self._tables:
+                self.suspended.append(no_device(rule.device))
+                continue
+            # A point that leaves in several ways is one point in the account.
+            key = (rule.device, rule.stream, rule.aggregate, ranks[rule.source])
+            groups.setdefault((*key, rule.delay_s, rule.fill_within_s), []).append(rule)
+            ranks[rule.source] += 1
         lanes: dict[str, list[Lane]] = {device: [] for device in self._tables}
-        places = {
-            device: {point.id: at for at, point in enumerate(table.points)}
-            for device, table in self._tables.items()
-        }
-        for (device, _, aggregate), rules in sorted(groups.items()):
+        for (device, _, aggregate, rank, *_), rules in sorted(groups.items()):
             table = self._tables[device]
-            columns = np.array(
-                [self._column(places[device].get(rule.point), table, rule) for rule in rules],
-                np.int32,
-            )
+            columns = columns_of(table, rules, self.suspended)
             self._released[device][columns[columns >= 0]] = True
-            lane_type: type[Lane] = _transform(aggregate)
-            lanes[device].append(lane_type(table, rules, columns, self.accounts[device]))
+            lane_type: type[Lane] = transform(aggregate)
+            book = Account() if rank else self.accounts[device]
+            lanes[device].append(lane_type(table, rules, columns, book, rank=rank, key=self._key))
         return lanes
-
-    def _column(self, at: int | None, table: PointTable, rule: Rule) -> int:
-        """Return the rule's column, -1 when the source is not exactly what was signed."""
-        where = f"{rule.device}/{rule.point}"
-        if at is None:
-            what = tr("no such point is configured", "未配置此点")
-            self.suspended.append(tr(f"{where}: {what}", f"{where}：{what}"))
-            return -1
-        point = table.points[at]
-        signed = (rule.address, rule.type, rule.unit, rule.measurand, rule.state_model)
-        found = (point.address, point.type, point.unit, point.measurand, point.state_model or "")
-        if signed == found and rule.scaling() == (point.scale, point.offset):
-            return at
-        self.suspended.append(
-            tr(
-                f"{where}: address, type, unit, scale or measurand is not what the policy names; "
-                "it stays withheld",
-                f"{where}：地址、类型、单位、比例或测量量与策略不符，保持不放行",
-            )
-        )
-        return -1
 
     def _constant_size(self) -> int:
         lanes = self._all_lanes()
-        need = _PAGE + sum(_PER_LANE + lane.memory_per_point * lane.size for lane in lanes)
-        need += 512 * len(self._tables)
+        need = _PAGE + sum(_PER_LANE + lane.room() for lane in lanes)
+        need += 512 * len(self._tables) + self._derived.room()
         return -(-need // _PAGE) * _PAGE
 
 
@@ -336,9 +351,17 @@ def _memory_content(memory: bytes) -> dict[str, Any]:
     content: dict[str, Any] = strict_cbor.decode(
         memory[4 : 4 + length], max_bytes=_MOST_MEMORY, max_depth=_MEMORY_DEPTH
     )
-    if content.get("version") != _MEMORY_VERSION:
+    if content.get("version") not in _READ_VERSIONS:
         raise Malformed("of another version")
     return content
+
+
+def _without_readings(content: dict[str, Any]) -> dict[str, Any]:
+    """Return gate memory that knows which slots are over, and nothing that was read."""
+    for _, lane in content["lanes"]:
+        lane["digests"] = b""
+    derived = [[name, cursor, b"", []] for name, cursor, *_ in content.get("derived", [])]
+    return {**content, "derived": derived}
 
 
 def accounts_in(memory: bytes) -> dict[str, Account]:
@@ -349,30 +372,6 @@ def accounts_in(memory: bytes) -> dict[str, Account]:
     """
     accounts = _memory_content(memory)["accounts"]
     return {device: Account.from_dict(numbers) for device, numbers in accounts.items()}
-
-
-def _transform(aggregate: str) -> type[Lane]:
-    known = {module.name for module in pkgutil.iter_modules(transforms.__path__)}
-    if aggregate not in known:
-        raise MillgateError(tr("unknown transform", "未知的变换"), where=aggregate)
-    lane: type[Lane] = importlib.import_module(f"{transforms.__name__}.{aggregate}").Lane
-    return lane
-
-
-def _can_enforce(rule: Rule) -> bool:
-    beyond = (
-        rule.delay_s,
-        rule.fill_within_s,
-        rule.clamp,
-        rule.bands,
-        rule.pseudonym_s,
-        rule.range,
-    )
-    return rule.aggregate in {"last", "delta", "state"} and not any(beyond)
-
-
-def _lane_name(lane: Lane) -> str:
-    return f"{lane.device}/{lane.stream}/{lane.rules[0].aggregate}"
 
 
 def _binding(address: Address, epoch: int, policy_hash: bytes, number: int) -> bytes:

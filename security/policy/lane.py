@@ -6,18 +6,26 @@ closed rows until they are drained. A transform is a subclass in `transforms/`.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from protocols.batch import NO_VALUE, Block
-from protocols.frame import SECOND, Bytes, Flags, Frame, Ints, Quality, Values
-from protocols.points import Point, PointTable
-from protocols.vocabulary.measurands import unit_factor
+from protocols.frame import SECOND, Bytes, Flags, Floats, Frame, Ints, Quality, Values
+from protocols.points import PointTable
 from security.policy import account
 from security.policy.account import Account
 from security.policy.compiled import Rule
+from security.policy.rounding import round_values
+from security.policy.rows import Row, Samples, blocks_of
+from security.policy.scales import Scales
+from security.policy.transforms.clamp import Clamp
+from security.policy.transforms.delay import Waiting
+from security.policy.transforms.generalise import Bands
+from security.policy.transforms.pseudonymise import Pseudonyms
+from security.policy.transforms.validate import Validate
+from security.secret import Secret
 
 FURTHEST_AHEAD_NS: Final = 86400 * SECOND
 """How far a device's own time may be ahead of the wall clock."""
@@ -26,40 +34,10 @@ _MOST_OPEN: Final = 1024
 _MOST_EMPTY: Final = 64
 _MOST_KNOWN: Final = 8
 _NOT_REACHED: Final = -1
+_DIGEST: Final = 8
 # Members of an enum are slow to look up.
 _BAD: Final = int(Quality.BAD)
 _ABSENT: Final = int(Quality.ABSENT)
-
-
-class Samples(NamedTuple):
-    """What a lane takes of one frame.
-
-    Attributes:
-        places: shape (c,), positions of the columns in this lane.
-        slots: shape (r, 1) or (r, c), each sample's slot; of a point they never decrease.
-        time: shape (r, 1) or (r, c), ns.
-        values: shape (r, c), int64 or float64.
-        quality: shape (r, c); what is not for this lane is ABSENT.
-        slot: the slot of all of them; None where there are several.
-        clean: whether all of them are usable.
-    """
-
-    places: NDArray[np.int32]
-    slots: Ints
-    time: Ints
-    values: Values
-    quality: Bytes
-    slot: int | None
-    clean: bool
-
-
-class Row(NamedTuple):
-    """One closed slot of a lane; arrays have shape (numbers,)."""
-
-    slot: int
-    mantissa: Ints
-    quality: Bytes
-    spans: Ints
 
 
 class Lane(ABC):
@@ -73,6 +51,10 @@ class Lane(ABC):
         closing_edge: whether a sample exactly on a boundary belongs to the slot that ends there
             (a counter's reading) or to the one that starts (a quantity at a moment).
         memory_per_point: bytes that a point takes in memory, with two slots open.
+        memory_per_slot: bytes that a point takes in memory for each further open slot.
+        rank: 0 for the lane that has a sample in the account; a point that leaves in several
+            ways is counted in one place only.
+        waiting: closed rows that have not left.
         cursor: the oldest slot that is not closed; None before the first sample.
         open_counts: by open slot, how many samples it holds.
     """
@@ -80,9 +62,17 @@ class Lane(ABC):
     closing_edge: ClassVar[bool] = False
     numbers_per_point: ClassVar[int] = 1
     memory_per_point: ClassVar[int] = 512
+    memory_per_slot: ClassVar[int] = 64
 
     def __init__(
-        self, table: PointTable, rules: Sequence[Rule], columns: NDArray[np.int32], book: Account
+        self,
+        table: PointTable,
+        rules: Sequence[Rule],
+        columns: NDArray[np.int32],
+        book: Account,
+        *,
+        rank: int = 0,
+        key: Secret[bytes] | None = None,
     ) -> None:
         self.stream = rules[0].stream
         self.device = table.device
@@ -96,6 +86,7 @@ class Lane(ABC):
             [np.arange(rule.number, rule.number + self.numbers_per_point) for rule in rules]
         ).astype(np.int64)
         self.account = book
+        self.rank = rank
         self.columns: list[int] = columns.tolist()
         self.cursor: int | None = None
         self.first_slot = 0
@@ -104,14 +95,29 @@ class Lane(ABC):
         self._place = np.full(len(table.points), -1, np.int32)
         usable = columns >= 0
         self._place[columns[usable]] = np.flatnonzero(usable)
-        self._rows: list[Row] = []
+        self.delay_ns, self.fill_ns = rules[0].delay_s * SECOND, rules[0].fill_within_s * SECOND
+        self.waiting = Waiting(self.window_ns, self.delay_ns, len(self.numbers))
+        # The slots that were closed with a value missing, and may still be filled.
+        self._missing: dict[int, Flags] = {}
         self._known_columns: dict[
             int, tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.intp] | None]
         ] = {}
-        self.integer = np.array([bool(table.integer[c]) if c >= 0 else True for c in columns])
         self.grid = np.array([rule.exponent for rule in rules], np.int64)
         self.step = np.array([rule.step for rule in rules], np.int64)
-        self.exponents = np.array([_exponent(table, c) for c in columns.tolist()], np.int64)
+        self.scales = Scales.of(table, self.columns)
+        self.integer, self.exponents = self.scales.integer, self.scales.exponent
+        self.factor = None if self.scales.plain else self.scales.factor
+        self._validate = Validate(self.scales, rules)
+        self.clamp = Clamp(self.scales, rules)
+        self._bands = Bands(self.scales, rules)
+        self._pseudonyms = Pseudonyms(rules, key)
+
+    @property
+    def name(self) -> str:
+        """What the lane is called in the gate memory."""
+        extra = (self.rank, self.delay_ns // SECOND, self.fill_ns // SECOND)
+        tail = "/" + ".".join(map(str, extra)) if any(extra) else ""
+        return f"{self.device}/{self.stream}/{self.rules[0].aggregate}{tail}"
 
     # What a transform fills in.
 
@@ -143,6 +149,14 @@ class Lane(ABC):
     def load(self, state: dict[str, Any], new: NDArray[np.intp], old: NDArray[np.intp]) -> None:
         """Take over state: position new[i] takes what old[i] had. Called before any sample."""
 
+    def refill(self, samples: Samples) -> None:
+        """Put late samples, all of one closed slot, where `fill_slot` finds them."""
+        raise NotImplementedError
+
+    def fill_slot(self, slot: int) -> Row | None:
+        """Return what late samples make of a closed slot, and forget them; None for nothing."""
+        raise NotImplementedError
+
     # What all share.
 
     def feed(self, frame: Frame, now_ns: int) -> int:
@@ -165,9 +179,12 @@ class Lane(ABC):
         if self.cursor is None and not self._begin(time, now_ns):
             self.account.dropped[account.AHEAD] += counted
             return counted
-        quality = self._sound(places, values, quality)
+        quality, strange = self._checked(places, values, quality)
+        values = self.clamp.clamped(places, values)
+        if self._missing:
+            quality = self._refill(places, time, values, quality)
         samples = self._place_in_time(places, time, values, quality, now_ns)
-        self._count(samples)
+        self._count(samples, strange)
         own = self.take(samples)
         if own:
             self._uncount(own)
@@ -217,10 +234,11 @@ class Lane(ABC):
         value; the rest are absent, which means the same. A slot whose closing fails is absent.
         """
         last = until_ns // self.window_ns - 1
+        self._fill(until_ns)
         empty = 0
         while self.cursor is not None and self.cursor <= last:
             if empty >= _MOST_EMPTY:
-                self._skip(self.cursor, last)
+                self._skip(self.cursor, last, until_ns)
                 empty = 0
                 continue
             slot = self.cursor
@@ -232,28 +250,42 @@ class Lane(ABC):
             empty = empty + 1 if bool((row.quality == NO_VALUE).all()) else 0
             self._book(slot)
             if slot >= self.first_slot:
-                self._rows.append(row)
+                self.waiting.add(row)
+                if self.fill_ns:
+                    self._note_missing(slot, row.quality == NO_VALUE, until_ns)
 
-    def _skip(self, cursor: int, last: int) -> None:
+    def _skip(self, cursor: int, last: int, until_ns: int) -> None:
         """Go on at the next slot that holds something, or behind `last`."""
         held = [slot for slot in (*self.open_slots(), *self.open_counts) if slot >= cursor]
         self.cursor = min([*held, last + 1])
+        if self.fill_ns:
+            oldest = max(cursor, last - self.fill_ns // self.window_ns - 1)
+            for slot in range(oldest, self.cursor):
+                if slot >= self.first_slot:
+                    self._note_missing(slot, np.ones(self.size, np.bool_), until_ns)
 
-    def drain(self) -> list[Block]:
-        """Return the closed rows as blocks of consecutive slots, and forget them."""
-        blocks = []
-        rows, self._rows = self._rows, []
-        start = 0
-        for at in range(1, len(rows) + 1):
-            if at == len(rows) or rows[at].slot != rows[at - 1].slot + 1:
-                blocks.append(_block(rows[start:at], self.numbers))
-                start = at
-        return blocks
+    def _note_missing(self, slot: int, missing: Flags, until_ns: int) -> None:
+        if missing.any() and self.end_of(slot) + self.fill_ns > until_ns:
+            self._missing[slot] = missing
 
-    @property
-    def waiting_rows(self) -> int:
-        """Number of closed rows not drained yet."""
-        return len(self._rows)
+    def drain(self, now_ns: int) -> list[Block]:
+        """Return the closed rows that may leave as blocks of consecutive slots; forget them."""
+        return blocks_of(self.waiting.take(now_ns), self.numbers)
+
+    def _leaving(self, slot: int, whole: Ints, real: Floats, valid: Flags) -> tuple[Ints, Flags]:
+        """Round or generalise values of shape (p,), and pseudonymise them.
+
+        Returns:
+            what leaves, and which of it may.
+        """
+        mantissa, fits = round_values(
+            self.integer, whole, real, self.exponents, self.grid, self.step, self.factor
+        )
+        if len(self._bands.at):
+            mantissa[self._bands.at] = self._bands.of_values(self.integer, whole, real)
+            fits[self._bands.at] = True
+        mantissa = self.clamp.leaving(mantissa)
+        return mantissa, self._pseudonyms.replace(slot, mantissa, valid & fits)
 
     def lose_open(self) -> None:
         """After a fault: drop what is open; the slots become gaps, counters go on exactly."""
@@ -272,6 +304,11 @@ class Lane(ABC):
             "counts": [[slot, count] for slot, count in sorted(self.open_counts.items())],
             "reached": self._reached.astype("<i8").tobytes(),
             "state": self.arrays(),
+            "waiting": self.waiting.dump(),
+            "missing": [
+                [slot, np.packbits(flags).tobytes()]
+                for slot, flags in sorted(self._missing.items())
+            ],
         }
 
     def restore(self, memory: dict[str, Any]) -> None:
@@ -281,7 +318,7 @@ class Lane(ABC):
         """
         self.cursor = memory["cursor"] if memory["cursor"] >= 0 else None
         self.first_slot = memory["first"]
-        position = {digest: at for at, digest in enumerate(_split(memory["digests"], 8))}
+        position = {digest: at for at, digest in enumerate(_split(memory["digests"], _DIGEST))}
         pairs = [
             (new, position[digest])
             for new, digest in enumerate(self._digests)
@@ -293,9 +330,33 @@ class Lane(ABC):
         new, old = np.array(pairs, np.intp).T
         self._reached[new] = np.frombuffer(memory["reached"], "<i8")[old]
         self.load(memory["state"], new, old)
+        self._load_waiting(memory, new, old)
         if self.hold_ns is None:
             # What is given again after the crash comes after the loss of contact.
             self._reached[new] = np.maximum(self._reached[new], max(self.open_slots(), default=0))
+
+    def room(self) -> int:
+        """Return how many bytes the lane needs in memory, with as many slots open as may be."""
+        filling = -(-self.fill_ns // self.window_ns)
+        delayed = -(-self.delay_ns // self.window_ns) + 2 if self.delay_ns else 0
+        per_point = self.memory_per_point + (self.memory_per_slot + 1) * filling
+        return per_point * self.size + self.waiting.room(delayed)
+
+    def _load_waiting(
+        self, memory: dict[str, Any], new: NDArray[np.intp], old: NDArray[np.intp]
+    ) -> None:
+        """Take over closed rows; memory of version 1 has none."""
+        parts = np.arange(self.numbers_per_point)
+        self.waiting.load(
+            memory.get("waiting", []),
+            (new[:, None] * self.numbers_per_point + parts).reshape(-1),
+            (old[:, None] * self.numbers_per_point + parts).reshape(-1),
+        )
+        count = len(memory["digests"]) // _DIGEST
+        for slot, packed in memory.get("missing", []):
+            flags = np.unpackbits(np.frombuffer(packed, np.uint8), count=count).astype(np.bool_)
+            self._missing[slot] = np.zeros(self.size, np.bool_)
+            self._missing[slot][new] = flags[old]
 
     def _begin(self, time: Ints, now_ns: int) -> bool:
         """Start with the first sample; with none whose device's own time cannot be true."""
@@ -307,15 +368,50 @@ class Lane(ABC):
             self.start(int(possible.min()))
         return bool(possible.size)
 
-    def _sound(self, places: NDArray[np.int32], values: Values, quality: Bytes) -> Bytes:
-        """Return the quality, BAD where a value is no number or not of the type that was signed."""
-        whole = values.dtype.kind == "i"
-        wrong: Flags = self.integer[places] != whole
-        if not whole:
-            wrong = wrong | ~np.isfinite(values)
-        if not wrong.any():
-            return quality
-        return np.where(wrong & (quality < _BAD), np.uint8(_BAD), quality)
+    def _checked(
+        self, places: NDArray[np.int32], values: Values, quality: Bytes
+    ) -> tuple[Bytes, Flags | None]:
+        """Return the quality, BAD where a value is not usable, and which are out of their range."""
+        quality = self._validate.sound(places, values, quality)
+        strange = self._validate.beyond(places, values, quality)
+        if strange is not None:
+            quality = np.where(strange, np.uint8(_BAD), quality)
+        return quality, strange
+
+    def _refill(
+        self, places: NDArray[np.int32], time: Ints, values: Values, quality: Bytes
+    ) -> Bytes:
+        """Take late samples for slots that were missing; return the quality of what is left."""
+        slots = np.broadcast_to(self.slot_of(time), quality.shape)
+        late = (slots < (self.cursor or 0)) & (quality < _BAD)
+        for slot in np.unique(slots[late]).tolist():
+            missing = self._missing.get(slot)
+            if missing is None:
+                continue
+            inside: Flags = late & (slots == slot) & missing[places]
+            count = int(np.count_nonzero(inside))
+            if count:
+                only = np.where(inside, quality, np.uint8(_ABSENT))
+                self.refill(Samples(places, slots, time, values, only, slot, clean=False))
+                self._enter(slot, count)
+                quality = np.where(inside, np.uint8(_ABSENT), quality)
+        return quality
+
+    def _fill(self, until_ns: int) -> None:
+        """Fill the slots whose time to be filled has passed."""
+        over = [slot for slot in self._missing if self.end_of(slot) + self.fill_ns <= until_ns]
+        for slot in sorted(over):
+            missing = self._missing.pop(slot)
+            try:
+                row = self.fill_slot(slot)
+            finally:
+                self._book(slot)
+            if row is None:
+                continue
+            quality = np.where(missing, row.quality, np.uint8(NO_VALUE))
+            if (quality < NO_VALUE).any():
+                mantissa = np.where(quality < NO_VALUE, row.mantissa, 0)
+                self.waiting.add(Row(slot, mantissa, quality, row.spans))
 
     def _place_in_time(
         self,
@@ -369,15 +465,18 @@ class Lane(ABC):
         self._reached[places] = slots[-1]
         return slots
 
-    def _count(self, samples: Samples) -> None:
+    def _count(self, samples: Samples, strange: Flags | None) -> None:
         """Enter good samples as open in their slots; bad ones as dropped."""
         slots, quality = samples.slots, samples.quality
         if samples.clean and samples.slot is not None:
             self._enter(samples.slot, quality.size)
             return
-        bad = int(np.count_nonzero(quality == _BAD))
-        if bad:
-            self.account.dropped[account.BAD] += bad
+        bad = quality == _BAD
+        beyond = 0 if strange is None else int(np.count_nonzero(bad & strange))
+        rest = int(np.count_nonzero(bad)) - beyond
+        for reason, count in ((account.OUT_OF_RANGE, beyond), (account.BAD, rest)):
+            if count:
+                self.account.dropped[reason] += count
         good = quality < _BAD
         chosen, counts = np.unique(np.broadcast_to(slots, good.shape)[good], return_counts=True)
         for slot, count in zip(chosen.tolist(), counts.tolist(), strict=True):
@@ -404,35 +503,6 @@ class Lane(ABC):
             self.account.consumed += count
         else:
             self.account.dropped[account.FIRST_SLOT] += count
-
-
-def _exponent(table: PointTable, column: int) -> int:
-    """Return the point's exponent in its measurand's unit."""
-    if column < 0:
-        return 0
-    point = table.points[column]
-    own = point.grid_exponent() if bool(table.integer[column]) else 0
-    return own + unit_shift(point)
-
-
-def unit_shift(point: Point) -> int:
-    """Return k such that value x 10**k is in the measurand's unit."""
-    factor = unit_factor(point.unit, point.standard)
-    return factor.adjusted() if factor is not None else 0
-
-
-def _block(rows: Sequence[Row], numbers: Ints) -> Block:
-    spans = np.concatenate([row.spans for row in rows])
-    quality = np.stack([row.quality for row in rows])
-    cells = np.flatnonzero((spans > 1) & (quality.reshape(-1) != NO_VALUE))
-    return Block(
-        slot=rows[0].slot,
-        numbers=numbers,
-        mantissa=np.stack([row.mantissa for row in rows]),
-        quality=quality,
-        span_cells=cells,
-        spans=spans[cells],
-    )
 
 
 def _split(data: bytes, size: int) -> list[bytes]:

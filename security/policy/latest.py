@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.frame import Bytes, Flags, Floats, Ints, Quality, Values
-from security.policy.lane import Samples
+from security.policy.rows import Samples
 
 Arrays = dict[str, bytes]
 # Members of an enum are slow to look up.

@@ -9,35 +9,46 @@ from protocols.batch import LARGEST_MANTISSA
 from protocols.frame import Flags, Floats, Ints
 
 _ROOM: Final = (1 << 62) - 1
+_SMALL_HIGH: Final = 1 << 29
 _DOUBT: Final = 2.0**-50
 
 
 def round_values(
-    integer: Flags, whole: Ints, real: Floats, exponents: Ints, grid: Ints, step: Ints
+    integer: Flags,
+    whole: Ints,
+    real: Floats,
+    exponents: Ints,
+    grid: Ints,
+    step: Ints,
+    factor: Ints | None = None,
 ) -> tuple[Ints, Flags]:
     """Round what is held of integer and of float points, each by its own rule.
 
     All arguments have shape (n,); `integer` tells which of `whole` and `real` counts. A value is
-    that x 10**exponents. Returns as the two functions below.
+    that x factor x 10**exponents. Returns as the two functions below.
     """
     if integer.all():
-        return round_integers(whole, exponents, grid, step)
-    mantissa, fits = round_floats(real, grid - exponents, step)
+        return round_integers(whole, exponents, grid, step, factor)
+    mantissa, fits = round_floats(real, grid - exponents, step, factor)
     if integer.any():
-        from_whole, whole_fits = round_integers(whole, exponents, grid, step)
+        from_whole, whole_fits = round_integers(whole, exponents, grid, step, factor)
         mantissa = np.where(integer, from_whole, mantissa)
         fits = np.where(integer, whole_fits, fits)
     return mantissa, fits
 
 
-def round_integers(values: Ints, exponents: Ints, grid: Ints, step: Ints) -> tuple[Ints, Flags]:
-    """Round values x 10**exponents to multiples of step x 10**grid.
+def round_integers(
+    values: Ints, exponents: Ints, grid: Ints, step: Ints, factor: Ints | None = None
+) -> tuple[Ints, Flags]:
+    """Round values x factor x 10**exponents to multiples of step x 10**grid.
 
     All arguments have shape (n,). Returns the mantissas in units of 10**grid, shape (n,), and
     which of them could be computed exactly and fit 2**53.
     """
     shift = exponents - grid
     multiply = 10 ** np.clip(shift, 0, 18)
+    if factor is not None:
+        multiply = np.where(factor <= _ROOM // multiply, multiply * factor, _ROOM)
     power = 10 ** np.clip(-shift, 0, 18)
     room = _ROOM // multiply
     # Not by their absolute value: the lowest number of 64 bits has none.
@@ -51,14 +62,48 @@ def round_integers(values: Ints, exponents: Ints, grid: Ints, step: Ints) -> tup
     return np.where(fits, multiple * step, 0), fits
 
 
-def round_floats(values: Floats, grid: Ints, step: Ints) -> tuple[Ints, Flags]:
-    """Round float64 values to multiples of step x 10**grid.
+def round_means(
+    high: Ints, low: Ints, counts: Ints, exponents: Ints, grid: Ints, step: Ints, factor: Ints
+) -> tuple[Ints, Flags]:
+    """Round (high x 2**32 + low) x factor / counts x 10**exponents to multiples of step x 10**grid.
+
+    All have shape (n,); 0 <= low < 2**32, counts are above 0. Returns as `round_integers`. What does
+    not fit 64 bits on the way is computed one by one.
+    """
+    shift = exponents - grid
+    multiply, power = 10 ** np.clip(shift, 0, 18), 10 ** np.clip(-shift, 0, 18)
+    multiply = np.where(factor <= _ROOM // multiply, multiply * factor, _ROOM)
+    small = (np.abs(high) < _SMALL_HIGH) & (np.abs(shift) <= 18)
+    values = np.where(small, (high << 32) + low, 0)
+    room = _ROOM // multiply
+    small &= (values <= room) & (values >= -room) & (step <= _ROOM // power)
+    small &= counts <= _ROOM // np.where(small, step * power, 1)
+    divide = np.where(small, step * power * counts, 1)
+    quotient, rest = np.divmod(np.where(small, values, 0) * np.where(small, multiply, 1), divide)
+    up = (rest > divide - rest) | ((rest == divide - rest) & (quotient & 1 == 1))
+    multiple: Ints = quotient + up
+    most = LARGEST_MANTISSA // step
+    fits = np.abs(multiple) <= most
+    for at in np.flatnonzero(~small).tolist():
+        total = ((int(high[at]) << 32) + int(low[at])) * int(factor[at])
+        unit = Fraction(int(step[at]) * int(counts[at])) * Fraction(10) ** int(-shift[at])
+        exact = round(Fraction(total) / unit)
+        fits[at] = abs(exact) <= most[at]
+        multiple[at] = exact if fits[at] else 0
+    return np.where(fits, multiple * step, 0), fits
+
+
+def round_floats(
+    values: Floats, grid: Ints, step: Ints, factor: Ints | None = None
+) -> tuple[Ints, Flags]:
+    """Round float64 values x factor to multiples of step x 10**grid.
 
     The exact binary value is what is rounded: where float arithmetic cannot tell the side of a
     tie, exact fractions decide. All arguments have shape (n,). Returns the mantissas in units of
     10**grid, shape (n,), and which of them fit 2**53.
     """
-    unit = step * 10.0**grid
+    times = np.ones_like(step) if factor is None else factor
+    unit = step * 10.0**grid / times
     most = LARGEST_MANTISSA // step
     with np.errstate(all="ignore"):
         ratio = values / unit
@@ -69,7 +114,7 @@ def round_floats(values: Floats, grid: Ints, step: Ints) -> tuple[Ints, Flags]:
     doubtful = fits & (distance <= np.maximum(np.abs(ratio), 1.0) * _DOUBT)
     for at in np.flatnonzero(doubtful).tolist():
         exact = Fraction(float(values[at])) / (
-            Fraction(int(step[at])) * Fraction(10) ** int(grid[at])
+            Fraction(int(step[at]), int(times[at])) * Fraction(10) ** int(grid[at])
         )
         multiple[at] = round(exact)
     fits &= np.abs(multiple) <= most

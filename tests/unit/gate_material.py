@@ -10,14 +10,16 @@ from protocols.frame import SECOND, Frame, Quality, Values
 from protocols.points import Counter, Point, PointTable
 from protocols.vocabulary.measurands import MEASURANDS, Kind
 from security.policy.clauses import grid_of
-from security.policy.compiled import CompiledPolicy, Rule, Terms
+from security.policy.compiled import CompiledPolicy, Derivation, Input, Rule, Terms
 from security.policy.compiler import stream_id
 from security.policy.gate import Gate
+from security.secret import Secret
 
 T0_S = 1_767_600_000
 """A whole day since 1970, so that every slot length fits."""
 T0 = T0_S * SECOND
 KEY = b"\x11" * 32
+GATE_KEY = b"\x22" * 32
 HOLD = 3 * SECOND
 
 Cell = tuple[int, int, int]
@@ -131,7 +133,12 @@ def rule(
 
 
 def policy(
-    rules: Sequence[Rule], *, valid_from: int = 0, valid_until: int = 1 << 40
+    rules: Sequence[Rule],
+    *,
+    valid_from: int = 0,
+    valid_until: int = 1 << 40,
+    derived: Sequence[Derivation] = (),
+    **budget: int,
 ) -> CompiledPolicy:
     terms = Terms(
         id="brain",
@@ -141,6 +148,7 @@ def policy(
         right="",
         retention_days=30,
         pad=1024,
+        **budget,
     )
     return CompiledPolicy(
         policy="mg-policy/1",
@@ -151,12 +159,55 @@ def policy(
         class_ceiling="general-2",
         consumers=[terms],
         rules=sorted(rules, key=lambda one: one.number),
+        derived=sorted(derived, key=lambda one: one.number),
     )
 
 
-def gate_of(tables: PointTable | Sequence[PointTable], rules: Sequence[Rule], clock: Clock) -> Gate:
+def gate_of(
+    tables: PointTable | Sequence[PointTable],
+    rules: Sequence[Rule],
+    clock: Clock,
+    derived: Sequence[Derivation] = (),
+    **budget: int,
+) -> Gate:
     owners = [tables] if isinstance(tables, PointTable) else tables
-    return Gate(policy(rules), {owner.device: owner for owner in owners}, clock)
+    by_device = {owner.device: owner for owner in owners}
+    return Gate(policy(rules, derived=derived, **budget), by_device, clock, Secret(GATE_KEY))
+
+
+def derivation(
+    owner: PointTable,
+    formula: str,
+    inputs: Mapping[str, str],
+    number: int,
+    *,
+    window_s: int = 10,
+    step: str = "0.01",
+    **changes: object,
+) -> Derivation:
+    """Return the derivation of points of one device by a formula; PRU is 2 s."""
+    exponent, whole_step = grid_of(Decimal(step))
+    sources = {name: rule(owner, point_name, 1).model_dump() for name, point_name in inputs.items()}
+    fields: dict[str, object] = {
+        "name": f"{formula}-{number}",
+        "formula": formula,
+        "inputs": [
+            {"name": name, **{key: source[key] for key in Input.model_fields if key in source}}
+            for name, source in sorted(sources.items())
+        ],
+        "constants": {"pru": "2"} if formula in {"oee", "effectiveness"} else {},
+        "consumer": 0,
+        "stream": stream_id(KEY, window_s),
+        "number": number,
+        "equipment": "machine",
+        "role": "",
+        "window_s": window_s,
+        "exponent": exponent,
+        "step": whole_step,
+        "class_raw": "general-2",
+        "class_released": "general-1",
+    }
+    return Derivation.model_validate({**fields, **changes})
 
 
 def frame(

@@ -8,7 +8,8 @@ import pytest
 from protocols.frame import SECOND, Frame, Quality, lost_frame
 from protocols.points import PointTable
 from security.policy.gate import Gate
-from security.policy.lane import Lane, Row
+from security.policy.lane import Lane
+from security.policy.rows import Row
 from tests.unit.gate_material import (
     T0,
     Clock,

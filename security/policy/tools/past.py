@@ -11,7 +11,7 @@ from protocols.errors import MillgateError
 from protocols.frame import SECOND, Floats, Frame, Ints, Quality
 from protocols.language import tr
 from protocols.points import PointTable
-from security.policy.lane import unit_shift
+from security.policy.scales import point_factor
 
 MOST_CELLS: Final = 40_000_000
 _HOLD_ROWS: Final = 3
@@ -50,7 +50,8 @@ class Past:
         """Return times (ns) and usable values, in the measurand's unit, of one point."""
         table = self.tables[device]
         place = next(at for at, one in enumerate(table.points) if one.id == point)
-        scale = 10.0 ** (table.exponents()[place] + unit_shift(table.points[place]))
+        factor, power = point_factor(table.points[place])
+        scale = factor * 10.0 ** (table.exponents()[place] + power)
         times, values = [np.zeros(0, np.int64)], [np.zeros(0, np.float64)]
         for frame in self.frames:
             if frame.device != device:

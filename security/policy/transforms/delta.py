@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from protocols.batch import GOOD, LARGEST_MANTISSA, NO_VALUE, UNCERTAIN
 from protocols.frame import Bytes, Flags, Quality, Values
 from security.policy import account, lane
-from security.policy.lane import Row, Samples
 from security.policy.latest import Cells, Latest
 from security.policy.rounding import round_values
+from security.policy.rows import Row, Samples
 
 _LARGEST_MODULUS: Final = 1 << 62
 _BAD: Final = int(Quality.BAD)
@@ -35,8 +35,8 @@ class Lane(lane.Lane):
     closing_edge = True
     memory_per_point = 224
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
         self._latest = Latest(self.size)
         # The newest reading as the device gave it; `lost` marks a fall that waits for a second one.
         self._raw = Cells(self.size)
@@ -77,7 +77,13 @@ class Lane(lane.Lane):
             # A polled counter may have risen since it was read: no reading, no rise of 0.
             fresh = fresh & inside
         rounded, fits = round_values(
-            self.integer, cells.value, cells.real, self.exponents, self.grid, self.step
+            self.integer,
+            cells.value,
+            cells.real,
+            self.exponents,
+            self.grid,
+            self.step,
+            self.factor,
         )
         usable = fresh & fits
         rise = rounded - self._base.value

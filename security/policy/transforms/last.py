@@ -11,19 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.batch import GOOD, NO_VALUE, UNCERTAIN
+from protocols.frame import Flags, Ints
 from security.policy import lane
-from security.policy.lane import Row, Samples
 from security.policy.latest import Latest
-from security.policy.rounding import round_values
+from security.policy.rows import Row, Samples, row_of
 
 
 class Lane(lane.Lane):
     """Last value in the slot."""
 
     memory_per_point = 128
+    memory_per_slot = 32
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
         self._latest = Latest(self.size)
 
     def take(self, samples: Samples) -> int:
@@ -34,13 +35,23 @@ class Lane(lane.Lane):
     def close_slot(self, slot: int) -> Row:
         """Round what was last."""
         cells, inside, fresh = self._latest.close(slot, self.end_of(slot), self.hold_ns)
-        mantissa, fits = round_values(
-            self.integer, cells.value, cells.real, self.exponents, self.grid, self.step
-        )
-        valid = (inside | fresh) & fits
-        uncertain = ~fresh | (cells.quality > 0)
-        quality = np.where(valid, np.where(uncertain, UNCERTAIN, GOOD), NO_VALUE).astype(np.uint8)
-        return Row(slot, np.where(valid, mantissa, 0), quality, np.ones(self.size, np.int64))
+        mantissa, valid = self._leaving(slot, cells.value, cells.real, inside | fresh)
+        return _row(slot, mantissa, valid, ~fresh | (cells.quality > 0))
+
+    def refill(self, samples: Samples) -> None:
+        """Keep the newest late sample of a closed slot."""
+        self._latest.take(samples)
+
+    def fill_slot(self, slot: int) -> Row | None:
+        """Round what was last among the late samples."""
+        cells = self._latest.slots.pop(slot, None)
+        if cells is None:
+            return None
+        mantissa, valid = self._leaving(slot, cells.value, cells.real, cells.seen)
+        over = cells.lost | (cells.quality > 0)
+        if self.hold_ns is not None:
+            over |= self.end_of(slot) - cells.time > self.hold_ns
+        return _row(slot, mantissa, valid, over)
 
     def open_slots(self) -> list[int]:
         """Return the slots that hold something."""
@@ -57,3 +68,8 @@ class Lane(lane.Lane):
     def load(self, state: dict[str, Any], new: NDArray[np.intp], old: NDArray[np.intp]) -> None:
         """Take over state."""
         self._latest.load(state, new, old, self.hold_ns)
+
+
+def _row(slot: int, mantissa: Ints, valid: Flags, uncertain: Flags) -> Row:
+    quality = np.where(valid, np.where(uncertain, UNCERTAIN, GOOD), NO_VALUE).astype(np.uint8)
+    return row_of(slot, mantissa, quality)

@@ -22,8 +22,8 @@ from protocols.vocabulary.states import (
 )
 from security.policy import lane
 from security.policy.clauses import STATE_NUMBERS
-from security.policy.lane import Row, Samples
 from security.policy.rounding import round_times
+from security.policy.rows import Row, Samples
 
 _UNKNOWN: Final = int(OperatingState.UNKNOWN)
 _STATES: Final = STATE_NUMBERS - 1
@@ -39,8 +39,8 @@ class Lane(lane.Lane):
 
     numbers_per_point = STATE_NUMBERS
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
         self._models = np.stack([_model(rule.state_model) for rule in self.rules])
         self._grid_ns = np.array(
             [int(s) * SECOND // 10 ** int(-g) for s, g in zip(self.step, self.grid, strict=True)],

@@ -1,0 +1,61 @@
+"""Whether a configured point is exactly what was signed, and which transform computes what."""
+
+import importlib
+import pkgutil
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.errors import MillgateError
+from protocols.language import tr
+from protocols.points import PointTable
+from security.policy import transforms
+from security.policy.compiled import Rule
+from security.policy.lane import Lane
+
+
+def transform(aggregate: str) -> type[Lane]:
+    """Return the lane that computes an aggregate: the file in `transforms/` of this name."""
+    known = {module.name for module in pkgutil.iter_modules(transforms.__path__)}
+    if aggregate not in known:
+        raise MillgateError(tr("unknown transform", "未知的变换"), where=aggregate)
+    lane: type[Lane] = importlib.import_module(f"{transforms.__name__}.{aggregate}").Lane
+    return lane
+
+
+def columns_of(table: PointTable, rules: Sequence[Rule], suspended: list[str]) -> NDArray[np.int32]:
+    """Return the rules' columns, shape (p,), -1 where the source is not exactly what was signed.
+
+    Adds a line to `suspended` for each of those.
+    """
+    places = {point.id: at for at, point in enumerate(table.points)}
+    return np.array(
+        [_column(places.get(rule.point), table, rule, suspended) for rule in rules], np.int32
+    )
+
+
+def no_device(device: str) -> str:
+    """Return the line that says so."""
+    return tr(f"{device}: no such device is configured", f"{device}：未配置此设备")
+
+
+def _column(at: int | None, table: PointTable, rule: Rule, suspended: list[str]) -> int:
+    where = f"{rule.device}/{rule.point}"
+    if at is None:
+        what = tr("no such point is configured", "未配置此点")
+        suspended.append(tr(f"{where}: {what}", f"{where}：{what}"))
+        return -1
+    point = table.points[at]
+    signed = (rule.address, rule.type, rule.unit, rule.measurand, rule.state_model)
+    found = (point.address, point.type, point.unit, point.measurand, point.state_model or "")
+    if signed == found and rule.scaling() == (point.scale, point.offset):
+        return at
+    suspended.append(
+        tr(
+            f"{where}: address, type, unit, scale or measurand is not what the policy names; "
+            "it stays withheld",
+            f"{where}：地址、类型、单位、比例或测量量与策略不符，保持不放行",
+        )
+    )
+    return -1
