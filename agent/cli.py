@@ -178,10 +178,12 @@ def _say_next(folder: Path, notes: list[str], brain: str) -> None:
             f"请将 {folder / 'agent.card'} 交给 {brain}。",
         ),
         tr(
-            f"Next: describe your devices in {folder / 'agent.toml'}, then\n"
+            f"Next:\n"
+            f"  millgate agent add {folder / 'agent.toml'}      (asks for a device; again for each)\n"
             f"  millgate agent check {folder / 'agent.toml'}\n"
             f"  millgate policy new {folder / 'agent.toml'}",
-            f"下一步：在 {folder / 'agent.toml'} 中写明设备，然后\n"
+            f"下一步：\n"
+            f"  millgate agent add {folder / 'agent.toml'}      （询问并添加设备，每台一次）\n"
             f"  millgate agent check {folder / 'agent.toml'}\n"
             f"  millgate policy new {folder / 'agent.toml'}",
         ),
