@@ -448,13 +448,13 @@ class Ledger:
 
     # Reading.
 
-    def ended(self, agent: int, sheet: bytes, end_s: int, limit: int) -> list[Kept]:
-        """Return the oldest batches under a sheet whose slots had ended by then, not erased yet."""
+    def ended(self, agent: int, sheet: bytes, stream: int, end_s: int, limit: int) -> list[Kept]:
+        """Return a stream's oldest batches under a sheet, ended by then and not erased yet."""
         rows = self._db.execute(
             "SELECT id, agent, stream, digest, sheet, start_s, end_s, sealed FROM batch"
-            " WHERE agent=? AND sheet=? AND end_s<=? AND cells>0 AND LENGTH(sealed)>0"
+            " WHERE agent=? AND stream=? AND end_s<=? AND sheet=? AND cells>0 AND LENGTH(sealed)>0"
             " ORDER BY id LIMIT ?",
-            (agent, sheet, end_s, limit),
+            (agent, stream, end_s, sheet, limit),
         )
         return [Kept(*row) for row in rows]
 

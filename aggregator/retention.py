@@ -1,9 +1,9 @@
 """Retention: when a release sheet's time is over, what came under it is deleted and that is said.
 
-A batch may be kept until its last slot's end plus the `retention_days` of its sheet; both are
-signed by the firm, so both ends know the moment. Rows in the stores go first, then the sealed
-content in the ledger; hashes, places in chains and covered time stay, so that a batch that was
-erased cannot come again.
+A batch may be kept until its last slot's end plus the `retention_days` of its sheet, or the shortest
+of its stream's points; both are signed by the firm, so both ends know the moment. Rows in the stores
+go first, then the sealed content in the ledger; hashes, places in chains and covered time stay, so
+that a batch that was erased cannot come again.
 """
 
 import hashlib
@@ -19,6 +19,7 @@ from protocols.language import tr
 from protocols.topics import Address
 from security.answers import MOST_ERASED, Erased, Erasure, sign_answer
 from security.keys import SigningKey
+from security.policy.compiled import ReleaseSheet
 
 _DAY_S: Final = 86_400
 _AT_ONCE: Final = 64
@@ -52,12 +53,25 @@ def forget_ended(
             known = opener.sheet(agent, sheet_hash)
             if known is None:
                 continue
-            end_s = now_s - known.signed.sheet.retention_days * _DAY_S
-            while batches := ledger.ended(agent, sheet_hash, end_s, _AT_ONCE):
-                if not _forget(ledger, blocks, stores, batches):
-                    return touched
-                touched.add(agent)
+            for stream, days in _kept_days(known.signed.sheet).items():
+                end_s = now_s - days * _DAY_S
+                while batches := ledger.ended(agent, sheet_hash, stream, end_s, _AT_ONCE):
+                    if not _forget(ledger, blocks, stores, batches):
+                        return touched
+                    touched.add(agent)
     return touched
+
+
+def _kept_days(sheet: ReleaseSheet) -> dict[int, int]:
+    """Return for how many days the batches of each stream may be kept: as its shortest point."""
+    return {
+        stream.id: min(
+            point.retention_days or sheet.retention_days
+            for point in sheet.points
+            if point.stream == stream.id
+        )
+        for stream in sheet.streams
+    }
 
 
 def _forget(

@@ -1,5 +1,6 @@
 """`millgate policy` and `millgate keys`: the data officer's commands."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from importlib import resources
 from pathlib import Path
@@ -27,6 +28,7 @@ from security.policy.compiled import (
     content_hash,
 )
 from security.policy.tools.diff import grid_words
+from security.policy.tools.drafting import numbers_of, secrets_text, suggestion
 from security.policy.tools.lines import span_words
 from security.policy.tools.officers import read_trusted
 from security.policy.tools.shelf import read_bundle_file
@@ -76,16 +78,16 @@ def new(
     entries = raw.get("consumer", [])
     cards = [read_brain_card(agent.parent / str(entry.get("card", ""))) for entry in entries]
     now = datetime.now(UTC).replace(microsecond=0)
+    consumer = _consumer_id(cards[0]) if cards else "brain"
     values = {
-        "consumer": _consumer_id(cards[0]) if cards else "brain",
+        "consumer": consumer,
         "version": 1,
         "previous": "",
         "valid_from": now.isoformat(),
         "valid_until": (now + timedelta(days=days)).isoformat(),
         "consumers": "".join(_consumer_text(card) for card in cards),
-        "points": "".join(
-            _point_text(device, point) for device in devices for point in device.points
-        ),
+        "points": _points_text(devices, consumer),
+        "secrets": secrets_text(devices),
     }
     template = (resources.files("configs.templates") / "policy.toml").read_text(encoding="utf-8")
     target.write_text(Template(template).substitute(values), encoding="utf-8")
@@ -121,7 +123,16 @@ def _consumer_text(card: BrainCard) -> str:
     )
 
 
-def _point_text(device: DeviceConfig, point: Point) -> str:
+def _points_text(devices: Sequence[DeviceConfig], consumer: str) -> str:
+    texts, number = [], 1
+    for device in devices:
+        for point in device.points:
+            texts.append(_point_text(device, point, consumer, number))
+            number += numbers_of(point)
+    return "".join(texts)
+
+
+def _point_text(device: DeviceConfig, point: Point, consumer: str, number: int) -> str:
     address = point.address.replace("\\", "\\\\").replace('"', '\\"')
     lines = [
         "[[point]]",
@@ -136,7 +147,7 @@ def _point_text(device: DeviceConfig, point: Point) -> str:
     ]
     if point.state_model is not None:
         lines.append(f'state_model = "{point.state_model}"')
-    return "\n".join(lines) + "\n\n"
+    return "\n".join([*lines, *suggestion(device.id, point, consumer, number)]) + "\n\n"
 
 
 officer_cli.register(policy_app)

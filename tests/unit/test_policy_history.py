@@ -98,7 +98,10 @@ def test_history_tells_every_version_its_signers_and_its_changes(mill: Mill) -> 
     mill.sign()
     assert mill.authority.look().policy is not None
     mill.next_version(2)
-    mill.edit('"15m", round = 1 ', '"5m", round = 1 ')
+    mill.edit(
+        '\nrelease = { aggregate = "delta", slot = "15m"',
+        '\nrelease = { aggregate = "delta", slot = "5m"',
+    )
     mill.sign()
     mill.authority.look()
     said = run(policy_app, "history", mill.agent)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from aggregator.retention import signed_erasure
+from aggregator.retention import _kept_days, signed_erasure
 from aggregator.stores import RowSpan, StoreRefused
 from protocols.batch import Block
 from security.answers import Erased, Erasure, read_answer
@@ -69,6 +69,18 @@ def test_a_statement_names_neighbouring_batches_as_one_range(way: Way) -> None:
     assert statement(way, NOW) == Erasure(
         KEYS.address, NOW, (Erased(1, way.forger.short, 0, 2, proof),)
     )
+
+
+def test_a_point_with_a_shorter_retention_shortens_that_of_its_stream() -> None:
+    sheet = POLICY.sheets[0].sheet
+    short, long = sorted(sheet.streams, key=lambda one: one.window_s)
+    points = [
+        one.model_copy(update={"retention_days": 30}) if one.number == ENERGY else one
+        for one in sheet.points
+    ]
+    shorter = sheet.model_copy(update={"points": points})
+    assert _kept_days(sheet) == {short.id: 365, long.id: 365}
+    assert _kept_days(shorter) == {short.id: 30, long.id: 365}
 
 
 def test_series_written_anew_do_not_hold_what_was_deleted(way: Way) -> None:
