@@ -93,6 +93,7 @@ def test_all_that_is_given_is_read_and_what_is_refused_is_left_alone(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(poller_module, "_IDLE_S", 0.0)
+        patch.setattr(learning, "_FIRST_WAIT_S", 3600.0)
         patch.setattr(logging.root.manager, "disable", logging.CRITICAL)
         found, later = asyncio.run(polls())
     assert later == 0
@@ -105,7 +106,10 @@ def test_all_that_is_given_is_read_and_what_is_refused_is_left_alone(
         assert read(poller, found[-1], at, words)[1] == device.gives(first, words)
 
 
-async def test_every_point_that_is_given_comes_with_the_very_first_poll() -> None:
+async def test_every_point_that_is_given_comes_with_the_very_first_poll(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(learning, "_FIRST_WAIT_S", 3600.0)
     device = Device({17}, 0, 125)
     chosen = [(at, "uint16") for at in range(40)]
     poller = poller_of(device, chosen, 8)
@@ -120,6 +124,7 @@ async def test_a_device_that_refuses_everything_is_not_flooded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(poller_module, "_IDLE_S", 0.0)
+    monkeypatch.setattr(learning, "_FIRST_WAIT_S", 3600.0)
     device = Device(set(range(2000)), 0, 125)
     poller = poller_of(device, [(at, "uint16") for at in range(500)], 8)
     asked = []
