@@ -1,0 +1,218 @@
+"""A small client of the brain's API. One file, nothing but Python 3.11: copy it into your platform.
+
+Example, a copy that stays in step:
+
+    brain = Brain("https://brain.example:8750", token, ca_file="ca.pem")
+    head = brain.head()
+    for series in brain.series():
+        store(series, brain.rows(series, "2026-01-01T00:00:00Z", "2027-01-01T00:00:00Z"))
+    for change in brain.follow(head):
+        apply(change)            # then keep change.position
+
+What is absent is None, never 0.
+"""
+
+import json
+import ssl
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_TRIES = 5
+_WAIT_S = 2.0
+_LONGEST_WAIT_S = 60.0
+_NOT_NOW = frozenset({429, 503})
+
+
+class Refused(Exception):
+    """The brain refuses a request.
+
+    Attributes:
+        status: the HTTP status.
+        kind: the problem's lasting name, such as `position-gone`.
+        remedy: what to do about it.
+    """
+
+    def __init__(self, status: int, kind: str, title: str, remedy: str) -> None:
+        super().__init__(f"{title} — {remedy}" if remedy else title)
+        self.status = status
+        self.kind = kind
+        self.remedy = remedy
+
+
+@dataclass(frozen=True)
+class Series:
+    """One series."""
+
+    id: str
+    bucket: str
+    measurement: str
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: its time (RFC 3339, UTC) and its fields."""
+
+    time: str
+    fields: Mapping[str, float | str | None]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change.
+
+    Attributes:
+        position: go on from here.
+        kind: `rows` were written or revised, rows were `removed`, or a whole `measurement` was.
+        series: None for a measurement.
+        first, last: times of the first and the last row touched, both included.
+        measurement: of the series, or all of whose series were removed.
+    """
+
+    position: str
+    kind: str
+    series: Series | None
+    first: str
+    last: str
+    measurement: str
+
+
+class Brain:
+    """The API of one brain; its calls block.
+
+    Args:
+        url: such as https://brain.example:8750.
+        token: of the API.
+        ca_file: who vouches for the brain; None for the system's authorities.
+        timeout_s: how long one request may take.
+    """
+
+    def __init__(
+        self, url: str, token: str, *, ca_file: str | None = None, timeout_s: float = 30.0
+    ) -> None:
+        self._url = f"{url.rstrip('/')}/api/v1"
+        self._headers = {"Authorization": f"Bearer {token}"}
+        self._timeout_s = timeout_s
+        secure = url.startswith("https:")
+        self._tls = ssl.create_default_context(cafile=ca_file) if secure else None
+
+    def series(self, measurement: str = "") -> Iterator[Series]:
+        """Yield the series there are, optionally of one measurement."""
+        wanted = {"measurement": measurement} if measurement else {}
+        for page in self._pages("/series", wanted):
+            yield from map(_series, page["series"])
+
+    def rows(self, series: Series, start: str, end: str) -> Iterator[Row]:
+        """Yield a series' rows with start <= time < end."""
+        following: str | None = start
+        while following is not None:
+            query = {"start": following, "end": end, "limit": "10000"}
+            page = self._get(f"/series/{series.id}/rows", query)
+            names = list(page["fields"])
+            columns = zip(*page["fields"].values(), strict=True) if names else iter(())
+            for moment, cells in zip(page["time"], columns, strict=True):
+                yield Row(moment, dict(zip(names, cells, strict=True)))
+            following = page["next"]
+
+    def newest(self, series: Series) -> Row | None:
+        """Return a series' newest row; None where there is none."""
+        found = self._get(f"/series/{series.id}/newest", {})
+        return None if found["time"] is None else Row(found["time"], found["fields"])
+
+    def provenance(self, series: Series, start: str, end: str) -> list[dict[str, Any]]:
+        """Return the batches that rows come from."""
+        query = {"start": start, "end": end}
+        sources: list[dict[str, Any]] = self._get(f"/series/{series.id}/provenance", query)[
+            "sources"
+        ]
+        return sources
+
+    def head(self) -> str:
+        """Return the position after the newest change there is."""
+        return str(self._get("/changes", {"limit": "0"})["head"])
+
+    def changes(self, position: str) -> Iterator[Change]:
+        """Yield all changes after a position that there are now.
+
+        Raises:
+            Refused: with kind `position-gone` when the copy must be made anew.
+        """
+        while True:
+            page = self._get("/changes", {"cursor": position})
+            mark = position.partition(".")[0]
+            for one in page["changes"]:
+                yield _change(mark, one)
+            position = page["next"]
+            if position == page["head"]:
+                return
+
+    def follow(self, position: str, every_s: float = 5.0) -> Iterator[Change]:
+        """Yield changes after a position, and go on as they come; it never ends by itself.
+
+        Raises:
+            Refused: see `changes`.
+        """
+        while True:
+            for change in self.changes(position):
+                position = change.position
+                yield change
+            time.sleep(every_s)
+
+    def _pages(self, path: str, query: dict[str, str]) -> Iterator[dict[str, Any]]:
+        following: str | None = ""
+        while following is not None:
+            page = self._get(path, query | ({"cursor": following} if following else {}))
+            yield page
+            following = page["next"]
+
+    def _get(self, path: str, query: dict[str, str]) -> dict[str, Any]:
+        """Ask, and ask again where the brain says that it cannot answer just now."""
+        url = f"{self._url}{path}"
+        if query:
+            url += "?" + urllib.parse.urlencode(query)
+        request = urllib.request.Request(url, headers=self._headers)  # noqa: S310 - the caller's own brain
+        for attempt in range(_TRIES):
+            try:
+                with urllib.request.urlopen(  # noqa: S310 - same
+                    request, timeout=self._timeout_s, context=self._tls
+                ) as answer:
+                    found: dict[str, Any] = json.load(answer)
+                    return found
+            except urllib.error.HTTPError as error:
+                with error:
+                    if error.code not in _NOT_NOW or attempt == _TRIES - 1:
+                        raise _refused(error) from None
+                    asked = error.headers.get("Retry-After", "")
+                wait_s = float(asked) if asked.isdecimal() else _WAIT_S * 2**attempt
+                time.sleep(min(wait_s, _LONGEST_WAIT_S))
+        raise AssertionError("unreachable")
+
+
+def _refused(error: urllib.error.HTTPError) -> Refused:
+    try:
+        problem = json.load(error)
+        kind = str(problem["type"]).rpartition(":")[2]
+        return Refused(error.code, kind, problem["title"], problem["remedy"])
+    except (ValueError, KeyError):
+        return Refused(error.code, "", f"HTTP {error.code}", "")
+
+
+def _series(found: Mapping[str, Any]) -> Series:
+    return Series(found["id"], found["bucket"], found["measurement"], found["tags"])
+
+
+def _change(mark: str, found: Mapping[str, Any]) -> Change:
+    series = _series(found["series"]) if "series" in found else None
+    return Change(
+        position=f"{mark}.{found['number']}",
+        kind=found["kind"],
+        series=series,
+        first=found.get("first", ""),
+        last=found.get("last", ""),
+        measurement=series.measurement if series else found["measurement"],
+    )

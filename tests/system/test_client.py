@@ -1,0 +1,113 @@
+"""The client that platforms may copy, against the real API."""
+
+import asyncio
+import random
+import runpy
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aggregator.api.server import make_app, serving
+from aggregator.feed import Feed, Followed
+from aggregator.stores import Store
+from aggregator.stores.embedded import Config
+from aggregator.stores.embedded import Store as Embedded
+from protocols.tls import server_context
+from tests.certificates import Authority
+from tests.documents import ROOT
+from tests.system.brain import TOKEN, Told
+from tests.system.test_changes import BUCKET, KEYS, START_NS, block, change_something
+
+CLIENT = runpy.run_path(str(ROOT / "docs" / "client" / "millgate_client.py"))
+ALWAYS = ("2020-01-01T00:00:00Z", "2200-01-01T00:00:00Z")
+
+
+@pytest.fixture
+def feed(tmp_path: Path) -> Feed:
+    return Feed(tmp_path / "feed.db", lambda: START_NS)
+
+
+@pytest.fixture
+def store(tmp_path: Path, feed: Feed) -> Store:
+    return Followed(Embedded(Config(path=tmp_path / "store"), BUCKET), BUCKET, feed)
+
+
+@pytest.fixture
+async def brain(tmp_path: Path, feed: Feed, store: Store) -> AsyncIterator[Any]:
+    ours = Authority(tmp_path, "ours")
+    own = ours.vouch("brain", "127.0.0.1")
+    reader = Embedded(Config(path=tmp_path / "store"), BUCKET)
+    app = make_app({BUCKET: reader}, Told(), TOKEN, lambda: START_NS, feed=feed)
+    async with serving(app, "127.0.0.1", 0, server_context(own, own)) as port:
+        url = f"https://127.0.0.1:{port}"
+        yield CLIENT["Brain"](url, TOKEN, ca_file=str(ours.file))
+    for each in (reader, store, feed):
+        each.close()
+
+
+def copy(brain: Any) -> dict[tuple[str, str], Any]:
+    return {
+        (series.id, row.time): row.fields
+        for series in brain.series()
+        for row in brain.rows(series, *ALWAYS)
+    }
+
+
+def follow(brain: Any, position: str, mine: dict[tuple[str, str], Any]) -> str:
+    for change in brain.changes(position):
+        position = change.position
+        if change.series is None:
+            mine.clear()
+            continue
+        span = (change.first, change.last)
+        for place in [one for one in mine if one[0] == change.series.id]:
+            if span[0] <= place[1] <= span[1]:
+                del mine[place]
+        try:
+            rows = [
+                row
+                for row in brain.rows(change.series, change.first, ALWAYS[1])
+                if row.time <= change.last
+            ]
+        except CLIENT["Refused"] as refused:
+            if refused.status != 404:
+                raise
+            # A later change removed the series.
+            rows = []
+        mine |= {(change.series.id, row.time): row.fields for row in rows}
+    return position
+
+
+async def test_a_copy_kept_with_the_client_stays_in_step(brain: Any, store: Store) -> None:
+    chance = random.Random(5)
+
+    def work() -> None:
+        for _ in range(8):
+            change_something(store, chance)
+        position, mine = brain.head(), copy(brain)
+        assert mine
+        for _ in range(6):
+            change_something(store, chance)
+            position = follow(brain, position, mine)
+            assert mine == copy(brain)
+
+    await asyncio.to_thread(work)
+
+
+async def test_the_client_says_what_the_brain_says(brain: Any, store: Store) -> None:
+    def work() -> None:
+        store.write([block(KEYS[0], 0, [1.0, 2.5])])
+        (series,) = brain.series("ff_energy")
+        assert brain.newest(series).fields == {"energy": 2.5}
+        assert brain.provenance(series, *ALWAYS) == []
+        with pytest.raises(CLIENT["Refused"]) as caught:
+            list(brain.changes("0" * 16 + ".5"))
+        assert caught.value.kind == "position-gone"
+        assert "limit=0" in caught.value.remedy
+        with pytest.raises(CLIENT["Refused"]) as caught:
+            list(brain.rows(series, ALWAYS[1], ALWAYS[0]))
+        assert caught.value.status == 400
+
+    await asyncio.to_thread(work)
