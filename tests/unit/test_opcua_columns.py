@@ -1,5 +1,6 @@
 """The columns are what the library makes of the same bytes, and no bytes do harm."""
 
+import contextlib
 import struct
 import tracemalloc
 import uuid
@@ -13,8 +14,14 @@ import numpy as np
 import pytest
 from asyncua import ua
 from asyncua.common.utils import Buffer
-from asyncua.ua.ua_binary import struct_from_binary, struct_to_binary, variant_from_binary
-from hypothesis import given
+from asyncua.ua.object_ids import ObjectIds
+from asyncua.ua.ua_binary import (
+    nodeid_from_binary,
+    struct_from_binary,
+    struct_to_binary,
+    variant_from_binary,
+)
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocols.drivers.opcua import answers, bounds
@@ -35,6 +42,11 @@ INTEGERS = {
     T.UInt32: (0, 2**32 - 1),
     T.Int64: (-(2**63), 2**63 - 1),
     T.UInt64: (0, 2**64 - 1),
+}
+KINDS = {
+    getattr(ObjectIds, name): name.removesuffix("_Encoding_DefaultBinary")
+    for name in dir(ObjectIds)
+    if name.endswith("Response_Encoding_DefaultBinary")
 }
 MOMENTS = st.datetimes(datetime(1601, 1, 1), datetime(9999, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001 - hypothesis wants it so
 
@@ -257,6 +269,61 @@ def test_few_bytes_never_become_much(variant: bytes) -> None:
     finally:
         tracemalloc.stop()
     assert most < 8 << 20
+
+
+def answers_of_all_services() -> list[bytes]:
+    """What servers answer to all that we ask of them."""
+    text, node = ua.LocalizedText("x"), ua.NodeId("x", 1)  # type: ignore[arg-type] # see above
+    value = VALUE(
+        ua.Variant(["a", "b"], T.String), SourceTimestamp=datetime(2026, 1, 1, tzinfo=UTC)
+    )
+    history: Any = ua.HistoryData(DataValues=[value, value])
+    field = ua.StructureField(Name="f", Description=text, DataType=node)
+    layout = ua.StructureDefinition(DefaultEncodingId=node, BaseDataType=node, Fields=[field])
+    endpoint = ua.EndpointDescription(
+        ServerCertificate=b"c" * 40, UserIdentityTokens=[ua.UserTokenPolicy()]
+    )
+    opened: Any = ua.CreateSessionResponse()
+    opened.Parameters.ServerEndpoints = [endpoint]
+    browsed = ua.BrowseResult(References=[ua.ReferenceDescription(NodeId=node)])
+    paths = ua.BrowsePathResult(Targets=[ua.BrowsePathTarget(TargetId=node)])
+    found = [
+        ua.GetEndpointsResponse(Endpoints=[endpoint]),
+        opened,
+        ua.BrowseResponse(Results=[browsed]),
+        ua.TranslateBrowsePathsToNodeIdsResponse(Results=[paths]),
+        ua.CreateMonitoredItemsResponse(Results=[ua.MonitoredItemCreateResult()]),
+        ua.HistoryReadResponse(Results=[ua.HistoryReadResult(HistoryData=history)]),
+        ua.ReadResponse(Results=[value, VALUE(ua.Variant(layout, T.ExtensionObject))]),
+        ua.OpenSecureChannelResponse(),
+    ]
+    return [struct_to_binary(one) for one in found]
+
+
+ANSWERS = answers_of_all_services()
+
+
+@given(
+    st.sampled_from(ANSWERS),
+    st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=4),
+)
+@settings(deadline=None)
+def test_damaged_answers_of_every_service_end_soon_and_stay_small(
+    answer: bytes, damage: list[tuple[int, int]]
+) -> None:
+    body = bytearray(answer)
+    for at, byte in damage:
+        body[at % len(body)] = byte
+    kind: Any = nodeid_from_binary(Buffer(answer)).Identifier
+    name = KINDS[kind]
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(Exception):
+            struct_from_binary(name, Buffer(bytes(body)))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 4 << 20
 
 
 def test_extents_give_an_array_its_shape() -> None:

@@ -254,7 +254,8 @@ class Subscription(Link):
         if self._lost is not None or not self._in_sequence(message):
             return
         received_ns = self._now()
-        if self.opened:
+        if self.opened and not result.MoreNotifications:
+            # With more to come, changes from before this moment are still with the server.
             self._heard_ns = received_ns
         for data in message.NotificationData or ():
             if isinstance(data, Changes) and data:
