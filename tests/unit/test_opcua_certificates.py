@@ -3,8 +3,10 @@
 import stat
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
+from asyncua import ua
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA1, SHA256
@@ -13,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.drivers.opcua.certificates import Certificate, parse_certificate, printable
-from protocols.drivers.opcua.levels import level_of
+from protocols.drivers.opcua.levels import level_of, offered
 from protocols.drivers.opcua.pki import Own, Trusted, TrustFolder, parse_own
 from security.application_certificate import create_application_certificate
 from security.keys import KeyFault
@@ -154,3 +156,23 @@ def test_a_device_has_one_trusted_certificate_and_others_keep_theirs(tmp_path: P
     assert [one.device for one in trust.all()] == ["press"]
     trust.add(Trusted(second, "press", level))
     assert trust.find(second) == Trusted(second, "press", level)
+
+
+def test_what_a_server_offers_is_told_and_names_of_its_own_are_not_repeated() -> None:
+    prefix = "http://opcfoundation.org/UA/SecurityPolicy#"
+
+    def endpoint(policy: str, mode: ua.MessageSecurityMode) -> ua.EndpointDescription:
+        described: Any = ua.EndpointDescription()
+        described.SecurityPolicyUri, described.SecurityMode = prefix + policy, mode
+        described.TransportProfileUri = (
+            "http://opcfoundation.org/UA-Profile/Transport/uatcp-uasc-uabinary"
+        )
+        return described  # type: ignore[no-any-return] # its annotations ask for other text types
+
+    modes = ua.MessageSecurityMode
+    old = [endpoint("Basic128Rsa15", modes.Sign), endpoint("None", modes.None_)]
+    assert offered(old) == "Basic128Rsa15 (outdated, not taken); no security"
+    assert offered([*old, endpoint("Basic256Sha256", modes.Sign)]).startswith(
+        "Basic256Sha256, Sign; "
+    )
+    assert offered([endpoint("\x1b[2J", modes.Sign)]) == "-"

@@ -7,10 +7,14 @@ from asyncua import ua
 from asyncua.crypto import security_policies
 from asyncua.crypto.security_policies import SecurityPolicy
 
+from protocols.language import tr
+
 PolicyName = Literal["Basic256Sha256", "Aes128_Sha256_RsaOaep", "Aes256_Sha256_RsaPss"]
 ModeName = Literal["Sign", "SignAndEncrypt"]
 
 _PREFIX: Final = "http://opcfoundation.org/UA/SecurityPolicy#"
+_OUTDATED: Final = ("Basic256", "Basic128Rsa15")
+_NONE: Final = "None"
 # Weakest first; older policies are broken and are not spoken.
 _POLICIES: Final[dict[str, type[SecurityPolicy]]] = {
     "Basic256Sha256": security_policies.SecurityPolicyBasic256Sha256,
@@ -88,10 +92,19 @@ def level_at(endpoint: ua.EndpointDescription) -> Level | None:
 
 def offered(endpoints: Iterable[ua.EndpointDescription]) -> str:
     """Return what a server offers, for a person; unknown names are not repeated."""
-    found = {level_at(endpoint) for endpoint in endpoints}
+    known = list(endpoints)
+    found = {level_at(endpoint) for endpoint in known}
     names = [
         str(level) for level in sorted((one for one in found if one is not None), reverse=True)
     ]
+    policies = {str(one.SecurityPolicyUri or "").removeprefix(_PREFIX) for one in known}
+    names += [
+        tr(f"{name} (outdated, not taken)", f"{name}（已过时，不采用）")
+        for name in _OUTDATED
+        if name in policies
+    ]
+    if _NONE in policies:
+        names.append(tr("no security", "不加密"))
     return "; ".join(names) or "-"
 
 
