@@ -2,6 +2,7 @@
 
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +14,7 @@ from protocols.language import tr
 from protocols.version import VERSION
 from security.policy.bundle import (
     NoPolicy,
+    SignedSheet,
     TrustedPolicy,
     keep_enforced,
     load_policy,
@@ -165,7 +167,7 @@ class Authority:
         archive.parent.mkdir(exist_ok=True, mode=0o700)
         if not archive.exists():
             keep_enforced(archive, newer.policy)
-        self._policy = newer
+        self._policy = replace(newer, sheets=tuple(map(_signed_only, newer.sheets)))
         if before is not None:
             _log.info(
                 "%s",
@@ -188,6 +190,11 @@ class Authority:
             "数据官过久未确认策略仍然有效（[policy] max_stale）；"
             "请签署新策略，或执行 'millgate policy confirm'",
         )
+
+
+def _signed_only(sheet: SignedSheet) -> SignedSheet:
+    """Return a sheet without its points: here only the signed bytes are passed on."""
+    return replace(sheet, sheet=sheet.sheet.model_copy(update={"points": []}))
 
 
 def _signature(path: Path) -> _Seen:

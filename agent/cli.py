@@ -265,6 +265,47 @@ def run(path: ConfigPath) -> None:
 
 
 @app.command(
+    "acknowledge",
+    help=tr(
+        "After you have looked: let what is suspended leave again.\n\n"
+        "Example: millgate agent acknowledge mill/agent.toml meter-1/energy",
+        "检查之后：让已挂起的点恢复外发。\n\n"
+        "示例：millgate agent acknowledge mill/agent.toml meter-1/energy",
+    ),
+)
+def acknowledge(
+    path: ConfigPath,
+    name: Annotated[
+        list[str],
+        typer.Argument(
+            help=tr("DEVICE/POINT or stream-N (repeatable)", "设备/点 或 stream-N（可重复）")
+        ),
+    ],
+) -> None:
+    """After you have looked: let what is suspended leave again."""
+    from agent.suspended import Keeper, suspended_path  # noqa: PLC0415 - the command line starts fast without it
+
+    keeper = Keeper(suspended_path(read_config(path)))
+    known = keeper.now.names()
+    done = keeper.acknowledge(name)
+    for one in done:
+        typer.echo(tr(f"{one}: leaves again", f"{one}：恢复外发"))
+    unknown = [one for one in name if one not in done]
+    if unknown:
+        raise MillgateError(
+            tr(
+                f"not suspended: {', '.join(unknown)}",
+                f"未被挂起：{', '.join(unknown)}",
+            ),
+            where=str(path),
+            remedy=tr(
+                f"suspended: {', '.join(known) or 'nothing'}",
+                f"已挂起：{', '.join(known) or '无'}",
+            ),
+        )
+
+
+@app.command(
     "status",
     help=tr(
         "Show what is collected, what is released and what stays in the factory.\n\n"

@@ -16,10 +16,11 @@ from agent.authority import Authority
 from agent.clock import ClockWatch
 from agent.collect import Collector
 from agent.config import AgentConfig, no_devices, read_config
-from agent.gateside import GateSide, Verdict
+from agent.gateside import GateSide, Verdict, suspended_line
 from agent.link import LinkLost, gate_end
 from agent.process import Links, connected_links, given_links, main
 from agent.registry import Registry
+from agent.suspended import Keeper, suspended_path
 from protocols.errors import ConfigError
 from protocols.status import serving
 from security.keys import load_key_file
@@ -43,7 +44,13 @@ class GateApp:
         self.collectors = [Collector(device, time.time_ns) for device in config.devices]
         self._tables = {collector.table.device: collector.table for collector in self.collectors}
         self._key = load_key_file(config.identity.gate_key, "aes256")
-        self.side = GateSide(self._make_gate, self._key, config.identity.address, ClockWatch())
+        self.side = GateSide(
+            self._make_gate,
+            self._key,
+            config.identity.address,
+            ClockWatch(),
+            Keeper(suspended_path(config)),
+        )
 
     def _make_gate(self, policy: TrustedPolicy) -> Gate:
         return Gate(policy.policy, self._tables, time.time_ns, self._key)
@@ -85,6 +92,7 @@ class GateApp:
             await self._pause()
             self._verdict = await asyncio.to_thread(self._authority.look)
             self.side.want(self._verdict)
+            await asyncio.to_thread(self.side.suspended.refresh)
 
     async def _pause(self) -> None:
         with contextlib.suppress(TimeoutError):
@@ -118,7 +126,7 @@ class GateApp:
                 "stopped": self._verdict.stopped,
                 "halted": gate.halted,
             },
-            "suspended": gate.suspended,
+            "suspended": [*gate.suspended, *map(suspended_line, self.side.suspended.now.names())],
             "devices": [self._device(gate, collector) for collector in self.collectors],
         }
 

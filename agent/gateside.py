@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -9,8 +10,10 @@ from typing import Final
 from agent.clock import ClockWatch
 from agent.link import GateLink
 from agent.released import Hello, Released, Restore
+from agent.strange import Strange
+from agent.suspended import Keeper, without
 from protocols.errors import MillgateError
-from protocols.frame import Frame
+from protocols.frame import SECOND, Frame
 from protocols.language import tr
 from protocols.topics import Address
 from security.policy.bundle import TrustedPolicy
@@ -57,6 +60,7 @@ class GateSide:
         gate: the gate of the policy that is enforced; None before the first.
         frames: where collectors put frames; a full queue stops them.
         wanted: what is to be enforced.
+        suspended: what leaves as missing until a person has looked.
     """
 
     def __init__(
@@ -65,7 +69,9 @@ class GateSide:
         key: Secret[bytes],
         address: Address,
         clock: ClockWatch,
+        suspended: Keeper | None = None,
     ) -> None:
+        self.suspended = suspended or Keeper(None)
         self.gate: Gate | None = None
         self.frames: asyncio.Queue[Frame] = asyncio.Queue(_FRAMES)
         self.wanted = Verdict()
@@ -82,6 +88,7 @@ class GateSide:
         self._closed = asyncio.Event()
         self._busy = True
         self._said = ""
+        self._strange: Strange | None = None
 
     async def put(self, frame: Frame) -> None:
         """Take a frame from a collector; waits while the gate is full."""
@@ -104,7 +111,12 @@ class GateSide:
 
     def _feed_held(self) -> None:
         frame, self._held = self._held, None
-        if frame is not None and self.gate is not None:
+        if frame is not None:
+            self._feed(frame)
+
+    def _feed(self, frame: Frame) -> None:
+        if self.gate is not None and self._strange is not None:
+            self._strange.take(frame)
             self.gate.feed(frame)
 
     async def tick(self) -> None:
@@ -201,7 +213,9 @@ class GateSide:
         """Start a gate from the memory that the sealed side keeps."""
         self._pending, self._tries = None, 0
         if self.gate is None:
-            self.gate = self._make_gate(self._policy())
+            policy = self._policy()
+            self.gate = self._make_gate(policy)
+            self._strange = Strange(policy.policy.rules, self.gate.tables)
             for line in self.gate.suspended:
                 _log.warning("%s", line)
         else:
@@ -263,7 +277,7 @@ class GateSide:
     def _drain_frames(self) -> None:
         self._feed_held()
         while not self.frames.empty() and self.gate is not None:
-            self.gate.feed(self.frames.get_nowait())
+            self._feed(self.frames.get_nowait())
         if self.gate is not None:
             self.gate.advance()
 
@@ -271,13 +285,28 @@ class GateSide:
         gate, policy_hash = self.gate, self._policy().hash
         if gate is None:
             raise OutOfTurn("nothing is enforced yet")
+        # With as few open slots as there can be: each of them makes the memory larger.
+        gate.advance()
         streams, memory = gate.take(), gate.memory()
+        await self._suspend(gate)
+        streams = without(streams, self.suspended.now, self._policy().policy.rules)
         number = self._number + 1
         sealed = await asyncio.to_thread(
             seal_memory, memory, self._key, self._address, self._epoch, policy_hash, number
         )
         self._room.set()
         await self._commit(link, Released(number, policy_hash, streams, sealed))
+
+    async def _suspend(self, gate: Gate) -> None:
+        """Suspend what failed too often, before anything of this message leaves."""
+        now_ns = time.time_ns()
+        faults, gate.faulty = gate.faulty, []
+        strange = self._strange.names(now_ns) if self._strange is not None else []
+        if not (faults or strange):
+            return
+        new = await asyncio.to_thread(self.suspended.note, faults, strange, now_ns // SECOND)
+        for name in new:
+            _log.error("%s", suspended_line(name))
 
     async def _commit(self, link: GateLink, message: Released) -> None:
         self._pending = message
@@ -291,6 +320,16 @@ class GateSide:
         if answer.number != message.number:
             raise OutOfTurn("the sealed side must answer Released with its Committed")
         self._number, self._pending, self._tries = message.number, None, 0
+
+
+def suspended_line(name: str) -> str:
+    """Return what a person reads about something that is suspended."""
+    return tr(
+        f"{name}: suspended, it leaves as missing; its readings are not what was signed, or the gate "
+        f"failed twice in a day; look at it, then 'millgate agent acknowledge agent.toml {name}'",
+        f"{name}：已挂起，按缺失外发；其读数与签署内容不符，或闸门一天内两次故障；"
+        f"请检查后执行 'millgate agent acknowledge agent.toml {name}'",
+    )
 
 
 def _not_valid() -> str:

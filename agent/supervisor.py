@@ -28,6 +28,12 @@ _LONGEST_WAIT_S: Final = 10.0
 _LIVED_S: Final = 60.0
 _END_S: Final = 14.0
 _CONFIG_FAULT: Final = 2
+# Threads share one heap, and what was used for reading a large file is given back.
+_ALLOCATION: Final = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 20),
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 20),
+}
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +55,8 @@ def become(config: Path, folder: Path, settings: bytes) -> NoReturn:
     os.set_inheritable(lock.fileno(), True)  # noqa: FBT003 - the library's parameter has no name
     root = str(Path(__file__).parents[1])
     known = os.environ.get("PYTHONPATH")
-    environment = {**os.environ, "PYTHONPATH": f"{root}:{known}" if known else root}
+    environment = {**_ALLOCATION, **os.environ}
+    environment["PYTHONPATH"] = f"{root}:{known}" if known else root
     arguments = [str(config.absolute()), str(folder.absolute()), str(lock.fileno()), str(given)]
     command = [sys.executable, "-P", "-m", __name__, *arguments]
     sys.stdout.flush()

@@ -5,6 +5,7 @@ shortest heads, definite lengths, and map keys sorted and unique. What decodes h
 back to the same bytes, so that one meaning has one form and one hash.
 """
 
+import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ _UINT, _NEGINT, _BYTES, _TEXT, _ARRAY, _MAP, _TAG, _SIMPLE = range(8)
 MAX_DEPTH: Final = 8
 _MAX_ITEMS: Final = 1 << 20
 _INT64: Final = 1 << 63
+_SHORT: Final = 64
 
 
 class Malformed(MillgateError):
@@ -134,7 +136,9 @@ class _Reader:
         if major == _BYTES:
             return taken
         try:
-            return taken.decode("utf-8")
+            text = taken.decode("utf-8")
+            # Ten thousand points repeat a few names and words: one of each is enough.
+            return sys.intern(text) if len(text) <= _SHORT else text
         except UnicodeDecodeError:
             raise Malformed("text is not UTF-8") from None
 

@@ -17,7 +17,7 @@ from protocols.errors import ConfigError, MillgateError
 from protocols.frame import Frame, NowNs
 from protocols.language import tr
 from protocols.points import LocalId, Point, PointTable
-from protocols.settings import KeyPath, Place, Strict, check_settings
+from protocols.settings import KeyPath, Place, Strict, check_settings, share_sets
 from protocols.tables import read_points
 
 
@@ -56,6 +56,7 @@ class DeviceConfig(Strict):
                     tr(f"point id '{point.id}' is used twice", f"点标识 '{point.id}' 重复")
                 )
             seen.add(point.id)
+        share_sets(points)
         return points
 
     def table(self) -> PointTable:

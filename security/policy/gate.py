@@ -60,6 +60,7 @@ class Gate:
         suspended: what is wrong with each rule whose source is not what was signed; local only.
         accounts: the account of each device.
         halted: why nothing may leave although the policy is valid; empty while it may.
+        faulty: the stream of each fault that dropped a window; who takes them empties it.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Gate:
         self._watched_ns: int | None = None
         self._said_ns: dict[str, int] = {}
         self.halted = ""
+        self.faulty: list[int] = []
         self._begin()
         self._memory_size = self._constant_size()
 
@@ -102,6 +104,11 @@ class Gate:
         self._lanes = self._make_lanes()
         self._derived = Derived(self.policy, self._tables, self.suspended)
         self._budgets = Budgets(self.policy)
+
+    @property
+    def tables(self) -> Mapping[str, PointTable]:
+        """The devices' points."""
+        return self._tables
 
     @property
     def in_force(self) -> bool:
@@ -291,6 +298,8 @@ class Gate:
 
     def _drop(self, lane: Lane, error: Exception) -> None:
         lane.lose_open()
+        if lane.stream not in self.faulty:
+            self.faulty.append(lane.stream)
         self._tell(f"{lane.device}, {lane.rules[0].aggregate}", error)
 
     def _tell(self, name: str, error: Exception) -> None:

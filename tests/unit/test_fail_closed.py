@@ -1,0 +1,433 @@
+"""Fail closed: each rule by which nothing leaves, as a test of that name."""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.authority import Authority, usable_policy
+from agent.clock import LARGEST_JUMP_NS, STEADY_NS, ClockWatch
+from agent.config import AgentConfig, Identity, PolicySource, SpoolConfig, pin_of
+from agent.registry import Registry
+from protocols.broker import BrokerConfig
+from protocols.frame import SECOND
+from security.cards import BrainCard
+from security.keys import OpeningKey, SigningKey
+from security.policy.bundle import NoPolicy, sign_bundle, write_bundle
+from security.policy.compiled import CompiledPolicy, content_hash, to_bytes
+from security.policy.fresh import Fresh, fresh_path, read_fresh, sign_fresh, write_fresh
+from security.policy.stop import Stop, sign_stop, stop_path, write_stop
+from security.secret import Secret
+from tests.unit.gate_material import Clock, frame, policy
+from tests.unit.policy_material import officer
+from tests.unit.test_gate_side import (
+    OWNER,
+    RULES,
+    Sealed,
+    feed,
+    feed_now,
+    gate_in,
+    running,
+    side_of,
+    trusted,
+    until,
+)
+
+DAY_S = 86400
+BRAIN = OpeningKey(Secret(b"\x01" * 32))
+CARD = BrainCard(
+    card="millgate-brain/1",
+    name="brain",
+    encryption_key=BRAIN.public,
+    receipt_key=officer(7).public,
+)
+PIN = pin_of(BRAIN.public.public)
+NOW_S = Clock().ns // SECOND
+
+
+@dataclass
+class Factory:
+    """An agent's files, and a clock that is moved by hand."""
+
+    folder: Path
+    config: AgentConfig
+    registry: Registry
+    s: int = NOW_S
+
+    @property
+    def file(self) -> Path:
+        return self.config.policy.file
+
+    def now(self) -> int:
+        return self.s * SECOND
+
+    def sign(self, what: CompiledPolicy, *keys: SigningKey) -> bytes:
+        signed = sign_bundle(what, keys or [officer(1)])
+        write_bundle(self.file, signed)
+        return signed
+
+    def authority(self) -> Authority:
+        return Authority(self.config, self.registry, self.now)
+
+    def trusted_state(self) -> dict[str, bytes]:
+        """Return everything on disk that later loading could trust."""
+        return {
+            str(path.relative_to(self.folder)): path.read_bytes()
+            for path in sorted(self.folder.rglob("*"))
+            if path.is_file() and path != self.file and not path.name.startswith(".")
+        }
+
+
+def compiled(version: int, previous: bytes = bytes(32), **changes: Any) -> CompiledPolicy:
+    made = policy(RULES)
+    terms = made.consumers[0].model_copy(
+        update={"encryption_key": PIN, "receipt_key": pin_of(CARD.receipt_key.public)}
+    )
+    base = {
+        "version": version,
+        "previous": previous,
+        "consumers": [terms],
+        "valid_from": NOW_S - DAY_S,
+        "valid_until": NOW_S + 30 * DAY_S,
+    }
+    return made.model_copy(update={**base, **changes})
+
+
+def follow(what: CompiledPolicy, **changes: Any) -> CompiledPolicy:
+    """Return the next version."""
+    version = what.version + 1
+    return compiled(version, content_hash(to_bytes(what)), **changes)
+
+
+@pytest.fixture
+def factory(tmp_path: Path) -> Iterator[Factory]:
+    officers = [officer(1).public]
+    source = PolicySource.model_construct(
+        file=tmp_path / "policy.signed",
+        officers=officers,
+        threshold=1,
+        widen_threshold=None,
+        audit_key=BRAIN.public,
+        max_stale=None,
+    )
+    identity = Identity.model_construct(factory=b"f" * 16, agent=b"a" * 16)
+    config = AgentConfig(
+        path=tmp_path / "agent.toml",
+        identity=identity,
+        policy=source,
+        broker=BrokerConfig(),
+        spool=SpoolConfig(folder=tmp_path / "data"),
+        consumers={PIN: CARD},
+        devices=[],
+    )
+    registry = Registry(tmp_path / "data" / "registry.json")
+    yield Factory(tmp_path, config, registry)
+    registry.close()
+
+
+# Rule 1, 4: what may not be enforced is not, and leaves no trace.
+
+
+def test_rollback_an_older_version_is_never_enforced_again_not_after_a_restart_either(
+    factory: Factory,
+) -> None:
+    first = compiled(1)
+    second = follow(first)
+    old = factory.sign(first)
+    authority = factory.authority()
+    assert authority.look().policy is not None
+    factory.sign(second)
+    newer = authority.look().policy
+    assert newer is not None
+    assert newer.policy.version == 2
+    write_bundle(factory.file, old)
+    still = authority.look().policy
+    assert still is not None
+    assert still.policy.version == 2
+    verdict = factory.authority().look()
+    assert verdict.policy is None
+    assert "older" in verdict.problem
+
+
+def test_a_version_that_does_not_follow_the_one_before_is_not_enforced(factory: Factory) -> None:
+    first = compiled(1)
+    factory.sign(first)
+    authority = factory.authority()
+    authority.look()
+    factory.sign(compiled(2, b"x" * 32))
+    verdict = authority.look()
+    assert verdict.policy is not None
+    assert verdict.policy.policy.version == 1
+
+
+@pytest.mark.parametrize("days", [-2, 30, 400])
+def test_expiry_a_policy_outside_its_validity_is_not_enforced(factory: Factory, days: int) -> None:
+    factory.sign(compiled(1))
+    factory.s += days * DAY_S
+    verdict = factory.authority().look()
+    assert verdict.policy is None
+    assert "expired or not yet valid" in verdict.problem
+
+
+async def test_expiry_while_running_lets_nothing_more_leave(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock, sealed = Clock(), Sealed()
+    side = side_of(clock)
+    what = trusted()
+    end_s = clock.ns // SECOND + 25
+    from_ = {"valid_from": end_s - DAY_S, "valid_until": end_s}
+    short = what.policy.model_copy(update=from_)
+    side.want(side.wanted.__class__(what.__class__(short, what.hash, ())))
+    async with running(side, sealed):
+        await feed(side, clock, range(24))
+        before = sealed.found
+        await feed(side, clock, range(24, 60))
+    assert sealed.found == before
+    assert "expired" in caplog.text
+
+
+def test_half_written_files_are_refused_at_every_length_and_leave_no_trace(
+    factory: Factory,
+) -> None:
+    first = compiled(1)
+    factory.sign(first)
+    authority = factory.authority()
+    authority.look()
+    state = factory.trusted_state()
+    whole = sign_bundle(follow(first), [officer(1)])
+    for length in [*range(0, len(whole), 97), len(whole) - 1]:
+        factory.file.write_bytes(whole[:length])
+        verdict = authority.look()
+        assert verdict.policy is not None
+        assert verdict.policy.policy.version == 1
+        with pytest.raises(NoPolicy):
+            usable_policy(factory.config, factory.registry, factory.now)
+    assert factory.trusted_state() == state
+
+
+def test_a_rejected_file_leaves_no_trace_that_later_loading_could_trust(factory: Factory) -> None:
+    """CVE-2020-15163: what was refused must not be what the next one is held against."""
+    first = compiled(1)
+    good = factory.sign(first)
+    factory.authority().look()
+    state = factory.trusted_state()
+    rejected = [
+        sign_bundle(follow(first), [officer(9)]),
+        sign_bundle(compiled(9, b"x" * 32), [officer(1)]),
+        sign_bundle(follow(first, valid_until=NOW_S - 1), [officer(1)]),
+        b"\xa0",
+    ]
+    for bad in rejected:
+        write_bundle(factory.file, bad)
+        assert factory.authority().look().policy is None
+        assert factory.trusted_state() == state
+    # Where the bad ones had been believed, this would not follow.
+    write_bundle(factory.file, good)
+    assert factory.authority().look().policy is not None
+    factory.sign(follow(first))
+    found = factory.authority().look().policy
+    assert found is not None
+    assert found.policy.version == 2
+
+
+def test_one_key_that_signs_twice_is_one_key(factory: Factory) -> None:
+    factory.config.policy.officers.append(officer(2).public)
+    object.__setattr__(factory.config.policy, "threshold", 2)
+    factory.sign(compiled(1), officer(1), officer(1))
+    assert factory.authority().look().policy is None
+    factory.sign(compiled(1), officer(1), officer(2))
+    assert factory.authority().look().policy is not None
+
+
+# The one-touch stop.
+
+
+def test_a_stop_stops_at_once_and_is_remembered_when_its_file_is_taken_away(
+    factory: Factory,
+) -> None:
+    first = compiled(1)
+    factory.sign(first)
+    authority = factory.authority()
+    assert not authority.look().stopped
+    write_stop(factory.file, sign_stop(Stop(through=1, at=NOW_S), [officer(1)]))
+    assert authority.look().stopped
+    stop_path(factory.file).unlink()
+    assert authority.look().stopped
+    assert factory.authority().look().stopped
+    factory.sign(follow(first))
+    assert not authority.look().stopped
+
+
+def test_a_spoilt_stop_halts_until_it_is_mended(factory: Factory) -> None:
+    factory.sign(compiled(1))
+    authority = factory.authority()
+    stop_path(factory.file).write_bytes(b"half")
+    verdict = authority.look()
+    assert "stop" in verdict.halted
+    assert not verdict.stopped
+    stop_path(factory.file).unlink()
+    assert authority.look().halted == ""
+
+
+async def test_after_a_stop_nothing_leaves_and_no_later_rise_covers_its_time() -> None:
+    clock, sealed = Clock(), Sealed()
+    side = side_of(clock)
+    async with running(side, sealed):
+        await feed(side, clock, range(28))
+        before = sealed.found
+        assert before
+        side.want(side.wanted.__class__(trusted(), stopped=True))
+        await until(lambda: sealed.hellos[-1].stopped and side.gate is not None)
+        await feed(side, clock, range(28, 60))
+        assert sealed.found == before
+        book = gate_in(side).accounts["dev"]
+        assert book.withheld >= 32
+        side.want(side.wanted.__class__(trusted(2)))
+        await until(lambda: len(sealed.hellos) == 3 and side.gate is not None)
+        await feed(side, clock, range(60, 93))
+    after = {at: cell for at, cell in sealed.found.items() if at not in before}
+    # What the counter rose by between the last slot before the stop and the first after it is in none.
+    assert after
+    assert all(cell == (30, 0, 1) for cell in after.values())
+    assert min(slot for _, slot in after) >= 6
+
+
+# Rule 6: freshness.
+
+
+def test_freeze_a_policy_that_no_officer_confirms_is_stopped_after_max_stale(
+    factory: Factory,
+) -> None:
+    object.__setattr__(factory.config.policy, "max_stale", 7 * DAY_S * SECOND)
+    what = compiled(1)
+    factory.sign(what)
+    authority = factory.authority()
+    assert authority.look().halted == ""
+    factory.s += 8 * DAY_S
+    assert "max_stale" in authority.look().halted
+    assert "max_stale" in factory.authority().look().halted
+    hashed = content_hash(to_bytes(what))
+    for bad in (
+        b"half",
+        sign_fresh(Fresh(policy=hashed, at=factory.s), [officer(9)]),
+        sign_fresh(Fresh(policy=b"o" * 32, at=factory.s), [officer(1)]),
+    ):
+        write_fresh(factory.file, bad)
+        assert "max_stale" in authority.look().halted
+    write_fresh(factory.file, sign_fresh(Fresh(policy=hashed, at=factory.s), [officer(1)]))
+    assert authority.look().halted == ""
+    factory.s += 8 * DAY_S
+    assert "max_stale" in authority.look().halted
+
+
+def test_a_word_of_freshness_is_signed_whole(factory: Factory) -> None:
+    word = Fresh(policy=b"h" * 32, at=5)
+    signed = sign_fresh(word, [officer(1)])
+    assert read_fresh(signed, [officer(1).public]) == word
+    assert fresh_path(factory.file).parent == factory.folder
+
+
+# Rule 8: the clock.
+
+
+class Clocks:
+    """A wall clock and the machine's running time, both moved by hand."""
+
+    def __init__(self) -> None:
+        self.wall = NOW_S * SECOND
+        self.run = 1000 * SECOND
+
+    def go(self, seconds: float, jump_ns: int = 0) -> None:
+        self.run += round(seconds * SECOND)
+        self.wall += round(seconds * SECOND) + jump_ns
+
+    def watch(self) -> ClockWatch:
+        return ClockWatch(lambda: self.wall, lambda: self.run)
+
+
+@pytest.mark.parametrize("jump_s", [600, -600, 365 * DAY_S, -365 * DAY_S, 121, -121])
+def test_clock_jumps_forwards_and_backwards_stop_until_the_clock_goes_evenly(jump_s: int) -> None:
+    clocks = Clocks()
+    watch = clocks.watch()
+    clocks.go(10)
+    assert not watch.check()
+    assert watch.fault == ""
+    clocks.go(1, jump_s * SECOND)
+    assert watch.check()
+    assert "jumped" in watch.fault
+    clocks.go(STEADY_NS / SECOND - 1)
+    assert not watch.check()
+    assert watch.fault
+    clocks.go(2)
+    assert not watch.check()
+    assert watch.fault == ""
+
+
+def test_slow_corrections_and_a_suspended_machine_are_no_jump() -> None:
+    clocks = Clocks()
+    watch = clocks.watch()
+    for _ in range(100):
+        clocks.go(3600, LARGEST_JUMP_NS // 100)
+        assert not watch.check()
+
+
+def test_many_small_jumps_are_one() -> None:
+    clocks = Clocks()
+    watch = clocks.watch()
+    jumps = []
+    for _ in range(4):
+        clocks.go(1, 40 * SECOND)
+        jumps.append(watch.check())
+    assert any(jumps)
+
+
+def test_a_lost_clock_stops_until_it_is_not_behind_what_was_released() -> None:
+    clocks = Clocks()
+    watch = clocks.watch()
+    watch.committed(NOW_S + 3600)
+    assert "behind" in watch.fault
+    clocks.go(3600)
+    watch.check()
+    assert watch.fault == ""
+
+
+async def test_a_clock_jump_while_running_drops_open_windows_and_releases_nothing() -> None:
+    clock, sealed = Clock(), Sealed()
+    running_ns = Clock()
+    side = side_of(clock)
+    side._clock = ClockWatch(clock, lambda: running_ns.ns)
+    async with running(side, sealed):
+        for s in range(25):
+            running_ns.set(s)
+            await feed(side, clock, range(s, s + 1))
+        before = sealed.found
+        clock.set(25 + 3600)
+        running_ns.set(25)
+        side.step()
+        assert not gate_in(side).in_force
+        for s in range(26, 60):
+            clock.set(s + 3600)
+            running_ns.set(s)
+            side.step()
+            gate_in(side).feed(frame(OWNER, s + 3600, {"energy": 3 * s}))
+    assert sealed.found == before
+
+
+async def test_a_spool_with_a_later_time_than_now_lets_nothing_leave(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock, sealed = Clock(), Sealed()
+    sealed.at = clock.ns // SECOND + DAY_S
+    side = side_of(clock)
+    with caplog.at_level(logging.ERROR):
+        async with running(side, sealed):
+            feed_now(side, clock, range(30))
+            side.step()
+            await asyncio.sleep(0.05)
+    assert sealed.found == {}
+    assert "behind" in caplog.text
