@@ -41,7 +41,7 @@ class Factor(Strict):
     grade: Grade
     source: str
 
-    @property
+    @cached_property
     def exact(self) -> Fraction:
         """The factor itself."""
         return Fraction(self.value) / self.over
@@ -243,6 +243,7 @@ class Factors:
         self._explicit = sets.get(explicit)
         self._sets = sorted(sets.values(), key=lambda one: one.data_year)
         self._fuels = fuels
+        self._chosen: dict[tuple[str, int], Chosen | None] = {}
         self._check_region(sets, region)
 
     def _check_region(self, sets: dict[str, FactorSet], region: str) -> None:
@@ -258,6 +259,12 @@ class Factors:
 
         Purchased electricity gets its location-based factor, a fuel its combustion factor.
         """
+        place = (medium, year)
+        if place not in self._chosen:
+            self._chosen[place] = self._choose(medium, year)
+        return self._chosen[place]
+
+    def _choose(self, medium: str, year: int) -> Chosen | None:
         if self._explicit is not None and self._explicit.covers(medium):
             return self._nearest(self._explicit, medium)
         fuel = self._fuels.factor_set(medium) if self._fuels else None

@@ -44,16 +44,16 @@ class FactKind:
 
 KINDS: Final = {
     "value_added": FactKind(
-        "10k CNY", "site", "period", "value added (income method)", "工业增加值（万元）"
+        "万元", "site", "period", "value added (income method)", "工业增加值（万元）"
     ),
     "industry_mean_carbon": FactKind(
-        "t/10k CNY", "site", "period", "mean L of the industry", "同行业平均碳排放强度（吨/万元）"
+        "t/万元", "site", "period", "mean L of the industry", "同行业平均碳排放强度（吨/万元）"
     ),
-    "revenue": FactKind("10k CNY", "site", "period", "revenue", "营业收入（万元）"),
-    "profit": FactKind("10k CNY", "site", "period", "profit", "利润（万元）"),
-    "tax": FactKind("10k CNY", "site", "period", "tax paid", "税收（万元）"),
-    "rd_spending": FactKind("10k CNY", "site", "period", "spending on R&D", "研发经费支出（万元）"),
-    "land_area": FactKind("mu", "site", "since", "land area", "用地面积（亩）"),
+    "revenue": FactKind("万元", "site", "period", "revenue", "营业收入（万元）"),
+    "profit": FactKind("万元", "site", "period", "profit", "利润（万元）"),
+    "tax": FactKind("万元", "site", "period", "tax paid", "税收（万元）"),
+    "rd_spending": FactKind("万元", "site", "period", "spending on R&D", "研发经费支出（万元）"),
+    "land_area": FactKind("亩", "site", "since", "land area", "用地面积（亩）"),
     "headcount": FactKind("1", "site", "since", "employees", "职工人数"),
     "digital_devices": FactKind(
         "1", "site", "since", "digital devices there are", "数字化设备总数"

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from protocols.frame import SECOND, Ints
+from protocols.frame import SECOND, Flags, Ints
 
 HOUR_S: Final = 3600
 DAY_S: Final = 86_400
@@ -29,6 +29,7 @@ class LocalTime:
         self.name = zone
         self._zone = ZoneInfo(zone)
         self._offset = lru_cache(maxsize=65_536)(self._look_up)
+        self._last: tuple[Ints, list[tuple[int, Flags | None]]] | None = None
 
     def _look_up(self, quarter: int) -> int:
         moment = datetime.fromtimestamp(quarter * _QUARTER_S, _UTC).astimezone(self._zone)
@@ -49,6 +50,18 @@ class LocalTime:
         """Return the local year of each time, shape as given."""
         days: Ints = (self.seconds(time_ns) // DAY_S).astype("datetime64[D]")
         return days.astype("datetime64[Y]").astype(np.int64) + 1970
+
+    def by_year(self, time_ns: Ints) -> list[tuple[int, Flags | None]]:
+        """Return each local year that there is, and which rows are in it; None: all.
+
+        Many columns share one array of times, so the answer for the last one is kept.
+        """
+        if self._last is None or self._last[0] is not time_ns:
+            years = self.years(time_ns)
+            found = np.unique(years).tolist()
+            parts = [(year, None if len(found) == 1 else years == year) for year in found]
+            self._last = (time_ns, parts)
+        return self._last[1]
 
     def start_of(self, year: int, month: int, day: int) -> int:
         """Return when a local day begins, nanoseconds since 1970 UTC."""

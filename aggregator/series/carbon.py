@@ -75,14 +75,17 @@ def emissions(
     starts, fields = found
     point = slots.points[column]
     medium = MEASURANDS[point.measurand].medium
-    years = local.years(starts)
-    for year in np.unique(years).tolist():
+    plain = slots.plain[column]
+    mantissa = slots.block.mantissa[:, column]
+    mantissa = mantissa if plain else mantissa[slots.has_value(column)]
+    for year, rows in local.by_year(starts):
         chosen = factors.choose(medium, year)
         if chosen is not None and chosen.set.activity_unit == point.unit:
-            of_year = years == year
-            kept = fields if of_year.all() else chosen_rows(fields, of_year)
-            mantissa = slots.block.mantissa[slots.has_value(column), column][of_year]
-            yield _emission(slots, column, starts[of_year], mantissa, kept, chosen)
+            if rows is None:
+                yield _emission(slots, column, starts, mantissa, fields, chosen)
+            else:
+                kept = chosen_rows(fields, rows)
+                yield _emission(slots, column, starts[rows], mantissa[rows], kept, chosen)
 
 
 def _emission(

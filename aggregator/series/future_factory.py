@@ -109,8 +109,8 @@ def _energy(slots: ReleasedSlots, column: int, terms: EnergyTerms) -> Iterator[S
         return
     starts, fields = found
     point = slots.points[column]
-    rows = slots.has_value(column)
-    mantissa = slots.block.mantissa[rows, column]
+    mantissa = slots.block.mantissa[:, column]
+    mantissa = mantissa if slots.plain[column] else mantissa[slots.has_value(column)]
     tags = medium_tags(point.measurand)
     coal = terms.coal.get((tags["medium"], point.unit))
     if coal is not None:
@@ -123,7 +123,8 @@ def _energy(slots: ReleasedSlots, column: int, terms: EnergyTerms) -> Iterator[S
     if terms.tariff is None or tags["medium"] != "Electricity":
         yield SeriesBlock(slots.key("ff_energy", point.equipment, **tags), starts, fields)
         return
-    codes = terms.tariff.codes(starts, slots.window_s, slots.spans[rows, column])
+    spans = np.asarray(fields["span_s"], np.int64) // slots.window_s
+    codes = terms.tariff.codes(starts, slots.window_s, spans)
     for code in np.unique(codes).tolist():
         own = codes == code
         key = slots.key("ff_energy", point.equipment, tariff=NAMES[code], **tags)

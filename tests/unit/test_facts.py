@@ -163,7 +163,7 @@ PERIOD = ("--from", "2026-01-01", "--until", "2027-01-01", "--source", "annual r
 
 
 def test_a_fact_is_entered_listed_and_removed(brain: Path) -> None:
-    assert "value_added = 1200 10k CNY" in run(brain, "set", "mill", "value_added", "1200", *PERIOD)
+    assert "value_added = 1200 万元" in run(brain, "set", "mill", "value_added", "1200", *PERIOD)
     listed = run(brain, "list")
     assert listed.splitlines()[0] == ",".join(COLUMNS)
     assert listed.splitlines()[1].startswith("mill,main,,value_added,1200,2026-01-01,2027-01-01")
