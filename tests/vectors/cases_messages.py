@@ -25,6 +25,7 @@ from tests.vectors.material import (
 )
 
 CONTENT = batch.encode([sample()])
+FIRST = min(BRAIN.public.kid, AUDIT.public.kid)
 ED25519_ORDER = 2**252 + 27742317777372353535851937790883648493
 
 
@@ -93,6 +94,15 @@ def _accepted() -> Iterator[Case]:
         },
         "a batch of a new epoch": {"header": {"epoch": 4, "before": _before(3, 9)}},
         "a batch padded to twice the unit": {"padded": pad(CONTENT, 4 * PAD)},
+        "a batch with every claim there is": {
+            "header": {
+                "epoch": 4,
+                "right_hash": seed("right"),
+                "gaps": _gaps((0, 0, 1), (7, 9, 4)),
+                "before": _before(3, 0, 4),
+            }
+        },
+        "a batch of an empty window": {"header": {"window": (5, 5)}},
         "a batch for the brain alone": {"recipients": [BRAIN]},
     }
     for name, changes in variants.items():
@@ -115,8 +125,8 @@ def _gaps(*rows: tuple[int, int, int]) -> tuple[Any, ...]:
     return tuple(Gap(*row) for row in rows)
 
 
-def _before(epoch: int, count: int) -> Any:
-    return Before(epoch, count, seed("before"), 3)
+def _before(epoch: int, count: int, reason: int = 3) -> Any:
+    return Before(epoch, count, seed("before"), reason)
 
 
 # The inputs that at least one other COSE library accepts are marked (X).
@@ -243,7 +253,12 @@ def _encrypted() -> Iterator[Case]:
         "a fifth part of the content": added(0),
         "a recipient of four parts": lambda content: [*content[:3], [[*r, []] for r in content[3]]],
         "a recipient that is a map": put(3, 0, value={}),
-        "a recipient of another suite": put(3, 0, 0, value=encoded({1: 35, 4: BRAIN.public.kid})),
+        "a recipient of another suite": put(3, 0, 0, value=encoded({1: 35, 4: FIRST})),
+        "a recipient with another label": put(3, 0, 0, value=encoded({1: 57, 4: FIRST, 5: 0})),
+        "a recipient whose key id is text": put(3, 0, 0, value=encoded({1: 57, 4: "k" * 16})),
+        "a recipient whose protected header is no byte string": put(3, 0, 0, value=[]),
+        "a recipient whose wrapped key is no byte string": put(3, 0, 2, value=[]),
+        "a recipient with another unprotected label": put(3, 0, 1, value={-5: bytes(1120)}),
         "a recipient without a key id": put(3, 0, 0, value=encoded({1: 57})),
         "a recipient without a protected header": put(3, 0, 0, value=b""),
         "an encapsulated key of 1119 bytes": put(3, 0, 1, value={-4: bytes(1119)}),
@@ -252,6 +267,19 @@ def _encrypted() -> Iterator[Case]:
         "the recipients in the other order": lambda content: [*content[:3], content[3][::-1]],
     }.items():
         yield case(name, "malformed", sealed(name, content=change))
+    kids = sorted(key.public.kid for key in (BRAIN, AUDIT))
+    five = [bytes([at]) * 16 for at in range(5)]
+    for name, chosen in (
+        ("recipients not sorted, claimed and sealed alike", kids[::-1]),
+        ("five recipients, claimed and sealed alike", five),
+        ("no recipients, neither claimed nor sealed", []),
+    ):
+        message = sealed(
+            name,
+            claims=put(13, value=chosen),
+            content=lambda content, chosen=chosen: [*content[:3], [_recipient(k) for k in chosen]],
+        )
+        yield case(name, "malformed", message)
     for name, change in {
         "content without its tag": lambda payload: payload[2:],
         "content with the tag of a COSE_Encrypt0": lambda payload: b"\xd0" + payload[2:],
@@ -259,6 +287,10 @@ def _encrypted() -> Iterator[Case]:
         "content that is empty": lambda _: b"",
     }.items():
         yield case(name, "malformed", sealed(name, payload_bytes=change))
+
+
+def _recipient(kid: bytes) -> list[Any]:
+    return [encoded({1: 57, 4: kid}), {-4: bytes(1120)}, bytes(48)]
 
 
 def _signatures() -> Iterator[Case]:

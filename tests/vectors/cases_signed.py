@@ -255,5 +255,19 @@ def _sheets() -> Iterator[Case]:
     yield one("a sheet with a threshold of 0", "bad_signature", [*right[:3], [first]], 0)
     swapped = [*right[:2], encoded({**content, "policy_hash": commitment(b"")}), right[3]]
     yield one("a sheet changed after signing", "bad_signature", swapped)
+    for name, parts in (
+        ("a sheet with an unprotected header", [right[0], {1: -19}, *right[2:]]),
+        ("a sheet of five parts", [*right, 0]),
+        ("a sheet of three parts", right[:3]),
+        ("a sheet with a signature of two parts", [*right[:3], [first, second[:2]]]),
+        ("a sheet with a signature of four parts", [*right[:3], [first, [*second, 0]]]),
+        ("a sheet with a signature that is a byte string", [*right[:3], [first, second[2]]]),
+        ("a sheet without signatures", [*right[:3], []]),
+        ("a sheet with 17 signatures", [*right[:3], [first] * 17]),
+        ("a sheet whose signatures are a map", [*right[:3], {}]),
+        ("a sheet whose payload is no byte string", [*right[:2], [], right[3]]),
+        ("a sheet whose protected header is no byte string", [[], *right[1:]]),
+    ):
+        yield one(name, "malformed", parts)
     policy = _two(content, OFFICERS, bundle.POLICY)
     yield one("a policy where a sheet is expected", "malformed", policy)

@@ -89,6 +89,7 @@ def _body(vector: Vector) -> None:
 def _message(vector: Vector) -> None:
     sealed = envelope.parse(vector.data)
     sealed.signed.verify(VerifyKey(vector.raw("agent")))
+    assert envelope._claims(sealed.header) == sealed.signed.headers[envelope.CLAIMS]
     padded = envelope.open_sealed(sealed, OpeningKey(Secret(vector.raw("opening"))))
     try:
         if len(padded) % vector.number("pad"):
