@@ -247,6 +247,146 @@ def test_overlapping_points_read_the_same_registers() -> None:
     assert decode(points, [[1, 2]]) == [[(65_538, GOOD), (2, GOOD)]]
 
 
+# Digits, bits, and values that mean "none".
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(
+    ("kind", "digits"), [("bcd16", "9041"), ("bcd32", "12345678"), ("bcd64", "0000123456789012")]
+)
+def test_decimal_digits_are_a_number(kind: str, digits: str, order: str) -> None:
+    assert one(kind, bytes.fromhex(digits), order, scale="0.01") == (int(digits), GOOD)
+
+
+@pytest.mark.parametrize("digits", ["a000", "00f0", "ffff", "000A"])
+def test_what_is_no_digit_is_no_number(digits: str) -> None:
+    assert one("bcd16", bytes.fromhex(digits)) == (0, BAD)
+
+
+def test_the_largest_digits_that_are_exact_are_taken_and_larger_ones_are_not() -> None:
+    assert one("bcd64", bytes.fromhex(f"{LARGEST:016d}")) == (LARGEST, GOOD)
+    assert one("bcd64", bytes.fromhex(f"{LARGEST + 1:016d}")) == (0, BAD)
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from([("uint16", 16), ("uint32", 32), ("uint64", 64)]),
+    st.sampled_from(ORDERS),
+    st.binary(min_size=8, max_size=8),
+    st.integers(0, 63),
+    st.integers(0, 63),
+)
+def test_bits_are_taken_out_of_the_value_whatever_its_order(
+    kind: tuple[str, int], order: str, data: bytes, one_end: int, other_end: int
+) -> None:
+    name, width = kind
+    low, high = sorted((one_end % width, other_end % width))
+    data = data[: width // 8]
+    point = ModbusPoint.model_validate(
+        {"id": "p", "address": f"holding:7.{low}-{high}", "type": name}
+    )
+    ((found,),) = decode([point], [laid_out(data, order)], order)
+    value = int.from_bytes(data, "big") >> low & (1 << high - low + 1) - 1
+    assert found == ((value, GOOD) if value <= LARGEST else (0, BAD))
+
+
+def test_every_bit_of_a_register_is_itself() -> None:
+    points = [
+        ModbusPoint.model_validate({"id": f"b{at}", "address": f"input:3.{at}", "type": "bit"})
+        for at in range(16)
+    ]
+    rows = [[1 << at] for at in range(16)]
+    found = decode(points, rows)
+    for row in range(16):
+        assert found[row] == [(int(at == row), GOOD) for at in range(16)]
+
+
+def test_coils_and_discrete_inputs_are_themselves_in_every_order() -> None:
+    points = [
+        ModbusPoint.model_validate(
+            {"id": f"{table}{at}", "address": f"{table}:{at}", "type": "bit"}
+        )
+        for table in ("coil", "discrete")
+        for at in range(5)
+    ]
+    row = [1, 0, 0, 1, 1, 0, 1, 1, 0, 0]
+    for order in ORDERS:
+        assert decode(points, [row], order)[0] == [(bit, GOOD) for bit in row]
+
+
+def test_a_points_own_order_counts_before_the_devices() -> None:
+    data = bytes.fromhex("01020304")
+    points = points_of(
+        {"type": "uint32"}, {"type": "uint32", "order": "CDAB"}, {"type": "uint32", "order": "DCBA"}
+    )
+    row = [*laid_out(data, "BADC"), *laid_out(data, "CDAB"), *laid_out(data, "DCBA")]
+    assert decode(points, [row], "BADC") == [[(0x01020304, GOOD)] * 3]
+
+
+@pytest.mark.parametrize(
+    ("kind", "invalid", "data", "good"),
+    [
+        ("uint16", [0xFFFF], b"\xff\xff", False),
+        ("uint16", [0xFFFF], b"\xff\xfe", True),
+        ("int16", [0x8000], b"\x80\x00", False),
+        ("int16", [-32768], b"\x80\x00", False),
+        ("int16", [-1, 0x7FFF], b"\x7f\xff", False),
+        ("int16", [-1, 0x7FFF], b"\xff\xff", False),
+        ("int16", [-1, 0x7FFF], b"\x00\x01", True),
+        ("uint32", [0xFFFFFFFF], b"\xff\xff\xff\xff", False),
+        ("uint64", [(1 << 64) - 1, 0], b"\x00" * 8, False),
+        ("float32", [-9999.9], struct.pack(">f", -9999.9), False),
+        ("float32", [-9999.9], struct.pack(">f", -9999.8), True),
+        ("float64", [1e300], struct.pack(">d", 1e300), False),
+        ("bcd16", [9999], b"\x99\x99", False),
+    ],
+)
+def test_a_value_that_means_none_is_none(
+    kind: str, invalid: list[float], data: bytes, good: bool
+) -> None:
+    points = points_of({"type": kind, "invalid": invalid}, {"type": kind})
+    (row,) = decode(points, [[*laid_out(data, "ABCD")] * 2])
+    assert row[0][1] == (GOOD if good else BAD)
+    # Another point's meaning is its own.
+    assert row[1][1] == GOOD
+
+
+def test_none_is_said_by_the_whole_register_also_where_bits_are_taken_out() -> None:
+    points = [
+        ModbusPoint.model_validate(
+            {"id": "a", "address": "holding:0.4-7", "type": "uint16", "invalid": [0xFFFF]}
+        )
+    ]
+    assert decode(points, [[0xFFFF], [0x00F0]]) == [[(0, BAD)], [(15, GOOD)]]
+
+
+ANY: list[dict[str, Any]] = [
+    *[{"type": kind} for kind in sorted(WORDS)],
+    *[{"type": kind} for kind in ("bcd16", "bcd32", "bcd64")],
+    {"type": "uint32", "invalid": [7, 9], "scale": "-0.1", "offset": "3"},
+    {"type": "float32", "order": "CDAB", "scale": "1000000000000"},
+]
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.data(), st.sampled_from(ORDERS), st.integers(1, 4))
+def test_whatever_lies_in_registers_is_a_usable_number_or_bad(
+    data: st.DataObject, order: str, rows: int
+) -> None:
+    points = points_of(*ANY)
+    size = sum(point.words for point in points)
+    noise = data.draw(st.binary(min_size=2 * size * rows, max_size=2 * size * rows))
+    registers = np.frombuffer(noise, ">u2").reshape(rows, size).tolist()
+    for row in decode(points, registers, order):
+        for point, (value, quality) in zip(points, row, strict=True):
+            assert quality in {GOOD, BAD}
+            assert math.isfinite(value)
+            if point.integer:
+                assert abs(value) <= LARGEST
+            if quality == BAD:
+                assert value == 0
+
+
 # What a technician may write.
 
 

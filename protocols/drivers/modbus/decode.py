@@ -83,14 +83,13 @@ class Decoder:
         float_quality = np.zeros(floats.shape, np.uint8)
         for group in self._groups:
             raw, good = _raw(registers, group)
-            if raw.dtype.kind == "f":
-                floats[:, group.slots], fits = _scaled_floats(raw, group)
-                quality = float_quality
-            else:
-                integers[:, group.slots], fits = _scaled_integers(raw, group)
-                quality = integer_quality
-            good = fits if good is None else fits & good
-            quality[:, group.slots] = np.where(good, Quality.GOOD, Quality.BAD)
+            real = raw.dtype.kind == "f"
+            values, fits = (_scaled_floats if real else _scaled_integers)(raw, group)
+            if good is not None:
+                values, fits = np.where(good, values, 0), fits & good
+            whole, quality = (floats, float_quality) if real else (integers, integer_quality)
+            whole[:, group.slots] = values
+            quality[:, group.slots] = np.where(fits, Quality.GOOD, Quality.BAD)
         return integers, floats, integer_quality, float_quality
 
 

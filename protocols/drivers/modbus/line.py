@@ -68,9 +68,11 @@ class Line:
 
     Attributes:
         units: what is known of each unit.
+        connections: how many there have been.
     """
 
     def __init__(self) -> None:
+        self.connections = 0
         self.units: dict[int, Unit] = {}
         self._users: Counter[int] = Counter()
         self._lock = asyncio.Lock()
@@ -264,6 +266,7 @@ class Line:
             self._grudge = config.id, loop.time() + spent, fault
             raise fault from error
         self._grudge = None
+        self.connections += 1
         return self._link
 
 

@@ -250,7 +250,10 @@ def _counts(line: Line | None, config: Config) -> list[str]:
         (line.late, "too late", "迟到"),
     )
     told = [tr(f"{many} {en}", f"{zh} {many}") for many, en, zh in counts if many]
-    return [tr(f"requests: {', '.join(told)}", f"请求：{'，'.join(told)}")] if told else []
+    lines = [tr(f"requests: {', '.join(told)}", f"请求：{'，'.join(told)}")] if told else []
+    if line.connections > 1:
+        lines.append(tr(f"connected {line.connections} times", f"连接 {line.connections} 次"))
+    return lines
 
 
 def _remedy(code: int) -> str:
