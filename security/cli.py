@@ -91,7 +91,7 @@ def new(
     }
     template = (resources.files("configs.templates") / "policy.toml").read_text(encoding="utf-8")
     target.write_text(Template(template).substitute(values), encoding="utf-8")
-    count = sum(len(device.points) for device in devices)
+    count = sum(len(device.table().points) for device in devices)
     typer.echo(
         tr(
             f"{target}: {count} point(s), all withheld. Release what may leave, then\n"
@@ -126,7 +126,7 @@ def _consumer_text(card: BrainCard) -> str:
 def _points_text(devices: Sequence[DeviceConfig], consumer: str) -> str:
     texts, number = [], 1
     for device in devices:
-        for point in device.points:
+        for point in device.table().points:
             texts.append(_point_text(device, point, consumer, number))
             number += numbers_of(point)
     return "".join(texts)

@@ -143,7 +143,7 @@ def _chosen(
             continue
         note = f"{tr(datum.title, datum.title_zh)} [{profile.grade(datum.source)}]"
         points.append(PointText(table, note))
-    if refused and not points:
+    if refused and all(point.table["type"] == "string" for point in points):
         raise MillgateError(
             tr(
                 f"the device refuses every point of {profile.id}", f"设备拒绝 {profile.id} 的所有点"

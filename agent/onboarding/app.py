@@ -31,6 +31,7 @@ async def watch(devices: Sequence[Seen], draw: Callable[[], None]) -> None:
 async def _first_of(one: Seen, wait_s: float) -> None:
     try:
         async with asyncio.timeout(wait_s):
+            await one.read_texts()
             await one.follow(until_all=True)
     except TimeoutError:
         # What has come by then is shown; what has not is shown as such.
@@ -38,6 +39,7 @@ async def _first_of(one: Seen, wait_s: float) -> None:
 
 
 async def _on_and_on(one: Seen) -> None:
+    await one.read_texts()
     while True:
         await one.follow(until_all=False)
         await asyncio.sleep(_AGAIN_S * random.uniform(0.8, 1.2))  # noqa: S311 - jitter

@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 from rich.table import Table
+from rich.text import Text
 
 from protocols.drivers import DeviceConfig, Driver, load
 from protocols.errors import MillgateError
@@ -40,6 +41,7 @@ class Seen:
     Attributes:
         fault: why contact was lost; None while there is contact.
         samples: point id -> its latest value.
+        texts: point id -> what the device says of itself; None where it refuses.
     """
 
     def __init__(self, config: DeviceConfig) -> None:
@@ -47,11 +49,26 @@ class Seen:
         self.points: PointTable = config.table()
         self.fault: MillgateError | None = None
         self.samples: dict[str, Sample] = {}
+        self.texts: dict[str, str | None] = {}
 
     @property
     def missing(self) -> list[str]:
         """Points that have said nothing yet."""
         return [point.id for point in self.points.points if point.id not in self.samples]
+
+    async def read_texts(self) -> None:
+        """Read what is never sampled: model, serial number and the like."""
+        if all(point.type != "string" for point in self.config.points):
+            return
+        from protocols.drivers.modbus import Config  # noqa: PLC0415 - slow to load
+        from protocols.drivers.modbus.texts import read_texts  # noqa: PLC0415 - same
+
+        if not isinstance(self.config, Config):
+            return
+        try:
+            self.texts = dict(await read_texts(self.config))
+        except MillgateError as fault:
+            self.fault = fault
 
     async def follow(self, *, until_all: bool) -> None:
         """Take frames until contact is lost, or until every point has said something."""
@@ -95,6 +112,12 @@ class Seen:
                     _clock(sample.time_ns),
                     style=style,
                 )
+        for name, text in self.texts.items():
+            refused = tr("refused", "被拒绝")
+            quality = tr("text, never sampled", "文本，不采样")
+            table.add_row(
+                name, "-" if text is None else Text(text), "", refused if text is None else quality
+            )
         return table
 
 

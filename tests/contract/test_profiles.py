@@ -28,6 +28,7 @@ from protocols.drivers.modbus import Config, Driver
 from protocols.drivers.modbus.survey import Bounds, Survey
 from protocols.errors import ConfigError
 from protocols.frame import Quality
+from security.cli import policy_app
 from tests.mill_folder import call, make_mill, told
 from tests.servers.registers import Memory, serving
 
@@ -70,6 +71,10 @@ def tables(profile: ModbusProfile, chosen: Mapping[str, str]) -> dict[str, dict[
     return {t["id"]: t for _, t in rendered(profile, variables(profile, chosen))}
 
 
+def sampled(points: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {name: table for name, table in points.items() if table["type"] != "string"}
+
+
 def order_of(profile: ModbusProfile) -> str:
     return str(profile.settings.get("order", "ABCD"))
 
@@ -90,7 +95,7 @@ async def test_each_point_of_a_profile_is_read_under_its_own_name(
     memory = Memory(between=0xBEEF)
     expected: dict[str, Decimal] = {}
     points = tables(profile, chosen)
-    for place, (name, table) in enumerate(points.items()):
+    for place, (name, table) in enumerate(sampled(points).items()):
         raw = raw_of(place, table["type"])
         memory.put(table["address"], table["type"], raw, table.get("order", order_of(profile)))
         expected[name] = raw * Decimal(table.get("scale", 1))
@@ -113,7 +118,7 @@ async def test_each_point_of_a_profile_is_read_under_its_own_name(
                 for name, sample in samples_of(frame, config.table()):
                     assert sample.quality is Quality.GOOD, name
                     got[name] = sample.text
-                if len(got) == len(points):
+                if len(got) == len(expected):
                     break
     assert {name: pytest.approx(float(text), rel=1e-7) for name, text in got.items()} == {
         name: float(value) for name, value in expected.items()
@@ -168,8 +173,11 @@ def device_like(profile: ModbusProfile, chosen: Mapping[str, str]) -> Memory:
     secondary = chosen.get("side") == "secondary"
     points = {
         name: (table, physical(name, table.get("unit", "1")) * (ratio(name) if secondary else 1))
-        for name, table in tables(profile, chosen).items()
+        for name, table in sampled(tables(profile, chosen)).items()
     }
+    for name, table in tables(profile, chosen).items():
+        if table["type"] == "string":
+            memory.put_text(table["address"], f"T-{name}", table["length"])
     memory.put_all(points, order_of(profile))
     furnish(profile.id, chosen, memory)
     return memory
@@ -368,6 +376,24 @@ async def test_points_that_the_device_refuses_are_left_out_and_named(tmp_path: P
     assert "meter-power, meter-energy-import" in done.output
     (device,) = read_config(path).devices
     assert "meter-power" not in [point.id for point in device.points]
+
+
+async def test_texts_of_a_device_are_read_on_request_and_are_no_part_of_the_policy(
+    tmp_path: Path,
+) -> None:
+    path = make_mill(tmp_path)
+    async with serving(device_like(MODBUS["huawei-sun2000"], {})) as server:
+        words = ("--id", "pv-1", "--profile", "huawei-sun2000", "--with", "interval=50ms")
+        done = await asyncio.to_thread(call, "add", path, f"127.0.0.1:{server.port}", *words)
+        assert done.exit_code == 0, done.output
+        read = await asyncio.to_thread(call, "read", path, "--redirect-raw-values")
+    assert read.exit_code == 0, read.output
+    assert "T-model" in read.output
+    assert "T-serial-number" in read.output
+    assert call("new", path, room=policy_app).exit_code == 0
+    policy = (path.parent / "policy.toml").read_text(encoding="utf-8")
+    assert "serial-number" not in policy
+    assert "energy-generated" in policy
 
 
 async def test_another_device_than_the_profile_says_is_refused(tmp_path: Path) -> None:

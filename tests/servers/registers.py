@@ -49,6 +49,13 @@ class Memory:
         for at, word in enumerate(words):
             self.words[table, int(first) + at] = int.from_bytes(word, "big")
 
+    def put_text(self, address: str, text: str, words: int) -> None:
+        """Lay out a text, two characters in each register."""
+        table, _, first = address.partition(":")
+        data = text.encode("ascii")[: 2 * words].ljust(2 * words, b"\0")
+        for at in range(words):
+            self.words[table, int(first) + at] = int.from_bytes(data[2 * at : 2 * at + 2], "big")
+
     def put_all(self, points: Mapping[str, tuple[Any, Decimal | float]], order: str) -> None:
         """Lay out points (tables of configuration) that show these values after scaling."""
         for table, value in points.values():

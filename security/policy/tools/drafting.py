@@ -51,7 +51,7 @@ def secrets_text(devices: Sequence[DeviceConfig]) -> str:
     names = [
         f"{device.id}/{point.id}"
         for device in devices
-        for point in device.points
+        for point in device.table().points
         if sounds_secret(f"{point.id} {point.address}")
     ]
     return "".join(f'# [[secret]]\n# point = "{name}"\n# what = ""\n\n' for name in names)
