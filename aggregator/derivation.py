@@ -171,8 +171,7 @@ class Derivation:
         for of_hours in _PER_HOUR:
             found += of_hours(hours)
         self._write(found)
-        keys = intensity.emission_keys(hours)
-        self._write(list(intensity.per_period(hours, self._stores[CARBON], keys)))
+        self._write(list(intensity.per_period(hours, self._stores[CARBON])))
 
     def tell_facts(self, site: Site) -> None:
         """Write what people entered as `ff_fact`, each with its source, for whoever shows it."""

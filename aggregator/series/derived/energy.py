@@ -195,11 +195,17 @@ def market(hours: Hours) -> Iterator[SeriesBlock]:
     shares = hours.fact("green_power_share")
     if np.isnan(shares).all():
         return
-    for key in hours.keys("carbon_emission", "ce_activity"):
-        tags = dict(key.tags)
-        if tags.get("medium") == "Electricity" and tags.get("scope") == "2":
+    for point in counted_points(hours.site):
+        if point.measurand == IMPORT:
+            key = hours.site.key(
+                "ce_activity",
+                equipment_id=point.equipment,
+                medium="Electricity",
+                scope="2",
+                source_id=point.equipment,
+            )
             block = hours.query("carbon_emission", key, ["activity", "span_s"])
-            yield from _market(hours, tags["source_id"], block, shares)
+            yield from _market(hours, point.equipment, block, shares)
 
 
 def _market(hours: Hours, meter: str, block: SeriesBlock, shares: Floats) -> Iterator[SeriesBlock]:

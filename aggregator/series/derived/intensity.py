@@ -5,17 +5,19 @@ it they are absent. A grade needs nearly the whole period, for L of half a year 
 of a whole one would flatter.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from datetime import date
 from decimal import Decimal
 
 import numpy as np
 
 from aggregator.localtime import DAY_S, HOUR_S
-from aggregator.series.derived.energy import decimal_sum
-from aggregator.series.derived.site import HOUR_NS, Hours, counted, floats, rows_of, summed
+from aggregator.series.derived.energy import counted_points, decimal_sum
+from aggregator.series.derived.site import HOUR_NS, Hours, Site, counted, floats, rows_of, summed
+from aggregator.series.future_factory import medium_tags
 from aggregator.stores import FieldColumn, SeriesBlock, SeriesKey, Store
 from protocols.frame import SECOND, Floats, Ints
+from protocols.vocabulary.measurands import MEASURANDS
 
 LEAST_COVERAGE = 0.95
 """Of a period, for K and a grade; a choice of ours, no rule of the method."""
@@ -23,14 +25,32 @@ LEAST_COVERAGE = 0.95
 _PRODUCTS = {"production.good": "pcs", "production.good.mass": "kg", "production.good.length": "m"}
 
 
-def _counted(key: SeriesKey) -> bool:
-    tags = dict(key.tags)
-    return tags.get("method") in {"location", "direct"}
+def emission_keys(site: Site, years: Iterable[int]) -> list[SeriesKey]:
+    """Return the site's emission series that are counted in some local years, each carbon once.
+
+    They follow from what it releases, so that nobody has to list what a store has.
+    """
+    found: dict[SeriesKey, None] = {}
+    for year in years:
+        for point in counted_points(site):
+            chosen = site.context.factors.choose(MEASURANDS[point.measurand].medium, year)
+            if chosen is not None and chosen.set.activity_unit == point.unit:
+                key = site.key(
+                    "ce_emission",
+                    equipment_id=point.equipment,
+                    scope=str(chosen.set.scope),
+                    method=chosen.set.method,
+                    gas=chosen.set.gas,
+                    factor_id=chosen.id,
+                    **medium_tags(point.measurand),
+                )
+                found[key] = None
+    return list(found)
 
 
-def emission_keys(hours: Hours) -> list[SeriesKey]:
-    """Return the site's emission series that are counted, each carbon once."""
-    return [key for key in hours.keys("carbon_emission", "ce_emission") if _counted(key)]
+def years_of(hours: Hours) -> list[int]:
+    """Return the local years that hours touch."""
+    return sorted({day.year for day in hours.days()})
 
 
 def per_product(hours: Hours) -> Iterator[SeriesBlock]:
@@ -41,7 +61,7 @@ def per_product(hours: Hours) -> Iterator[SeriesBlock]:
     local = hours.site.context.local
     days = local.seconds(hours.starts) // DAY_S
     first = days[0] if hours.count else 0
-    keys = emission_keys(hours)
+    keys = emission_keys(hours.site, years_of(hours))
     if not keys:
         return
     carbon = np.zeros(hours.count)
@@ -79,16 +99,16 @@ def _per_day(
     return rows_of(key, hours.starts[first_hour], (made > 0) & (kg > 0), fields, DAY_S)
 
 
-def per_period(hours: Hours, store: Store, keys: Sequence[SeriesKey]) -> Iterator[SeriesBlock]:
+def per_period(hours: Hours, store: Store) -> Iterator[SeriesBlock]:
     """Yield carbon per value added and per mu for periods that these hours touch."""
     for fact in hours.site.facts.periods("value_added"):
         if fact.valid_until is not None:
-            yield from _per_value(hours, store, keys, fact.valid_from, fact.valid_until, fact.value)
-    for year in sorted({day.year for day in hours.days()}):
+            yield from _per_value(hours, store, fact.valid_from, fact.valid_until, fact.value)
+    for year in years_of(hours):
         area = hours.site.facts.on("land_area", date(year, 12, 31))
         if area is not None and area > 0:
             period = _Period(hours, date(year, 1, 1), date(year + 1, 1, 1))
-            yield from _row(period, store, keys, "亩", area, {})
+            yield from _row(period, store, "亩", area, {})
 
 
 class _Period:
@@ -101,11 +121,12 @@ class _Period:
         self.end_ns = local.start_of(until.year, until.month, until.day)
         self.touched = self.start_ns < hours.end_ns and hours.start_ns < self.end_ns
         self.name = f"{first}/{until}"
+        self.years = range(first.year, until.year + 1)
 
-    def carbon(self, store: Store, keys: Sequence[SeriesKey]) -> tuple[Decimal, float]:
+    def carbon(self, store: Store) -> tuple[Decimal, float]:
         """Return kg CO2e and the part of the period's hours that has any."""
         total, seen = Decimal(0), np.zeros(0, np.int64)
-        for key in keys:
+        for key in emission_keys(self.site, self.years):
             steps = store.query_steps(key, "co2e_kg", self.start_ns, self.end_ns, HOUR_NS, "sum")
             total += decimal_sum(floats(steps, "co2e_kg"))
             seen = np.union1d(seen, steps.time)
@@ -115,7 +136,6 @@ class _Period:
 def _per_value(
     hours: Hours,
     store: Store,
-    keys: Sequence[SeriesKey],
     first: date,
     until: date,
     value: Decimal,
@@ -128,20 +148,19 @@ def _per_value(
     ]
     if value <= 0:
         return []
-    return _row(period, store, keys, "万元", value, {"mean": means[0]} if means else {})
+    return _row(period, store, "万元", value, {"mean": means[0]} if means else {})
 
 
 def _row(
     period: _Period,
     store: Store,
-    keys: Sequence[SeriesKey],
     denominator: str,
     amount: Decimal,
     more: dict[str, Decimal],
 ) -> list[SeriesBlock]:
     if not period.touched:
         return []
-    kg, coverage = period.carbon(store, keys)
+    kg, coverage = period.carbon(store)
     if kg <= 0:
         return []
     fields: dict[str, FieldColumn] = {

@@ -166,12 +166,6 @@ class Hours:
         store = self._stores[bucket]
         return store.query(key, fields, self.start_ns - lead_ns, self.end_ns, limit=_MOST_ROWS)
 
-    def keys(self, bucket: str, measurement: str) -> list[SeriesKey]:
-        """Return this site's series of a measurement."""
-        own = {("enterprise_id", self.site.enterprise), ("site_id", self.site.site)}
-        found = self._stores[bucket].series(measurement)
-        return [key for key in found if own.issubset(key.tags)]
-
     def column(self, point: PlanPoint, lead_ns: int = 0) -> Column:
         """Return the rows of a point that has values of its own."""
         known = self._columns.get((point, lead_ns))
