@@ -265,6 +265,12 @@ class CompiledPolicy(_Exact):
     relations: list[KnownRelation] = []
     retired: list[Retired] = []
 
+    @model_validator(mode="after")
+    def _received(self) -> Self:
+        if any(one.consumer >= len(self.consumers) for one in (*self.rules, *self.derived)):
+            raise ValueError("a rule has no consumer")
+        return self
+
     @property
     def leaving(self) -> list[Rule | Derivation]:
         """Everything that leaves, whether stopped or not, by number."""

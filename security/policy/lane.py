@@ -234,7 +234,8 @@ class Lane(ABC):
         value; the rest are absent, which means the same. A slot whose closing fails is absent.
         """
         last = until_ns // self.window_ns - 1
-        self._fill(until_ns)
+        if self._missing:
+            self._fill(until_ns)
         empty = 0
         while self.cursor is not None and self.cursor <= last:
             if empty >= _MOST_EMPTY:

@@ -22,6 +22,7 @@ from security.policy.clauses import (
     Consumer,
     Derive,
     Each,
+    Grid,
     Outlet,
     PointRule,
     Relation,
@@ -45,12 +46,14 @@ class Leaving(NamedTuple):
         name: `device/point`, or the name of a derivation.
         measurand: what it is.
         aggregate: such as `last`, or `derived`.
+        statistic: what the brain tells its series by: the aggregate, or `band` or `pseudonym`.
         numbers: all that it takes on the wire.
     """
 
     name: str
     measurand: str
     aggregate: str
+    statistic: str
     numbers: frozenset[int]
     outlet: Outlet
 
@@ -166,7 +169,7 @@ class PolicyText(Strict):
         faults = []
         for one in self.leaving():
             outlet = one.outlet
-            name = (outlet.consumer, outlet.equipment, one.measurand, one.aggregate)
+            name = (outlet.consumer, outlet.equipment, one.measurand, one.statistic)
             if name in seen:
                 faults.append(
                     tr(
@@ -326,7 +329,14 @@ class PolicyText(Strict):
     def leaving(self) -> list[Leaving]:
         """Return every way in which anything leaves; what is stopped keeps its numbers."""
         found = [
-            Leaving(rule.name, rule.measurand, release.aggregate, frozenset(numbers), outlet)
+            Leaving(
+                rule.name,
+                rule.measurand,
+                release.aggregate,
+                "pseudonym" if release.pseudonymise else _statistic(release, release.aggregate),
+                frozenset(numbers),
+                outlet,
+            )
             for rule in self.point
             for (outlet, release), numbers in zip(rule.outlets(), rule.numbers(), strict=True)
         ]
@@ -335,6 +345,7 @@ class PolicyText(Strict):
                 one.name,
                 figure_of(one.formula),
                 "derived",
+                _statistic(one.release, "derived"),
                 frozenset({one.number or 0}),
                 one,
             )
@@ -351,6 +362,10 @@ def read_policy(path: Path) -> PolicyText:
     """
     check_file(path)
     return load_settings(path, PolicyText)
+
+
+def _statistic(grid: Grid, aggregate: str) -> str:
+    return "band" if grid.bands else aggregate
 
 
 def _is_input(rule: PointRule, name: str) -> bool:

@@ -3,9 +3,10 @@
     python -m tests.benchmarks.bench_gate
     python -m tests.benchmarks.bench_gate --points 10000 --share 0.2 --seconds 120
 
-A fifth of the points is released: half of these as the last value, four in ten as a counter's
-rise, the rest as states; a third of all but the states is carried as float64. Withheld points
-count as input: looking at them is the gate's work too.
+A fifth of the points is released: of these, three in ten as the last value, two in ten as mean, lowest or
+highest, four in ten as a counter's rise, the rest as states; a third of all but the states is carried as
+float64. The mixed benches also clamp, wait and generalise. Withheld points count as input: looking at them
+is the gate's work too.
 """
 
 import argparse
@@ -19,13 +20,19 @@ from numpy.typing import NDArray
 
 from protocols.frame import SECOND, Frame, Values
 from protocols.points import Point, PointTable
-from security.policy.compiled import CompiledPolicy, Rule
+from security.policy.compiled import CompiledPolicy, Rule, Terms
 from security.policy.gate import Gate
 
 T0 = 1_767_600_000 * SECOND
-KINDS = ("last",) * 5 + ("delta",) * 4 + ("state",)
-MEASURANDS = {"last": "power.active", "delta": "energy.active_import", "state": "machine.state"}
-UNITS = {"last": "kW", "delta": "kWh", "state": "1"}
+KINDS = ("last",) * 3 + ("statistic",) * 2 + ("delta",) * 4 + ("state",)
+STATISTICS = ("mean", "min", "max")
+MEASURANDS = {
+    "last": "power.active",
+    "statistic": "temperature",
+    "delta": "energy.active_import",
+    "state": "machine.state",
+}
+UNITS = {"last": "kW", "statistic": "degC", "delta": "kWh", "state": "1"}
 
 
 class Clock:
@@ -41,7 +48,16 @@ class Clock:
 class Plant:
     """One device's points, which of them are released, and frames of their values."""
 
-    def __init__(self, device: str, points: int, share: float, window_s: int, hold: bool) -> None:
+    def __init__(
+        self,
+        device: str,
+        points: int,
+        share: float,
+        window_s: int,
+        *,
+        hold: bool = True,
+        mixed: bool = False,
+    ) -> None:
         rng = np.random.default_rng(points)
         kinds = rng.choice(KINDS, points)
         self.integer: NDArray[np.bool_] = (kinds == "state") | (rng.random(points) < 2 / 3)
@@ -56,7 +72,9 @@ class Plant:
             modulus=(Decimal(0),) * points,
             hold_ns=3 * SECOND if hold else None,
         )
-        self.rules = [_rule(device, self.table.points[at], 1 + 9 * at, window_s) for at in chosen]
+        self.rules = [
+            _rule(device, self.table.points[at], 1 + 9 * at, window_s, mixed=mixed) for at in chosen
+        ]
 
     def frames(self, rows: int, seconds: int) -> Iterator[list[Frame]]:
         """Yield one frame of integers and one of floats at a time, `rows` a second."""
@@ -92,10 +110,19 @@ def _point(at: int, kind: str) -> Point:
     )
 
 
-def _rule(device: str, point: Point, number: int, window_s: int) -> Rule:
+def _rule(device: str, point: Point, number: int, window_s: int, *, mixed: bool) -> Rule:
     aggregate = next(kind for kind, name in MEASURANDS.items() if name == point.measurand)
+    more: dict[str, object] = {}
+    if aggregate == "statistic":
+        aggregate = STATISTICS[number % len(STATISTICS)]
+        more = {"min_samples": 2}
+        if mixed and number % 2:
+            more["bands"] = [200_000, 400_000, 600_000]
+    if mixed and aggregate not in {"delta", "state"}:
+        more |= {"clamp": [150_000, 800_000], "delay_s": 60 * (number % 2)}
     return Rule.model_validate(
         {
+            **more,
             "device": device,
             "point": point.id,
             "address": point.address,
@@ -128,7 +155,17 @@ def _policy(rules: list[Rule]) -> CompiledPolicy:
         valid_from=0,
         valid_until=1 << 40,
         class_ceiling="general-2",
-        consumers=[],
+        consumers=[
+            Terms(
+                id="brain",
+                encryption_key=bytes(32),
+                receipt_key=bytes(32),
+                purpose=1,
+                right="",
+                retention_days=30,
+                pad=1024,
+            )
+        ],
         rules=rules,
     )
 
@@ -172,13 +209,19 @@ def main() -> None:
     args = parser.parse_args()
     os.environ.setdefault("MILLGATE_LANG", "en")
 
-    def plants(devices: int, points: int, share: float, *, hold: bool = True) -> list[Plant]:
-        return [Plant(f"d{at}", points, share, args.window, hold) for at in range(devices)]
+    def plants(devices: int, points: int, share: float, **how: bool) -> list[Plant]:
+        return [Plant(f"d{at}", points, share, args.window, **how) for at in range(devices)]
 
     few = max(args.points // 100, 1)
     bench(
         f"1 device x {args.points:,} points, 1 row a second",
         plants(1, args.points, args.share),
+        1,
+        args.seconds,
+    )
+    bench(
+        f"1 device x {args.points:,} points, mixed transforms, 1 row a second",
+        plants(1, args.points, args.share, mixed=True),
         1,
         args.seconds,
     )
@@ -192,6 +235,12 @@ def main() -> None:
     bench(
         "1 device x 125 points, all released, 100 rows a second",
         plants(1, 125, 1.0),
+        100,
+        args.seconds,
+    )
+    bench(
+        "1 device x 125 points, all released, mixed, 100 rows a second",
+        plants(1, 125, 1.0, mixed=True),
         100,
         args.seconds,
     )
