@@ -1,6 +1,5 @@
 """The attacks succeed on the policies that the lint refuses, and fail on those that pass."""
 
-import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -20,8 +19,6 @@ from security.policy.tools.past import Past
 from tests.unit.lint_material import KINDS, point, release, text
 
 T0_S = 1_767_600_000
-STATISTICS_THERE = importlib.util.find_spec("security.policy.transforms.mean") is not None
-needs_statistics = pytest.mark.skipif(not STATISTICS_THERE, reason="the gate has no means yet")
 Series = Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
 
 
@@ -112,7 +109,6 @@ def mean(number: int, slot: str = "15m", **more: Any) -> dict[str, Any]:
     return release(number, "mean", slot, **more)
 
 
-@needs_statistics
 def test_differencing_finds_the_part_that_is_missing() -> None:
     written = hall(mean(1), mean(2))
     assert "derivable" in errors(written)
@@ -140,7 +136,6 @@ def test_coarse_rounding_falls_to_averaging() -> None:
     assert found["averaging"].succeeded
 
 
-@needs_statistics
 def test_slots_that_cut_each_other_are_cut_to_pieces() -> None:
     both = {**mean(1, "10m"), "also": [mean(2, "15m")]}
     written = text([point("main/x", **both)])
@@ -153,7 +148,6 @@ def test_slots_that_cut_each_other_are_cut_to_pieces() -> None:
     assert "overlap" not in tried(nested, HALL)
 
 
-@needs_statistics
 def test_three_samples_with_three_statistics_are_all_found() -> None:
     few: dict[str, Any] = {"min_samples": 1, "round": "0.001"}
     ways = {
@@ -239,7 +233,6 @@ def test_activity_is_estimated_from_the_series() -> None:
     assert information(loud, np.ones(400, np.bool_)) is None
 
 
-@needs_statistics
 def test_results_say_how_closely_and_never_a_value() -> None:
     said = as_text(attack(compile_policy(hall(mean(1), mean(2))), HALL))
     assert "own/x" in said

@@ -98,9 +98,10 @@ def _derivable(subject: Subject) -> Iterator[Finding]:
                 f"{words}每{span_words(found.window_s)}都可推出：等于 {found.words()}",
             ),
             tr(
-                "withhold one of these, or release one with longer slots that do not fit the others; "
-                "rounding more coarsely does not help, since many values average out",
-                "请不放行其中一项，或改用与其他项不匹配的更长时段；加大 round 无济于事，多个值可相互平均",
+                "withhold one of these, or one more part of the relation, so that two stay unknown; rounding "
+                "more coarsely or longer slots do not help: they average out, or give it less often",
+                "请不放行其中一项，或再保留关系中的另一项，使至少两项未知；加大 round 或加长时段无济于事："
+                "前者可相互平均，后者只是推出得慢一些",
             ),
         )
 

@@ -172,7 +172,8 @@ def _relations(policy: CompiledPolicy) -> Iterator[Equation[Unknown]]:
         factors = [Fraction(Decimal(factor)) for factor in relation.factors]
         for quantity in (AMOUNT, MOMENT):
             yield Equation(
-                f"{relation.name} ({quantity})",
+                tr(f"relation {relation.name}", f"关系 {relation.name}")
+                + ("" if quantity == AMOUNT else tr(" (momentary)", "（瞬时）")),
                 {
                     (quantity, point): factor
                     for factor, point in zip(factors, relation.points, strict=True)
