@@ -405,6 +405,22 @@ async def test_a_connection_that_fails_at_once_does_not_shorten_the_gap(
     assert got["a"] == [(2, 2), (3, 3), (4, 40)]
 
 
+async def test_what_was_seen_in_a_connection_too_short_to_count_is_not_given_again(
+    inside: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mill = Mill(inside)
+    await follow(mill)
+    await mill.change(3, a=3)
+    await mill.at(4)
+    with monkeypatch.context() as patch:
+        # As if it had ended before the server was heard of once more.
+        patch.setattr(Subscription, "contact", None)
+        assert (await mill.values_after({"a": 2}))["a"] == [(2, 2), (3, 3)]
+    for s in (5, 6):
+        await mill.change(s, a=s)
+    assert (await mill.values_after({"a": 3}))["a"] == [(3, 3), (5, 5), (6, 6)]
+
+
 async def test_what_a_missing_notification_held_is_taken_from_history(inside: Plant) -> None:
     mill = Mill(inside)
     await mill.restart(-100)

@@ -78,8 +78,10 @@ class Driver:
 
     def _part(self, link: Link) -> None:
         """Keep what is known at the end of a connection."""
-        contact = link.contact
+        contact = link.contact or (None if self._gap is None else self._gap.contact)
         if contact is not None:
+            # What was seen is never refilled, however short the connection was: given again, an
+            # older reading would make a counter seem to fall.
             latest = self._assembler.latest_us
             known = [int(latest[list(item.columns)].max()) for item in self._items]
             self._gap = Gap(contact, known)
