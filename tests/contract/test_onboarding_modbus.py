@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import pty
+import random
 import select
 import signal
 import subprocess
@@ -23,8 +24,10 @@ from agent.onboarding.profiles import shipped
 from protocols.drivers.modbus import Config
 from protocols.drivers.modbus.survey import Bounds, Spent, Survey, find_ranges, find_units
 from protocols.errors import MillgateError
+from simulators.faults.modbus_lies import Pace
 from simulators.faults.modbus_server import ChaosModbus, chaos_modbus
 from simulators.faults.modbus_wire import NO_ANSWER, Refusal
+from simulators.faults.plan import Sprinkle
 from tests.contract.test_profiles import MODBUS, device_like
 from tests.mill_folder import call, make_mill, told
 from tests.servers.registers import Memory, serving
@@ -136,6 +139,41 @@ async def test_a_scan_only_reads_and_stays_within_its_requests_and_pace(
         for _ in range(5):
             await survey.read("holding", 0, 1)
     assert len([wait for wait in waits if 0 < wait <= 1 / 50]) == 5
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        "wrong-transaction",
+        "wrong-unit",
+        "wrong-function",
+        "short-reply",
+        "garbage",
+        "hang-up",
+        "restart",
+        "exception-1",
+        "exception-6",
+        "exception-11",
+        "no-reply",
+    ],
+)
+async def test_ranges_are_right_on_a_bad_line(lie: str) -> None:
+    memory = filled(("holding", 0, 99), ("input", 256, 300))
+    plan = Sprinkle([lie], 0.05, random.Random(1))
+    pace = Pace(late_s=0.1, drip_s=0.01, away_s=0.02, gateway_s=0.02)
+    bounds = Bounds(per_second=10_000.0, requests=5000)
+    async with (
+        chaos_modbus(memory, plan=plan, seed=3, pace=pace) as server,
+        Survey(config(server.port, timeout="100ms"), bounds) as survey,
+    ):
+        ranges = await find_ranges(survey, 1, {}, quiet)
+        assert server.played[lie]
+    spans = {(table, one.first, one.last) for table, some in ranges.spans.items() for one in some}
+    for table, first, last in spans:
+        assert all((table, at) in memory.words for at in range(first, last + 1))
+    assert ("holding", 0, 99) in spans
+    if ranges.complete:
+        assert spans == {("holding", 0, 99), ("input", 256, 300)}
 
 
 async def run(*words: object) -> Any:

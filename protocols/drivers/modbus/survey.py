@@ -38,6 +38,10 @@ _LAST: Final = 65535
 _BLOCK: Final = 124
 _LOOKED_THROUGH: Final = 500
 _ILLEGAL_FUNCTION: Final = 1
+_PASSING: Final = frozenset({4, 5, 6, *UNREACHABLE})
+"""Exceptions that say nothing of the address: failure, acknowledge, busy, no way to the unit."""
+
+_ATTEMPTS: Final = 3
 _USUAL: Final = (
     *(0, 1, 2, 50, 100, 256, 300, 512, 768, 1000, 1024, 2000, 2048, 3000, 4000, 4096, 5000),
     *(6000, 8000, 8192, 10000, 12288, 16384, 20000, 28672, 30000, 32000, 32768, 36864, 37000),
@@ -269,6 +273,7 @@ class _Looker:
         self._table: Table = table
         self._known: dict[int, bool] = {}
         self._none = False
+        self._strikes = 0
 
     async def look(self, places: Iterable[int]) -> None:
         for place in sorted(places):
@@ -284,14 +289,28 @@ class _Looker:
                     self.spans.append(Span(first, last, whole=False))
 
     async def _gives(self, first: int, count: int) -> bool:
-        try:
-            await self._survey.read(self._table, first, count, self._unit)
-        except Refused as refusal:
-            self._none = self._none or refusal.code == _ILLEGAL_FUNCTION
-            if refusal.code in UNREACHABLE:
-                raise NotConnected(tr("the unit is not there", "站号不存在")) from None
-            return False
-        return True
+        """Tell whether addresses can be read; what was spoilt on the way is asked again."""
+        for left in reversed(range(_ATTEMPTS)):
+            try:
+                await self._survey.read(self._table, first, count, self._unit)
+            except Refused as refusal:
+                if refusal.code in UNREACHABLE and not left:
+                    raise NotConnected(tr("the unit is not there", "站号不存在")) from None
+                if refusal.code in _PASSING and left:
+                    continue
+                self._no_such_function(refusal.code)
+                return False
+            except NotConnected:
+                if not left:
+                    raise
+            else:
+                return True
+        return False
+
+    def _no_such_function(self, code: int) -> None:
+        """Note a refusal of the function itself; two of them, and nothing read, are believed."""
+        self._strikes += code == _ILLEGAL_FUNCTION
+        self._none = self._strikes > 1 and not any(self._known.values())
 
     async def _has(self, place: int) -> bool:
         """Tell whether an address can be read; some devices give no half of a 32-bit value."""
