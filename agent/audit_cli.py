@@ -101,13 +101,13 @@ def _show(messages: Iterable[Left], csv_path: Path | None) -> None:
     table = Table(box=None, pad_edge=False)
     for title in (
         tr("slots (UTC)", "时段 (UTC)"),
-        tr("epoch/stream/sequence", "纪元/流/序号"),
+        tr("epoch/stream/seq.", "纪元/流/序号"),
         tr("policy", "策略"),
         tr("values", "值"),
         tr("bytes", "字节"),
         tr("state", "状态"),
     ):
-        table.add_column(title)
+        table.add_column(title, no_wrap=True)
     counts: Counter[int] = Counter()
     values: Counter[int] = Counter()
     writer, file = None, None
@@ -155,7 +155,7 @@ def _line(left: Left) -> tuple[str, ...]:
 
 def _span(start_s: int, end_s: int) -> str:
     start, end = (datetime.fromtimestamp(at, UTC) for at in (start_s, end_s))
-    return f"{start:%Y-%m-%d %H:%M:%S} – {end:%H:%M:%S}"
+    return f"{start:%m-%d %H:%M:%S}–{end:%H:%M:%S}"
 
 
 def mount(app: typer.Typer) -> None:

@@ -214,3 +214,19 @@ def test_an_old_attestation_again_is_answered_and_kept_once(
     for _ in range(3):
         assert len(brain.take(KEYS, signed).answers) == 1
     assert brain.ledger.record.size() == 1
+
+
+def test_nobody_attests_for_another_agent(tmp_path: Path, brain: Brain, attester: Attester) -> None:
+    """A rival with keys of its own signs an attestation that names our agent, on its own topic."""
+    rival = Keys("rival mill")
+    brain.factories |= Brain(tmp_path / "x", rival).factories
+    (right,) = attester.waiting()
+    forged = cose.sign_many(
+        statements.ATTESTATION, parts_of(right), [rival.signing, rival.attestation]
+    )
+    for keys, message in ((rival, forged), (rival, right)):
+        outcome = brain.take(keys, message)
+        assert outcome.counts == {"wrong_topic": 1}
+        assert outcome.answers == []
+    assert brain.take(KEYS, forged).counts == {"bad_signature": 1}
+    assert brain.ledger.record.size() == 0

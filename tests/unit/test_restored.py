@@ -414,6 +414,43 @@ def test_a_replay_whose_refusal_was_forgotten_is_not_taken_for_fraud(brain: Brai
     assert not brain.ledger.record.quarantined(1)
 
 
+def test_a_message_that_came_early_is_taken_when_the_loss_before_it_is_declared(
+    tmp_path: Path, brain: Brain
+) -> None:
+    forger = Forger(KEYS, POLICY)
+    brain.take(KEYS, forger.sheet_message(), forger.batch(energy(0)))
+    last = b"l" * 32
+    early = forger.batch(energy(9), sequence=4, previous=last)
+    assert brain.take(KEYS, early).counts == {"out_of_order": 1}
+    asker = asker_of(started(tmp_path / "a"))
+    (loss,) = asker.losses([Missing(1, forger.short, 1, 3, last)])
+    outcome = brain.take(KEYS, loss)
+    assert outcome.counts == {"declared_lost": 1, "kept": 1}
+    assert slots_in(brain) == [0, 9]
+
+
+def test_a_loss_that_does_not_fit_is_answered_with_where_the_chain_stands(
+    tmp_path: Path, brain: Brain
+) -> None:
+    asker = asker_of(started(tmp_path / "a"))
+    (loss,) = asker.losses([Missing(1, 7, 5, 6, b"l" * 32)])
+    (standing,) = brain.answers(KEYS, brain.take(KEYS, loss))
+    assert isinstance(standing, Standing)
+    assert not any(standing.nonce)
+
+
+def test_refusals_that_nobody_declares_are_bounded(
+    brain: Brain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aggregator.ledger.MOST_UNDECLARED", 3)
+    forger = Forger(KEYS, POLICY)
+    brain.take(KEYS, forger.sheet_message())
+    bad = [forger.batch(block(SLOT, [ENERGY], [7])) for _ in range(4)]
+    counts = brain.take(KEYS, *bad).counts
+    assert counts == {"refused": 3, "too_many_refused": 1}
+    assert brain.ledger.next_of(1, 1, forger.short) == 3
+
+
 # Statements are believed only with the agent's own signature.
 
 

@@ -76,6 +76,11 @@ _REFUSED = {
     "text with a surrogate": "63eda080",
     "text of an overlong encoding": "62c080",
     "nine levels deep": "81" * 9 + "00",
+    "two thousand levels deep": "81" * 2000 + "00",
+    "maps as keys of maps two thousand deep": "a1" * 2000 + "00",
+    "tags two thousand deep": "d2" * 2000 + "00",
+    "a reserved length with bytes behind it": "5c" + "00" * 15 + "01" + "00" * 8,
+    "an indefinite head with bytes behind it": "1f" + "00" * 127 + "01",
 }
 
 
