@@ -102,6 +102,9 @@ def _accepted() -> Iterator[Case]:
                 "before": _before(3, 0, 4),
             }
         },
+        "a batch of an epoch that begins after a refusal": {
+            "header": {"epoch": 4, "before": _before(3, 9, 1)}
+        },
         "a batch of an empty window": {"header": {"window": (5, 5)}},
         "a batch for the brain alone": {"recipients": [BRAIN]},
     }
