@@ -283,7 +283,14 @@ class Projection:
                 hours = [(kept.start_s // 3600, kept.end_s // 3600)]
                 _add(position, site, self._derivation.ranges(site, hours), anew=1)
             self._cursor.write(position)
-        return self.blocks(batches)
+        found: dict[str, list[SeriesBlock]] = {}
+        rest = list(batches)
+        while rest:
+            part = self._same_revision(rest)
+            for bucket, blocks in self.blocks(part).items():
+                found.setdefault(bucket, []).extend(blocks)
+            rest = rest[len(part) :]
+        return found
 
     def forget_ended(self, now_s: int) -> set[Address]:
         """Delete what may not be kept any longer; return whose it was.

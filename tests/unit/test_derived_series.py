@@ -355,6 +355,22 @@ def test_what_was_derived_from_erased_batches_goes_with_them(site: Site) -> None
     assert len(site.column("ff_connectivity", "devices_online")) == 1
 
 
+def test_superseded_results_of_erased_batches_go_with_them(site: Site) -> None:
+    site.take(*hour(site.forger))
+    site.follow()
+    site.region = "CN-JS"
+    site.restart()
+    site.take(*hour(site.forger, 1))
+    site.follow()
+    assert site.rows("ce_superseded")
+    # Batches of before and after the change are erased together.
+    assert site.projection.forget_ended(FIRST * SHORT_S + 2 * HOUR_S + 365 * 86_400 + 1)
+    site.follow()
+    left = {name[0] for name in site.rows()}
+    assert left <= {"vocabulary", "ce_intensity"}
+    assert site.rows("ce_intensity") == {}
+
+
 # Right under disorder.
 
 
