@@ -247,6 +247,7 @@ class Sealer:
             if stream not in self._stream_terms:
                 raise BeyondSheet("a stream that no sheet has")
             self._stream_terms[stream].check(blocks)
+            self._stream_terms[stream].check_time(blocks, self._now() // SECOND)
             entries += self._batch_entries(stream, blocks)
         self._spool.commit(
             self.epoch,

@@ -497,6 +497,7 @@ class Inbox:
         if header.window != (start, end) or end >= _LATEST_S:
             raise BeyondSheet("not the window that was signed")
         terms.check(blocks)
+        terms.check_time(blocks, header.issued_at)
         return blocks
 
     def _take_sheet(self, sealed: Sealed, payload: bytes, chain: Chain, factory: Factory) -> None:

@@ -60,6 +60,11 @@ class Frame:
     quality: Bytes
     clock: int | None = None
 
+    def __repr__(self) -> str:
+        """Return its shape alone: what it holds must not get into a log by accident."""
+        rows, columns = self.values.shape
+        return f"<frame of {rows} x {columns}>"
+
     @property
     def samples(self) -> int:
         """Number of values the device produced in this frame."""

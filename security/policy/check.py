@@ -5,6 +5,7 @@ The sealed side asks before it seals, the brain asks again before it keeps.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from protocols.frame import Ints
 from protocols.strict_cbor import Malformed
 from protocols.vocabulary.states import OperatingState
 from security.policy.compiled import LARGEST_PSEUDONYM, STATE_PARTS, ReleaseSheet, SheetPoint
+
+FURTHEST_AHEAD_S: Final = 86400
+"""How far a device's own time may be ahead of the clock; see `security.policy.lane`."""
 
 
 class BeyondSheet(MillgateError):
@@ -43,6 +47,7 @@ class StreamTerms:
     highest: Ints
     may_span: "np.ndarray[tuple[int], np.dtype[np.bool_]]"
     state: Ints
+    delay_s: Ints
 
     def check(self, blocks: Sequence[Block]) -> None:
         """Check the blocks of one batch.
@@ -63,6 +68,26 @@ class StreamTerms:
                 if not self.may_span[places][columns].all():
                     raise BeyondSheet("a value may not count over several slots")
             self._check_states(mantissa, places)
+
+    def check_time(self, blocks: Sequence[Block], sealed_at_s: int) -> None:
+        """Check that no slot left before its time.
+
+        A slot leaves after its end, and where a delay was released, after that. Only a device that
+        brings its own time may be ahead of the clock, by a day.
+
+        Args:
+            blocks: of one batch.
+            sealed_at_s: when it was sealed, seconds since 1970 UTC.
+
+        Raises:
+            BeyondSheet: when one left too early.
+        """
+        for block in blocks:
+            delays = self.delay_s[self.places(block.numbers)]
+            end_s = (block.slot + block.rows) * self.window_s
+            earliest_s = end_s + np.where(delays > 0, delays, -FURTHEST_AHEAD_S)
+            if (earliest_s > sealed_at_s).any():
+                raise BeyondSheet("a slot left before its time")
 
     def _check_states(self, mantissa: Ints, places: Ints) -> None:
         """Seconds in states mean something only together, and are not more than the slot has."""
@@ -119,6 +144,7 @@ def _terms(window_s: int, pad: int, points: Sequence[SheetPoint]) -> StreamTerms
         highest=np.array([high for _, high in bounds], np.int64),
         may_span=np.array([point.aggregate == "delta" for point in points], np.bool_),
         state=_states(points),
+        delay_s=np.array([point.delay_s for point in points], np.int64),
     )
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from protocols.batch import LARGEST_MANTISSA, Block
 from protocols.vocabulary.states import OperatingState
-from security.policy.check import BeyondSheet, StreamTerms, stream_terms
+from security.policy.check import FURTHEST_AHEAD_S, BeyondSheet, StreamTerms, stream_terms
 from security.policy.compiler import release_sheets
 from tests.unit.gate_material import counter, point, policy, rule, table
 
@@ -127,6 +127,33 @@ def test_a_sheet_without_points_releases_nothing() -> None:
         highest=np.zeros(0, np.int64),
         may_span=np.zeros(0, np.bool_),
         state=np.zeros(0, np.int64),
+        delay_s=np.zeros(0, np.int64),
     )
     with pytest.raises(BeyondSheet):
         empty.check([block([3], [[5]])])
+
+
+# A slot leaves in its time.
+
+SLOT_100_ENDS_S = 101 * 60
+
+
+@pytest.mark.parametrize(("delay_s", "early_s"), [(600, 1), (600, 86400), (7, 600)])
+def test_a_slot_that_left_before_its_delay_is_refused(delay_s: int, early_s: int) -> None:
+    rules = [RULES[0].model_copy(update={"delay_s": delay_s})]
+    (sheet,) = release_sheets(policy(rules))
+    (timed,) = stream_terms(sheet).values()
+    one = [block([3], [[5]])]
+    timed.check_time(one, SLOT_100_ENDS_S + delay_s)
+    with pytest.raises(BeyondSheet):
+        timed.check_time(one, SLOT_100_ENDS_S + delay_s - early_s)
+
+
+def test_a_slot_from_the_future_is_refused_but_for_a_days_wrong_clock() -> None:
+    one = [block([3], [[5], [10]])]
+    terms().check_time(one, SLOT_100_ENDS_S + 60)
+    terms().check_time(one, SLOT_100_ENDS_S + 60 - FURTHEST_AHEAD_S)
+    with pytest.raises(BeyondSheet):
+        terms().check_time(one, SLOT_100_ENDS_S + 59 - FURTHEST_AHEAD_S)
+    with pytest.raises(BeyondSheet):
+        terms().check_time([block([4], [[5]])], SLOT_100_ENDS_S)
