@@ -97,7 +97,7 @@ def outside(folder: Path, seed: int) -> dict[str, Any]:
         sealer = Sealer(spool, trusted, {PIN: CARD}, SIGNER, AUDIT.public, ADDRESS, clock)
         gate = Gate(compiled, tables, clock)
         sealer.restore(1)
-        messages = []
+        messages: list[tuple[int, int]] = []
         for s in range(SECONDS):
             clock.set(s + 0.5)
             for frame in [*secret_frames(s, rng), *released_frames(s), mixed_frame(s, rng)]:
