@@ -12,8 +12,8 @@ CLASSES = {"raw": "general-2", "released": "general-1"}
 KINDS = {
     "gauge": ("power.active", "kW"),
     "counter": ("energy.active_import", "kWh"),
-    "total": ("production.total", "1"),
-    "good": ("production.good", "1"),
+    "total": ("production.total", "pcs"),
+    "good": ("production.good", "pcs"),
     "state": ("machine.state", "1"),
     "other": ("other", "1"),
 }

@@ -12,6 +12,7 @@ from security.policy.tools.diff import as_text, compare
 from security.policy.tools.explain import explain
 from security.policy.tools.shelf import find_previous, read_bundle_file, shelf
 from tests.unit.lint_material import PINS, point, policy, release, text
+from tests.unit.test_lint import derived
 
 POLICY = """\
 policy = "mg-policy/1"
@@ -263,6 +264,12 @@ def test_explain_tells_that_a_withheld_point_follows_anyhow() -> None:
     said = explain(leaky, [], "m/c")
     assert "but the amount or mean of m/c follows every 15 min" in said
     assert "FOLLOWS" in said
+
+
+def test_explain_tells_why_a_constant_does_not_follow() -> None:
+    hidden = policy([point("m/state", "state"), point("m/gq", "good")], derive=[derived("oee", 5)])
+    said = explain(hidden, [], "k5")
+    assert "k5.pru does not follow: it could be twice as large with m/gq × 1/2" in said
 
 
 def test_a_name_that_nothing_has_is_told_with_the_nearest(desk: Desk) -> None:

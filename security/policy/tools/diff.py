@@ -130,8 +130,8 @@ def _coarseness(one: Rule | Derivation, line: Line | None) -> str:
         edges = list(one.bands)
         words = [band_text(edges, one.bands_exponent, at) for at in range(len(edges) + 1)]
         return tr("as one of ", "仅为以下之一：") + " / ".join(words)
-    unit = "" if line is None else f" {line.point.unit}"
-    step = f"{amount(one.step, one.exponent)}{unit}"
+    unit = "" if line is None else line.unit
+    step = f"{amount(one.step, one.exponent)} {unit}".rstrip()
     return tr(f"to {step}", f"精确到 {step}")
 
 

@@ -136,7 +136,7 @@ def _seen(policy: CompiledPolicy, one: Rule | Derivation) -> Iterator[str]:
     numbers = range(one.number, one.number + one.width)
     for number in list(numbers)[:_MOST_NUMBERS]:
         line = lines[number]
-        unit = "" if line.point.part == "end" else f", {line.point.unit}"
+        unit = f", {line.unit}" if line.unit else ""
         yield f"    {number}: {line.public_name}{unit}"
     yield tr(
         f"    class {one.class_raw} → {one.class_released}; kept for {days} days at most; never the name, "
@@ -187,10 +187,11 @@ def _why_hidden(model: Model, judged: Judged) -> Iterator[str]:
         quiet = unknown[0] == MOMENT and MOMENT not in told
         if unknown not in named or quiet:
             continue
+        change = _change_words(unknown, witness, product=unknown in judged.multiplied)
         yield tr(
-            f"{quantity_words(unknown)} does not follow: {_change_words(unknown, witness)}, and everything "
+            f"{quantity_words(unknown)} does not follow: {change}, and everything "
             "that leaves would stay the same",
-            f"{quantity_words(unknown)}无法推出：{_change_words(unknown, witness)}，外发内容完全不变",
+            f"{quantity_words(unknown)}无法推出：{change}，外发内容完全不变",
         )
     for point in model.secrets:
         if not any((quantity, point) in named for quantity in (AMOUNT, MOMENT)) and not any(
@@ -206,15 +207,24 @@ def _signed(share: Fraction) -> str:
     return f"+{share}" if share > 0 else f"−{-share}"
 
 
-def _change_words(unknown: Unknown, witness: Mapping[Unknown, Fraction]) -> str:
+def _times(power: Fraction) -> str:
+    """Return by what a factor changes when the secret doubles."""
+    if power.denominator > 1:
+        return f"× 2^{power}"
+    return f"× {Fraction(2) ** int(power)}"
+
+
+def _change_words(unknown: Unknown, witness: Mapping[Unknown, Fraction], *, product: bool) -> str:
     changes = dict(witness)
     size = changes.get(unknown, Fraction(1))
     others = [
-        f"{name[1]} {_signed(share / size)}"
+        f"{name[1]} {_times(share / size) if product else _signed(share / size)}"
         for name, share in sorted(changes.items())
         if name != unknown
     ]
     if not others:
         return tr("it could be anything", "它可以是任意值")
     words = ", ".join(others[:4]) + (" …" if len(others) > 4 else "")
+    if product:
+        return tr(f"it could be twice as large with {words}", f"它可以加倍，同时 {words}")
     return tr(f"it could be 1 higher with {words}", f"它可以增加 1，同时 {words}")

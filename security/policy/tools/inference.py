@@ -70,10 +70,12 @@ class Judged:
     Attributes:
         disclosed: by unknown.
         hidden: by unknown that does not follow, a change that nothing released would notice.
+        multiplied: those of them whose change is of logarithms: it multiplies.
     """
 
     disclosed: dict[Unknown, Disclosure] = field(default_factory=dict)
     hidden: dict[Unknown, Mapping[Unknown, Fraction]] = field(default_factory=dict)
+    multiplied: set[Unknown] = field(default_factory=set)
 
 
 def secret_unknowns(model: Model) -> list[Unknown]:
@@ -94,6 +96,8 @@ def judge(model: Model, targets: Sequence[Unknown] | None = None) -> Judged:
             judged.disclosed[target] = Disclosure(target, at_all, verdict.combination, product)
         else:
             judged.hidden[target] = verdict.witness
+            if product:
+                judged.multiplied.add(target)
     _refine(model, judged)
     return judged
 

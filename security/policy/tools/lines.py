@@ -33,6 +33,12 @@ class Line:
         part = f":{self.point.part}" if self.point.part else ""
         return f"{self.point.equipment} {self.point.measurand}{part}"
 
+    @property
+    def unit(self) -> str:
+        """The unit as people write it behind a value; empty for a plain number or a state."""
+        plain = self.point.unit == "1" or self.point.part == "end" or self.point.bands
+        return "" if plain else self.point.unit
+
     def value(self, mantissa: int) -> str:
         """Return a released value as the consumer reads it."""
         if self.point.part == "end":

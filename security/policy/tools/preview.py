@@ -95,7 +95,7 @@ def as_html(preview: Preview) -> str:
     sections = []
     for number, line in preview.lines.items():
         rows = [
-            (slot_words(slot, line.window_s), value, line.point.unit, remark)
+            (slot_words(slot, line.window_s), value, line.unit, remark)
             for one, slot, value, remark in preview.rows()
             if one.point.number == number
         ]
@@ -186,8 +186,7 @@ def _cell(preview: Preview, line: Line, slot: int) -> str:
     part = f"{line.point.part} " if line.point.part else ""
     if part and value in {"0", "0.0"}:
         return ""
-    unit = "" if line.point.part == "end" else f" {line.point.unit}"
-    return f"{part}{value}{unit}" + (f" ({remark})" if remark else "")
+    return f"{part}{value} {line.unit}".rstrip() + (f" ({remark})" if remark else "")
 
 
 def _staying(preview: Preview, line: Line, slots: Sequence[int]) -> dict[int, str]:
