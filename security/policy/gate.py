@@ -184,8 +184,10 @@ class Gate:
 
     @property
     def has_closed(self) -> bool:
-        """Whether there is something to take."""
+        """Whether something may be taken, or was closed that no committed memory knows yet."""
         now_ns = self._now()
+        if any(one.waiting.fresh for one in (*self._outlets(), *self._derived.all_lanes())):
+            return True
         return any(one.waiting.has_due(now_ns) for one in self._outlets())
 
     def take(self) -> dict[int, list[Block]]:
@@ -197,6 +199,8 @@ class Gate:
             if blocks and self.in_force:
                 blocks = self._budgets.allow(one.stream, blocks, now_ns // SECOND)
                 streams.setdefault(one.stream, []).extend(blocks)
+        for lane in self._derived.all_lanes():
+            lane.waiting.fresh = False
         return {stream: blocks for stream, blocks in streams.items() if blocks}
 
     @property

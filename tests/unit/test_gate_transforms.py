@@ -200,8 +200,10 @@ def test_a_delayed_slot_leaves_when_its_time_has_come_and_survives_a_crash() -> 
     for at in (12, 40, 69.9):
         clock.set(at)
         gate.advance()
-        assert not gate.has_closed
+        # What was closed must be committed, though it does not leave yet.
+        before = gate.has_closed
         assert cells_of(gate.take()) == {}
+        assert (before, gate.has_closed) == (True, False)
         memory = gate.memory()
         gate = gate_of(owner, rules, clock)
         gate.restore(memory)

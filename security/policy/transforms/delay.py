@@ -18,10 +18,12 @@ class Waiting:
 
     Attributes:
         delay_ns: after the end of its slot a row leaves so much later; 0 is at once.
+        fresh: whether a row came since `take` was last called: it is in no committed memory yet.
     """
 
     def __init__(self, window_ns: int, delay_ns: int, width: int) -> None:
         self.delay_ns = delay_ns
+        self.fresh = False
         self._window_ns = window_ns
         self._width = width
         self._rows: list[Row] = []
@@ -37,6 +39,7 @@ class Waiting:
     def add(self, row: Row) -> None:
         """Take a closed row."""
         self._rows.append(row)
+        self.fresh = True
 
     def has_due(self, now_ns: int) -> bool:
         """Tell whether anything may leave now."""
@@ -44,6 +47,7 @@ class Waiting:
 
     def take(self, now_ns: int) -> list[Row]:
         """Return what may leave now, and forget it."""
+        self.fresh = False
         if not self.delay_ns:
             due, self._rows = self._rows, []
             return due
