@@ -277,3 +277,14 @@ def test_the_same_seed_always_gives_the_same_keys() -> None:
     assert OpeningKey(Secret(SEED)).public == OpeningKey(Secret(SEED)).public
     assert SigningKey(Secret(SEED)).public == SigningKey(Secret(SEED)).public
     assert SigningKey(Secret(SEED)).public != SigningKey(Secret(SEED[::-1])).public
+
+
+@pytest.mark.parametrize(
+    "point", [bytes(32), b"\x01" + bytes(31), b"\xec" + b"\xff" * 30 + b"\x7f"]
+)
+def test_a_key_whose_x25519_half_has_low_order_is_refused_when_it_is_read(point: bytes) -> None:
+    sound = OpeningKey(Secret(bytes(range(32)))).public
+    assert SealingKey.from_text(sound.to_text()) == sound
+    weak = SealingKey(sound.public[:1184] + point)
+    with pytest.raises(ValueError, match="low order"):
+        SealingKey.from_text(weak.to_text())
