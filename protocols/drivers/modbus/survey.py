@@ -5,6 +5,7 @@ It only reads, waits between its requests, and sends no more of them than it was
 
 import asyncio
 import math
+import random
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -42,6 +43,7 @@ _PASSING: Final = frozenset({4, 5, 6, *UNREACHABLE})
 """Exceptions that say nothing of the address: failure, acknowledge, busy, no way to the unit."""
 
 _ATTEMPTS: Final = 3
+_REST_S: Final = 0.3
 _USUAL: Final = (
     *(0, 1, 2, 50, 100, 256, 300, 512, 768, 1000, 1024, 2000, 2048, 3000, 4000, 4096, 5000),
     *(6000, 8000, 8192, 10000, 12288, 16384, 20000, 28672, 30000, 32000, 32768, 36864, 37000),
@@ -303,6 +305,8 @@ class _Looker:
             except NotConnected:
                 if not left:
                     raise
+                # A device that starts again needs a moment.
+                await asyncio.sleep(_REST_S * random.uniform(1.0, 1.5))  # noqa: S311 - jitter
             else:
                 return True
         return False
