@@ -101,7 +101,9 @@ def memory_of(pid: int) -> Iterator[bytes]:
             for at in range(start, end, _PIECE):
                 try:
                     mem.seek(max(at - 256, start))
-                    yield mem.read(min(at + _PIECE, end) - mem.tell())
+                    piece = mem.read(min(at + _PIECE, end) - mem.tell())
+                    # Long runs of zeros hold nothing, and are slow to search.
+                    yield re.sub(rb"\0{128,}", bytes(128), piece)
                 except OSError:
                     continue
 
