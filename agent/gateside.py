@@ -115,9 +115,16 @@ class GateSide:
             self._feed(frame)
 
     def _feed(self, frame: Frame) -> None:
-        if self.gate is not None and self._strange is not None:
-            self._strange.take(frame)
-            self.gate.feed(frame)
+        if self.gate is None or self._strange is None:
+            return
+        self._strange.take(frame)
+        self.gate.feed(frame)
+        if frame.clock is not None:
+            # Such a device may bring many slots at once; they are closed before more come, so
+            # that none is too far ahead of the oldest open one.
+            self.gate.advance()
+            if self.gate.has_closed:
+                self._closed.set()
 
     async def tick(self) -> None:
         """Watch the clock and close slots as their time passes, until cancelled."""

@@ -86,6 +86,10 @@ class Lane(lane.Lane):
         self._minimum = Minimum(self.rules)
         # After a crash: samples are missing up to the first one that comes again.
         self._pending: Flags = np.zeros(self.size, np.bool_)
+        # The newest slot that a sample of each point lay in by its own time.
+        self._inside: Ints = np.full(self.size, -1, np.int64)
+        # By open slot, what came late and holds when it begins; a crash loses it with the rest.
+        self._late: dict[int, Cells] = {}
         subscribed = self.hold_ns is None and self.carries
         self._latest = Latest(self.size) if subscribed else None
 
@@ -109,8 +113,38 @@ class Lane(lane.Lane):
         """Add samples to the tallies of their slots."""
         if self._latest is not None:
             self._latest.take(samples)
+            samples = self._without_late(samples)
         self._tally_all(samples, late=False)
         return 0
+
+    def _without_late(self, samples: Samples) -> Samples:
+        """Set aside the newest late sample of each point, as what holds when its slot begins.
+
+        Late ones before that one had ended when the slot began, so they count nowhere.
+        """
+        places, cursor = samples.places, self.cursor or 0
+        own = np.broadcast_to(self.slot_of(samples.time), samples.quality.shape)
+        own = np.where(samples.quality < _ABSENT, own, -1)
+        reached = np.maximum.accumulate(np.maximum(own, self._inside[places]), axis=0)
+        self._inside[places] = reached[-1]
+        late = (samples.quality < _BAD) & (reached < cursor)
+        if not late.any():
+            return samples
+        slots = np.broadcast_to(samples.slots, late.shape)
+        mixed = samples._replace(clean=False)
+        for slot in np.unique(slots[late]).tolist():
+            here = late & (slots == slot)
+            self._late.setdefault(slot, Cells(self.size)).put(mixed, here)
+            came = places[here.any(axis=0)]
+            self._tally(slot).broken[came] |= self._pending[came]
+            self._pending[came] = False
+        return mixed._replace(quality=np.where(late, np.uint8(_ABSENT), samples.quality))
+
+    def _tally(self, slot: int) -> Tally:
+        found = self.tallies.get(slot)
+        if found is None:
+            found = self.tallies[slot] = Tally(self.size)
+        return found
 
     def refill(self, samples: Samples) -> None:
         """Add late samples to the tally of their closed slot."""
@@ -127,9 +161,7 @@ class Lane(lane.Lane):
             self._add(slot, samples, present & (slots == slot), late=late)
 
     def _add(self, slot: int, samples: Samples, inside: Flags, *, late: bool) -> None:
-        tally = self.tallies.get(slot)
-        if tally is None:
-            tally = self.tallies[slot] = Tally(self.size)
+        tally = self._tally(slot)
         places, quality = samples.places, samples.quality
         used = self.fold(tally, places, samples.values, inside & (quality < _BAD))
         count = np.count_nonzero(used, axis=0)
@@ -146,7 +178,10 @@ class Lane(lane.Lane):
         """Compute the statistic of all samples of the slot."""
         tally = self.tallies.pop(slot, None) or Tally(self.size)
         if self._latest is not None:
-            self._carry(tally, self._latest.held)
+            held = self._latest.held
+            late = self._late.pop(slot, None) or Cells(self.size)
+            self._carry(tally, held, held.seen & ~held.lost & ~late.seen)
+            self._carry(tally, late, late.seen)
             self._latest.close(slot, self.end_of(slot), self.hold_ns)
         tally.broken |= self._pending
         return self._row(slot, tally)
@@ -156,9 +191,8 @@ class Lane(lane.Lane):
         tally = self.tallies.pop(slot, None)
         return None if tally is None else self._row(slot, tally)
 
-    def _carry(self, tally: Tally, held: Cells) -> None:
-        """Count what still holds from the slot before as one more sample."""
-        good = held.seen & ~held.lost
+    def _carry(self, tally: Tally, held: Cells, good: Flags) -> None:
+        """Count what holds when the slot begins as one more sample, where it is good."""
         for whole, values in ((True, held.value), (False, held.real)):
             places = np.flatnonzero(good & (self.integer == whole)).astype(np.int32)
             if len(places):
@@ -185,6 +219,7 @@ class Lane(lane.Lane):
     def forget_open(self) -> None:
         """Drop what open slots hold; the samples that come now do not make them whole again."""
         self.tallies.clear()
+        self._late.clear()
         self._pending[:] = True
         if self._latest is not None:
             self._latest = Latest(self.size)

@@ -64,6 +64,9 @@ class Kept:
     held: Event = None
     lost: bool = False
     reached: int = -1
+    inside: int = -1  # the newest slot that a sample lay in by its own time
+    late: dict[int, Event] = field(default_factory=dict)  # the newest late sample of a slot
+    aside: dict[int, set[int]] = field(default_factory=dict)  # which of a slot's events were late
     raw: Any = None
     pending: bool = False
     offset: Any = 0
@@ -272,7 +275,14 @@ class ReferenceGate:
         if slot >= group.cursor + MOST_OPEN or time > now + DAY:
             book["time_ahead"] += real
             return
+        if real:
+            kept.inside = max(kept.inside, slot)
+        late = kept.inside < group.cursor and quality <= Quality.UNCERTAIN
         kept.reached = slot = max(slot, group.cursor, kept.reached)
+        if late and group.kind in {"mean", "min", "max"} and group.table.hold_ns is None:
+            # It is what holds when the slot begins; what it followed had ended by then.
+            kept.late[slot] = (time, value, quality)
+            kept.aside.setdefault(slot, set()).add(len(kept.slots.get(slot, [])))
         book[why or "bad_quality"] += quality == Quality.BAD
         self._placed(group, kept, time, value, quality, slot)
 
@@ -437,7 +447,10 @@ class ReferenceGate:
         carried: list[Event] = []
         if group.table.hold_ns is None and group.kind != "sum" and kept.held and not kept.lost:
             carried = [kept.held]
-        events = list(kept.slots.get(slot, []))
+        if slot in kept.late:
+            carried = [kept.late.pop(slot)]
+        aside = kept.aside.pop(slot, set())
+        events = [e for at, e in enumerate(kept.slots.get(slot, [])) if at not in aside]
         if kept.crashed:
             kept.broken.add(slot)
         if group.table.hold_ns is None:
@@ -590,7 +603,8 @@ class ReferenceGate:
         ) = copy.deepcopy(self.committed, {id(CUT): CUT})  # fmt: skip
         for group in self._all():
             for kept in group.points.values():
-                kept.crashed = group.kind in (*TOTALS, *EXTREMES)
+                kept.crashed, kept.inside = group.kind in (*TOTALS, *EXTREMES), -1
+                kept.late.clear()
                 if group.kind == "state" and kept.state:
                     self._change(group, kept, kept.sampled, 0)
             opened = [slot for kept in group.points.values() for slot in kept.slots]

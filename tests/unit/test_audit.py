@@ -77,7 +77,7 @@ def left(tmp_path: Path) -> None:
     agent.release(block(SLOT, [ENERGY, POWER], [[5, -3], [10, 0]], [[0, 0], [0, 2]]))
     for _, answer in brain.take(KEYS, *agent.waiting()).answers:
         agent.settle(answer)
-    agent.release(block(SLOT + 20_000, [ENERGY], [25]))
+    agent.release(block(SLOT + 17_000, [ENERGY], [25]))
     agent.spool.close()
     brain.close()
 

@@ -345,7 +345,7 @@ def test_a_second_source_is_refused_and_told_and_the_first_one_stays(tmp_path: P
 
 def test_what_was_derived_from_erased_batches_goes_with_them(site: Site) -> None:
     site.take(*hour(site.forger))
-    site.take(*hour(site.forger, 30))
+    site.take(*hour(site.forger, 20))
     site.follow()
     assert len(site.column("ce_balance", "main")) == 2
     end_s = (FIRST * SHORT_S + HOUR_S) + 365 * 86_400 + 1

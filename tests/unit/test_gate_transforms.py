@@ -579,3 +579,20 @@ def test_gate_memory_of_the_version_before_is_read() -> None:
     clock.set(12)
     gate.advance()
     assert cells_of(gate.take()) == {(1, 0): (7, 0, 1)}
+
+
+@pytest.mark.parametrize(("aggregate", "expected"), [("max", 50), ("min", 12), ("mean", 31)])
+def test_what_came_late_and_had_ended_before_a_slot_began_counts_nowhere(
+    aggregate: str, expected: int
+) -> None:
+    """History brings what changed meanwhile in one frame; only its end holds when the slot begins."""
+    owner, clock = gauge(hold_ns=None), Clock()
+    gate = gate_of(owner, [rule(owner, "p", 1, aggregate=aggregate)], clock)
+    for moment in (0, 12, 22):
+        clock.set(moment)
+        gate.advance()
+    clock.set(25)
+    gate.feed(frame(owner, [5, 15, 23], {"p": [99, 50, 12]}))
+    clock.set(32)
+    gate.advance()
+    assert cells_of(gate.take())[1, 2] == (expected, 0, 1)
