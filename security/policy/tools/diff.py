@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from protocols.language import tr
 from security.policy.compiled import CompiledPolicy, Derivation, Rule
-from security.policy.tools.lines import Line, amount, band_text, lines_of, span_words
+from security.policy.tools.lines import Line, amount, band_text, lines_of, once, span_words
 from security.policy.widening import Widening, widens
 
 
@@ -95,7 +95,12 @@ _NARROW = {
 def _find(policy: CompiledPolicy | None, number: int) -> Rule | Derivation | None:
     if policy is None or not number:
         return None
-    return next((one for one in policy.leaving if one.number == number), None)
+    return _by_number(policy).get(number)
+
+
+@once
+def _by_number(policy: CompiledPolicy) -> dict[int, Rule | Derivation]:
+    return {one.number: one for one in policy.leaving}
 
 
 def _named(one: Rule | Derivation) -> str:

@@ -1,14 +1,21 @@
 """The lines of a policy as people read them: each number that leaves, where it is from, how it looks."""
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from functools import wraps
+from typing import Final, TypeVar
 
 from protocols.language import tr
 from protocols.vocabulary.states import OperatingState
 from security.policy.compiled import CompiledPolicy, Derivation, Rule, SheetPoint
 from security.policy.compiler import release_sheets
+
+_KNOWN: Final = 4
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +69,24 @@ def band_text(edges: list[int], exponent: int, reached: int) -> str:
     )
 
 
+def once(compute: Callable[[CompiledPolicy], Result]) -> Callable[[CompiledPolicy], Result]:
+    """Let a function of a policy compute once for each of the last few that it was given."""
+    last: deque[tuple[CompiledPolicy, Result]] = deque(maxlen=_KNOWN)
+
+    @wraps(compute)
+    def known(policy: CompiledPolicy) -> Result:
+        # A compiled policy never changes, so that it is the same one is enough.
+        for one, result in last:
+            if one is policy:
+                return result
+        result = compute(policy)
+        last.append((policy, result))
+        return result
+
+    return known
+
+
+@once
 def lines_of(policy: CompiledPolicy) -> dict[int, Line]:
     """Return every number that leaves under a policy, in their order."""
     origins: dict[int, Rule | Derivation] = {}
