@@ -259,6 +259,32 @@ def contents(folder: Path) -> dict[Path, bytes]:
     return {one: one.read_bytes() for one in folder.rglob("*") if one.is_file()}
 
 
+async def test_a_device_is_added_with_its_points_from_a_spreadsheet(tmp_path: Path) -> None:
+    path = make_mill(tmp_path)
+    table = tmp_path / "from office.csv"
+    table.write_text("id,address,type,unit\nheat,holding:7,int16,degC\n", encoding="utf-8")
+    before = path.read_bytes()
+    words = ("add", path, "127.0.0.1:502", "--id", "oven", "--table", table, "--yes")
+    shown = await run(*words, "--dry-run")
+    assert shown.exit_code == 0, shown.output
+    assert path.read_bytes() == before
+    done = await run(*words)
+    assert done.exit_code == 0, done.output
+    assert path.read_bytes().startswith(before)
+    (oven,) = read_config(path).devices
+    assert [(one.id, one.address, one.type) for one in oven.points] == [
+        ("heat", "holding:7", "int16")
+    ]
+    assert (path.parent / "oven.csv").read_bytes() == table.read_bytes()
+    # A table with a fault changes nothing, and neither does a second device of that name.
+    table.write_text("id,address,type\nheat,nowhere,int16\n", encoding="utf-8")
+    kept = contents(path.parent)
+    for name in ("oven", "second"):
+        refused = await run(*(name if word == "oven" else word for word in words))
+        assert refused.exit_code != 0
+    assert contents(path.parent) == kept
+
+
 async def test_probe_read_and_check_show_what_was_added(tmp_path: Path) -> None:
     async with configured(tmp_path) as path:
         files = contents(tmp_path)
