@@ -95,6 +95,8 @@ class Lane(ABC):
         self._place = np.full(len(table.points), -1, np.int32)
         usable = columns >= 0
         self._place[columns[usable]] = np.flatnonzero(usable)
+        # The quality of the frame's samples before some of them filled slots that were missing.
+        self.given: Bytes = np.zeros((0, 0), np.uint8)
         self.delay_ns, self.fill_ns = rules[0].delay_s * SECOND, rules[0].fill_within_s * SECOND
         self.waiting = Waiting(self.window_ns, self.delay_ns, len(self.numbers))
         # The slots that were closed with a value missing, and may still be filled.
@@ -181,6 +183,7 @@ class Lane(ABC):
             return counted
         quality, strange = self._checked(places, values, quality)
         values = self.clamp.clamped(places, values)
+        self.given = quality
         if self._missing:
             quality = self._refill(places, time, values, quality)
         samples = self._place_in_time(places, time, values, quality, now_ns)

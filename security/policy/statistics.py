@@ -122,19 +122,20 @@ class Lane(lane.Lane):
 
         Late ones before that one had ended when the slot began, so they count nowhere.
         """
-        places, cursor = samples.places, self.cursor or 0
-        own = np.broadcast_to(self.slot_of(samples.time), samples.quality.shape)
-        own = np.where(samples.quality < _ABSENT, own, -1)
+        places, cursor, given = samples.places, self.cursor or 0, self.given
+        own = np.broadcast_to(self.slot_of(samples.time), given.shape)
+        own = np.where(given < _ABSENT, own, -1)
         reached = np.maximum.accumulate(np.maximum(own, self._inside[places]), axis=0)
         self._inside[places] = reached[-1]
-        late = (samples.quality < _BAD) & (reached < cursor)
+        # What fills a slot that was missing holds on as well.
+        late = (given < _BAD) & (reached < cursor)
         if not late.any():
             return samples
-        slots = np.broadcast_to(samples.slots, late.shape)
+        slots = np.maximum(np.broadcast_to(samples.slots, late.shape), cursor)
         mixed = samples._replace(clean=False)
         for slot in np.unique(slots[late]).tolist():
             here = late & (slots == slot)
-            self._late.setdefault(slot, Cells(self.size)).put(mixed, here)
+            self._late.setdefault(slot, Cells(self.size)).put(mixed._replace(quality=given), here)
             came = places[here.any(axis=0)]
             self._tally(slot).broken[came] |= self._pending[came]
             self._pending[came] = False

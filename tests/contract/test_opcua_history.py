@@ -1,7 +1,7 @@
 """What changed while contact was lost, taken from the server's history."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -483,10 +483,12 @@ async def test_a_passing_fault_of_the_history_is_not_remembered(
 class Line:
     """A mill whose point `a` goes through a gate, slot by slot of 10 s, into batches and out again."""
 
-    def __init__(self, inside: Plant, **point: Any) -> None:
+    def __init__(
+        self, inside: Plant, how: Mapping[str, Any] | None = None, /, **point: Any
+    ) -> None:
         self.mill = Mill(inside, points={"a": point})
         owner = self.owner = self.mill.driver._config.table()
-        self.gate = gate_of(owner, [rule(owner, "a", 1)], self.mill.clock)
+        self.gate = gate_of(owner, [rule(owner, "a", 1, **(how or {}))], self.mill.clock)
         self.found: Released = {}
 
     async def begin(self) -> Any:
@@ -566,6 +568,28 @@ async def test_a_slot_that_was_released_stays_as_it_is_and_the_open_one_is_made_
     assert {cell: line.found[cell] for cell in early} == early
     assert {slot for _, slot in line.found} == {0, 2}
     assert line.slot(2) == {1: 6, 4: 3, 7: 7}
+    assert line.gate.accounts[line.owner.device].balanced
+
+
+async def test_a_slot_released_as_missing_is_filled_once_from_the_history(inside: Plant) -> None:
+    line = Line(inside, {"aggregate": "max", "fill_within_s": 60})
+    frames = await line.begin()
+    await line.lose(frames, 8)
+    line.release(31.5)
+    early = dict(line.found)
+    # Of the first slot something was seen; the two after it left as missing.
+    assert {cell: value for cell, (value, _, _) in early.items()} == {(1, 0): 1}
+    for s, reading in ((9, 50), (15, 9), (33, 7)):
+        await line.mill.change(s, a=reading)
+    await line.mill.at(35)
+    await line.again(4)
+    line.release(85.5)
+    # What was released stays; of the missing ones the one with a change is filled, with it alone.
+    assert {cell: line.found[cell] for cell in early} == early
+    assert line.found[1, 1][0] == 9
+    assert (1, 2) not in line.found
+    # In the open slot the newest late value held at its beginning: 9, not 50.
+    assert line.found[1, 3][0] == 9
     assert line.gate.accounts[line.owner.device].balanced
 
 

@@ -268,6 +268,10 @@ class ReferenceGate:
         if slot in kept.missing and quality <= Quality.UNCERTAIN and slot < group.cursor:
             kept.slots.setdefault(slot, []).append((time, value, quality))
             group.counts[slot] += 1
+            kept.inside = max(kept.inside, slot)
+            carries = group.kind in {"mean", "min", "max"} and group.table.hold_ns is None
+            if carries and kept.inside < group.cursor:
+                self._holds_on(kept, max(group.cursor, kept.reached), (time, value, quality))
             return
         if slot < group.cursor and group.table.hold_ns is not None:
             book["late"] += real
@@ -281,10 +285,16 @@ class ReferenceGate:
         kept.reached = slot = max(slot, group.cursor, kept.reached)
         if late and group.kind in {"mean", "min", "max"} and group.table.hold_ns is None:
             # It is what holds when the slot begins; what it followed had ended by then.
-            kept.late[slot] = (time, value, quality)
+            self._holds_on(kept, slot, (time, value, quality))
             kept.aside.setdefault(slot, set()).add(len(kept.slots.get(slot, [])))
         book[why or "bad_quality"] += quality == Quality.BAD
         self._placed(group, kept, time, value, quality, slot)
+
+    def _holds_on(self, kept: Kept, slot: int, event: Event) -> None:
+        kept.late[slot] = event
+        if kept.crashed:
+            kept.crashed = False
+            kept.broken.add(slot)
 
     def _placed(
         self, group: Group, kept: Kept, time: int, value: Any, quality: int, slot: int
