@@ -1,13 +1,12 @@
 """What both sides share as processes: how they are started, told to stop, and end."""
 
 import asyncio
-import contextlib
 import os
 import signal
 import socket
 import struct
 import sys
-from collections.abc import AsyncGenerator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +15,7 @@ from agent.control import Control
 from agent.harden import harden
 from protocols.errors import MillgateError
 from protocols.language import tr
+from protocols.signals import stop_on_signals
 from security.secret import log_redacted
 
 _PEER: Final = struct.Struct("3i")
@@ -112,7 +112,7 @@ async def listened_links(path: Path, uid: int) -> AsyncGenerator[Links, None]:
     """Listen for the gate side, which runs as user `uid`."""
     with _listener(path, uid) as listener:
         links = Listening(listener, uid)
-        with _stop_on_signals(links.stop):
+        with stop_on_signals(links.stop):
             yield links
 
 
@@ -132,20 +132,8 @@ def _listener(path: Path, uid: int) -> socket.socket:
 async def connected_links(path: Path) -> AsyncGenerator[Links, None]:
     """Connect to a sealed side that runs by itself."""
     links = Connecting(path)
-    with _stop_on_signals(links.stop):
+    with stop_on_signals(links.stop):
         yield links
-
-
-@contextlib.contextmanager
-def _stop_on_signals(stop: asyncio.Event) -> Iterator[None]:
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    try:
-        yield
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
 
 
 def main(run: Coroutine[Any, Any, None], *, parent: int) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from protocols.database import open_database
 from protocols.errors import MillgateError
 from protocols.language import tr
 from security.answers import Erasure, Head, Refused, answer_kid
@@ -119,10 +120,11 @@ class Spool:
 
     def __init__(self, path: Path) -> None:
         self.is_new = not path.exists()
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            self._prepare()
+            self._db = open_database(path, _SCHEMA, _SCHEMA_VERSION, busy_ms=5_000)
+            # Every message writes the gate memory over the one before: what the write-ahead log
+            # holds is written twice only when it is brought into the file, so that is done seldom.
+            self._db.execute(f"PRAGMA wal_autocheckpoint={_LOG_PAGES}")
         except sqlite3.Error as error:
             raise SpoolFault(
                 tr("the spool cannot be opened", "无法打开缓存库"),
@@ -133,21 +135,6 @@ class Spool:
                     f"请检查磁盘与权限（{type(error).__name__}）；若文件损坏，请移走它，将开启新纪元",
                 ),
             ) from None
-
-    def _prepare(self) -> None:
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
-        self._db.execute("PRAGMA busy_timeout=5000")
-        # Every message writes the gate memory over the one before: what the write-ahead log holds
-        # is written twice only when it is brought into the file, so that is done seldom.
-        self._db.execute(f"PRAGMA wal_autocheckpoint={_LOG_PAGES}")
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            self._db.executescript(
-                f"BEGIN; {_SCHEMA} PRAGMA user_version={_SCHEMA_VERSION}; COMMIT;"
-            )
-        elif version != _SCHEMA_VERSION:
-            raise sqlite3.DatabaseError
 
     def close(self) -> None:
         """Close the file."""

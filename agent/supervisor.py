@@ -19,6 +19,7 @@ from typing import Any, Final, NoReturn
 
 from agent.control import control_pair, give_link, tell_stop
 from protocols.language import tr
+from protocols.signals import stop_on_signals
 from protocols.status import NotRunning, ask, lock_of, serving, socket_path
 
 GATE: Final = "gate"
@@ -127,9 +128,10 @@ class Supervisor:
 
     async def run(self, status: Path) -> int:
         """Run both until told to stop; return the exit code."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+        with stop_on_signals(self._stop):
+            return await self._run(status)
+
+    async def _run(self, status: Path) -> int:
         async with serving(status, self.report), asyncio.TaskGroup() as group:
             keeping = [group.create_task(self._keep(side), name=side.name) for side in self._sides]
             await self._stop.wait()

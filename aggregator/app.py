@@ -4,11 +4,9 @@ import asyncio
 import contextlib
 import json
 import logging
-import signal
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -33,6 +31,7 @@ from protocols.frame import SECOND
 from protocols.language import tr
 from protocols.mqtt import MAX_MESSAGE, Message, Mqtt, NotConnected, connection
 from protocols.patience import insist
+from protocols.signals import stop_on_signals
 from protocols.status import serving
 from protocols.tls import server_context
 from protocols.topics import Address
@@ -389,21 +388,7 @@ def _write_ready(path: Path, port: int) -> None:
     part.replace(path)
 
 
-@asynccontextmanager
-async def stop_on_signals() -> AsyncGenerator[asyncio.Event, None]:
-    """Give an event that SIGTERM or SIGINT sets."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    try:
-        yield stop
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
-
-
 async def run(config: AggregatorConfig, ready: Path | None = None) -> None:
     """Run the aggregator until SIGTERM or SIGINT."""
-    async with stop_on_signals() as stop:
+    with stop_on_signals() as stop:
         await Aggregator(config).run(stop, ready)

@@ -21,6 +21,7 @@ from aggregator.stores import (
     StoreRefused,
     StoreUnavailable,
 )
+from protocols.database import open_database
 from protocols.errors import MillgateError
 from protocols.frame import SECOND, NowNs
 from protocols.language import tr
@@ -109,10 +110,8 @@ class Feed:
         self._lock = threading.Lock()
         self._ids: dict[tuple[str, SeriesKey], int] = {}
         self._since_trim = 0
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            self._prepare()
+            self._db = open_database(path, _SCHEMA, _SCHEMA_VERSION)
             self._mark: str = self._db.execute("SELECT mark FROM feed").fetchone()[0]
         except (sqlite3.Error, TypeError) as error:
             raise FeedFault(
@@ -124,18 +123,6 @@ class Feed:
                     f"请检查磁盘与权限，或移走该文件（{type(error).__name__}）；订阅方随后须重建副本",
                 ),
             ) from None
-
-    def _prepare(self) -> None:
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
-        self._db.execute("PRAGMA busy_timeout=10000")
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            self._db.executescript(
-                f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={_SCHEMA_VERSION}; COMMIT;"
-            )
-        elif version != _SCHEMA_VERSION:
-            raise sqlite3.DatabaseError
 
     def close(self) -> None:
         """Close the file."""

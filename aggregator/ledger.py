@@ -19,6 +19,7 @@ import numpy as np
 
 from aggregator.record import RECORD_SCHEMA, Record
 from protocols.batch import NO_VALUE, Block
+from protocols.database import open_database
 from protocols.errors import MillgateError
 from protocols.frame import Flags, Ints
 from protocols.language import tr
@@ -151,12 +152,10 @@ class Ledger:
     """One connection to the ledger file; each thread that writes or reads has its own."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._points: dict[int, _PointSets] = {}
         self._lock = threading.Lock()
         try:
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            self._prepare()
+            self._db = open_database(path, f"{_SCHEMA} {RECORD_SCHEMA}", _SCHEMA_VERSION)
             self.record = Record(self._db)
         except sqlite3.Error as error:
             raise LedgerFault(
@@ -169,18 +168,6 @@ class Ledger:
                     "代理程序如何补发见 docs/operations.zh-CN.md",
                 ),
             ) from None
-
-    def _prepare(self) -> None:
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
-        self._db.execute("PRAGMA busy_timeout=10000")
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            self._db.executescript(
-                f"BEGIN IMMEDIATE; {_SCHEMA} {RECORD_SCHEMA} PRAGMA user_version={_SCHEMA_VERSION}; COMMIT;"
-            )
-        elif version != _SCHEMA_VERSION:
-            raise sqlite3.DatabaseError
 
     def close(self) -> None:
         """Close the file."""

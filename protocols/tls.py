@@ -33,6 +33,18 @@ def client_context(
     return context
 
 
+def trusting_context(certificate: Path | None, private_key: Path | None) -> ssl.SSLContext:
+    """Return a context that takes any server's certificate, where a person has asked for that.
+
+    Raises:
+        TlsFault: when a file cannot be used, or others can read the private key.
+    """
+    context = client_context(None, certificate, private_key)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 def server_context(certificate: Path, private_key: Path) -> ssl.SSLContext:
     """Return a context for a server; TLS 1.2 or newer.
 

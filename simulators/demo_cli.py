@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import shutil
-import signal
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -18,6 +17,7 @@ from rich.text import Text
 
 from protocols.language import tr
 from protocols.settings import parse_duration
+from protocols.signals import stop_on_signals
 from simulators.demo import SLOT, Mill, running
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -86,11 +86,16 @@ def _clean(found: dict[str, Any]) -> bool:
 
 async def _run(folder: Path, seconds: float, seed: int) -> dict[str, Any]:
     console = Console()
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
     console.print(tr("Setting up a mill ...", "正在搭建工厂……"))
+    with stop_on_signals() as stop:
+        found = await _watched(console, folder, seconds, seed, stop)
+    console.print(_account(found))
+    return found
+
+
+async def _watched(
+    console: Console, folder: Path, seconds: float, seed: int, stop: asyncio.Event
+) -> dict[str, Any]:
     async with running(folder, seed) as mill:
         console.print(
             tr(f"The brain's page: {mill.page}", f"产业大脑页面：{mill.page}"), soft_wrap=True
@@ -100,9 +105,7 @@ async def _run(folder: Path, seconds: float, seed: int) -> dict[str, Any]:
             tr("Stopping the agent, settling the account ...", "正在停止代理程序并对账……")
         )
         await mill.stop("agent")
-        found = await mill.settled_account()
-    console.print(_account(found))
-    return found
+        return await mill.settled_account()
 
 
 async def _watch(console: Console, mill: Mill, seconds: float, stop: asyncio.Event) -> None:

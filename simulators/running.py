@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -12,6 +11,7 @@ from typing import Final, TypeAlias
 
 from protocols.errors import MillgateError
 from protocols.language import tr
+from protocols.signals import stop_on_signals
 
 Report: TypeAlias = Mapping[str, object]
 """What a ready file says: plain JSON values by name."""
@@ -24,16 +24,8 @@ async def stopping(ready: Path | None) -> AsyncIterator[asyncio.Event]:
     """Give an event that SIGTERM and SIGINT set; a ready file left by an earlier run goes."""
     if ready is not None:
         await asyncio.to_thread(_forget, ready)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    signals = (signal.SIGTERM, signal.SIGINT)
-    for number in signals:
-        loop.add_signal_handler(number, stop.set)
-    try:
+    with stop_on_signals() as stop:
         yield stop
-    finally:
-        for number in signals:
-            loop.remove_signal_handler(number)
 
 
 def _forget(ready: Path) -> None:

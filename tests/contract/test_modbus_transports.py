@@ -403,7 +403,7 @@ async def test_a_device_may_ask_who_we_are(tmp_path: Path) -> None:
             await refusal(at.driver(ca=ca, timeout="5s", **more))
         stranger.chmod(0o644)
         fault = await refusal(at.driver(ca=ca, client_certificate=str(stranger)))
-        assert "0600" in fault.remedy
+        assert "chmod 600" in fault.remedy
         assert at.chaos.requests == 0
 
 

@@ -17,9 +17,10 @@ from weakref import WeakValueDictionary
 from protocols.drivers import NotConnected
 from protocols.drivers.modbus.config import Config, Endpoint
 from protocols.drivers.modbus.framing import Answer, Ask, Mbap, Refusal
-from protocols.drivers.modbus.link import BadFile, Broken, Link, Silent, connect
+from protocols.drivers.modbus.link import Broken, Link, Silent, connect
 from protocols.frame import SECOND
 from protocols.language import tr
+from protocols.tls import TlsFault
 
 UNREACHABLE: Final = frozenset({10, 11})
 """Exceptions by which a gateway says that it cannot reach the unit."""
@@ -260,7 +261,7 @@ class Line:
                 raise _unreachable(config, fault)
         try:
             self._link = await connect(config)
-        except (OSError, TimeoutError) as error:
+        except (OSError, TimeoutError, TlsFault) as error:
             fault = _reason(config, error)
             spent = max(loop.time() - began, _SHORTEST_GRUDGE_S)
             self._grudge = config.id, loop.time() + spent, fault
@@ -275,14 +276,11 @@ def _unreachable(config: Config, like: NotConnected) -> NotConnected:
 
 
 def _reason(config: Config, error: Exception) -> NotConnected:
-    if isinstance(error, BadFile):
-        what, remedy = (
-            tr(f"{error} cannot be used", f"无法使用 {error}"),
-            tr(
-                "it must be PEM and readable; one with a private key by its owner alone (0600)",
-                "须为可读的 PEM 文件；含私钥的文件只允许属主读取（0600）",
-            ),
+    if isinstance(error, TlsFault):
+        what = tr(
+            f"{error.where} cannot be used: {error.what}", f"无法使用 {error.where}：{error.what}"
         )
+        remedy = error.remedy
     elif isinstance(error, ssl.SSLCertVerificationError):
         what, remedy = (
             tr(

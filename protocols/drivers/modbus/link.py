@@ -1,7 +1,6 @@
 """Links: bytes to and from a device, over TCP, TLS or a serial port; one question at a time."""
 
 import asyncio
-import errno
 import fcntl
 import os
 import ssl
@@ -13,6 +12,7 @@ from typing import Final
 from protocols.drivers.modbus.config import Config
 from protocols.drivers.modbus.framing import Answer, Ask, Framing, Mbap, Misfit, Rtu
 from protocols.language import tr
+from protocols.tls import client_context, trusting_context
 
 _CHUNK: Final = 4096
 _BITS_PER_BYTE: Final = 11
@@ -35,10 +35,6 @@ _BAUDS: Final = {
 
 class Broken(Exception):
     """There was no right answer; the text says why."""
-
-
-class BadFile(OSError):
-    """A file that the secured connection needs cannot be used."""
 
 
 class Silent(Broken):
@@ -260,7 +256,7 @@ async def connect(config: Config) -> Link:
     """Connect to where a device is.
 
     Raises:
-        BadFile: when a file that it needs cannot be used.
+        TlsFault: when a file that it needs cannot be used.
         OSError, ssl.SSLError, TimeoutError: when that is not possible.
     """
     if config.transport == "rtu":
@@ -282,24 +278,5 @@ async def connect(config: Config) -> Link:
 
 
 def _tls(ca: Path | None, own: Path | None) -> ssl.SSLContext:
-    """Return a client's TLS settings: 1.2 or newer; without `ca` nobody is verified."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if ca is None:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    try:
-        if ca is not None:
-            context.load_verify_locations(ca)
-        if own is not None:
-            _check_private(own)
-            context.load_cert_chain(own)
-    except OSError as error:
-        name = ca if own is None else own
-        raise BadFile(str(name if error.filename is None else error.filename)) from error
-    return context
-
-
-def _check_private(path: Path) -> None:
-    if path.stat().st_mode & 0o077:
-        raise PermissionError(errno.EACCES, "readable by others", str(path))
+    """Return a client's TLS settings; without `ca` nobody is verified."""
+    return trusting_context(own, own) if ca is None else client_context(ca, own, own)
