@@ -15,29 +15,25 @@ from pathlib import Path
 from typing import Final, Literal, Protocol
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey, MLDSA65PublicKey
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.hpke import MLKEM768X25519PrivateKey, MLKEM768X25519PublicKey
 
 from protocols.errors import MillgateError
 from protocols.language import tr
+from security.schemes import ED25519, MLDSA65, Scheme
 from security.secret import Secret
 
 KID_BYTES: Final = 16
 SEED_BYTES: Final = 32
 _MLKEM_PUBLIC: Final = 1184
 SEALING_BYTES: Final = _MLKEM_PUBLIC + 32
+_SEALING: Final = "mlkem768-x25519"
 
-ALG_EDDSA: Final = -19
-"""COSE algorithm Ed25519 (RFC 9864)."""
-
-ALG_MLDSA65: Final = -49
-"""COSE algorithm ML-DSA-65 (RFC 9964)."""
-
-MLDSA65_PUBLIC: Final = 1952
-MLDSA65_SIGNATURE: Final = 3309
+ALG_EDDSA: Final = ED25519.alg
+ALG_MLDSA65: Final = MLDSA65.alg
+MLDSA65_PUBLIC: Final = MLDSA65.public_bytes
+MLDSA65_SIGNATURE: Final = MLDSA65.signature_bytes
 
 KeyKind = Literal["ed25519", "xwing", "aes256", "mldsa65"]
 _HEADER: Final = re.compile(r"millgate-private-key/1 (ed25519|xwing|aes256|mldsa65)")
@@ -93,11 +89,11 @@ def kid_of(public: bytes) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class VerifyKey:
-    """A public Ed25519 key.
+class _PublicKey:
+    """A public key of any kind.
 
     Attributes:
-        public: 32 bytes.
+        public: its bytes.
     """
 
     public: bytes
@@ -107,10 +103,17 @@ class VerifyKey:
         """The key id."""
         return kid_of(self.public)
 
+
+@dataclass(frozen=True, slots=True)
+class _SchemeKey(_PublicKey):
+    """A public key that verifies signatures of one scheme."""
+
+    scheme: Scheme
+
     @property
     def alg(self) -> int:
         """The COSE algorithm; it belongs to the key and is never chosen by a message."""
-        return ALG_EDDSA
+        return self.scheme.alg
 
     def verify(self, signature: bytes, data: bytes) -> None:
         """Check a signature.
@@ -119,13 +122,20 @@ class VerifyKey:
             BadSignature: when it is not this key's signature of `data`.
         """
         try:
-            Ed25519PublicKey.from_public_bytes(self.public).verify(signature, data)
+            self.scheme.check(self.public, signature, data)
         except (InvalidSignature, ValueError):
             raise BadSignature("signature does not match") from None
 
     def to_text(self) -> str:
         """Return the key as text."""
-        return "ed25519:" + base64.b64encode(self.public).decode()
+        return _public_text(self.scheme.name, self.public)
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyKey(_SchemeKey):
+    """A public key that verifies batches, answers and what officers sign."""
+
+    scheme: Scheme = ED25519
 
     @staticmethod
     def from_text(text: str) -> "VerifyKey":
@@ -134,43 +144,14 @@ class VerifyKey:
         Raises:
             ValueError: when it is not that.
         """
-        return VerifyKey(_public_bytes(text, "ed25519", 32))
+        return VerifyKey(_public_bytes(text, ED25519.name, ED25519.public_bytes))
 
 
 @dataclass(frozen=True, slots=True)
-class AttestationVerifyKey:
-    """A public ML-DSA-65 key (FIPS 204), for what must stay unforgeable for decades.
+class AttestationVerifyKey(_SchemeKey):
+    """A public ML-DSA-65 key (FIPS 204), for what must stay unforgeable for decades."""
 
-    Attributes:
-        public: 1952 bytes.
-    """
-
-    public: bytes
-
-    @property
-    def kid(self) -> bytes:
-        """The key id."""
-        return kid_of(self.public)
-
-    @property
-    def alg(self) -> int:
-        """The COSE algorithm; it belongs to the key and is never chosen by a message."""
-        return ALG_MLDSA65
-
-    def verify(self, signature: bytes, data: bytes) -> None:
-        """Check a signature made with an empty context (RFC 9964).
-
-        Raises:
-            BadSignature: when it is not this key's signature of `data`.
-        """
-        try:
-            MLDSA65PublicKey.from_public_bytes(self.public).verify(signature, data)
-        except (InvalidSignature, ValueError):
-            raise BadSignature("signature does not match") from None
-
-    def to_text(self) -> str:
-        """Return the key as text."""
-        return "mldsa65:" + base64.b64encode(self.public).decode()
+    scheme: Scheme = MLDSA65
 
     @staticmethod
     def from_text(text: str) -> "AttestationVerifyKey":
@@ -179,23 +160,15 @@ class AttestationVerifyKey:
         Raises:
             ValueError: when it is not that.
         """
-        return AttestationVerifyKey(_public_bytes(text, "mldsa65", MLDSA65_PUBLIC))
+        return AttestationVerifyKey(_public_bytes(text, MLDSA65.name, MLDSA65.public_bytes))
 
 
 @dataclass(frozen=True, slots=True)
-class SealingKey:
+class SealingKey(_PublicKey):
     """A public MLKEM768-X25519 key (HPKE KEM 0x647a) that others seal to.
 
-    Attributes:
-        public: 1216 bytes: the ML-KEM-768 key, then the X25519 key.
+    Its 1216 bytes are the ML-KEM-768 key, then the X25519 key.
     """
-
-    public: bytes
-
-    @property
-    def kid(self) -> bytes:
-        """The key id."""
-        return kid_of(self.public)
 
     def for_hpke(self) -> MLKEM768X25519PublicKey:
         """Return the key as HPKE takes it."""
@@ -203,7 +176,7 @@ class SealingKey:
 
     def to_text(self) -> str:
         """Return the key as text."""
-        return "mlkem768-x25519:" + base64.b64encode(self.public).decode()
+        return _public_text(_SEALING, self.public)
 
     @staticmethod
     def from_text(text: str) -> "SealingKey":
@@ -212,7 +185,7 @@ class SealingKey:
         Raises:
             ValueError: when it is not that.
         """
-        key = SealingKey(_public_bytes(text, "mlkem768-x25519", SEALING_BYTES))
+        key = SealingKey(_public_bytes(text, _SEALING, SEALING_BYTES))
         key.for_hpke()
         if not key.is_sound():
             raise ValueError(
@@ -242,29 +215,29 @@ def _for_hpke(public: bytes) -> MLKEM768X25519PublicKey:
 class SigningKey:
     """A private Ed25519 key; its `repr` shows nothing."""
 
-    __slots__ = ("_private", "public")
+    __slots__ = ("_sign", "public")
 
     def __init__(self, seed: Secret[bytes]) -> None:
-        self._private = Secret(Ed25519PrivateKey.from_private_bytes(seed.reveal()))
-        self.public = VerifyKey(self._private.reveal().public_key().public_bytes_raw())
+        sign, public = ED25519.expand(seed.reveal())
+        self._sign, self.public = Secret(sign), VerifyKey(public)
 
     def sign(self, data: bytes) -> bytes:
         """Return the signature of `data`, 64 bytes."""
-        return self._private.reveal().sign(data)
+        return self._sign.reveal()(data)
 
 
 class AttestationKey:
     """A private ML-DSA-65 key, expanded from its 32-byte seed; its `repr` shows nothing."""
 
-    __slots__ = ("_private", "public")
+    __slots__ = ("_sign", "public")
 
     def __init__(self, seed: Secret[bytes]) -> None:
-        self._private = Secret(MLDSA65PrivateKey.from_seed_bytes(seed.reveal()))
-        self.public = AttestationVerifyKey(self._private.reveal().public_key().public_bytes_raw())
+        sign, public = MLDSA65.expand(seed.reveal())
+        self._sign, self.public = Secret(sign), AttestationVerifyKey(public)
 
     def sign(self, data: bytes) -> bytes:
         """Return the signature of `data`, 3309 bytes, with an empty context (RFC 9964)."""
-        return self._private.reveal().sign(data)
+        return self._sign.reveal()(data)
 
 
 class OpeningKey:
@@ -284,6 +257,10 @@ class OpeningKey:
     def for_hpke(self) -> MLKEM768X25519PrivateKey:
         """Return the key as HPKE takes it."""
         return self._private.reveal()
+
+
+def _public_text(kind: str, public: bytes) -> str:
+    return f"{kind}:{base64.b64encode(public).decode()}"
 
 
 def _public_bytes(text: str, kind: str, length: int) -> bytes:
