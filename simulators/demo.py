@@ -5,6 +5,7 @@ that a person would use. At the end the account is judged against the plant's tr
 """
 
 import asyncio
+import contextlib
 import json
 import sys
 import urllib.error
@@ -20,12 +21,17 @@ from protocols.language import tr
 from protocols.status import NotRunning, ask, socket_path
 
 SLOT: Final = "5s"
-_READY_S: Final = 30.0
-_COMMAND_S: Final = 60.0
+_READY_S: Final = 120.0
+_COMMAND_S: Final = 180.0
 _STOP_S: Final = 20.0
-_SETTLE_S: Final = 30.0
+_FIRST_S: Final = 180.0
+_SETTLE_S: Final = 60.0
 _ASK_S: Final = 5.0
+_POLL_S: Final = 0.5
 _TAIL: Final = 12
+_FIRST: Final = frozenset({"ff_energy", "ff_equipment_state"})
+"""One measurement of each device: once these are there, the whole way works."""
+
 _ROOMS: Final = {"sim", "agent", "aggregator"}
 
 _METER: Final = """
@@ -150,6 +156,32 @@ class Mill:
             return []
         return found
 
+    async def first_values(self, stop: asyncio.Event) -> None:
+        """Wait until something of each device has arrived, however slow the machine is.
+
+        Returns early when told to stop.
+
+        Raises:
+            DemoFault: when a process ended, or nothing came within three minutes.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _FIRST_S
+        while not stop.is_set():
+            self.check_alive()
+            found = {series["measurement"] for series in await self.arrived()}
+            if found >= _FIRST:
+                return
+            if loop.time() > until:
+                missing = ", ".join(sorted(_FIRST - found))
+                raise DemoFault(
+                    tr(f"no value arrived in time ({missing})", f"未能按时收到数据（{missing}）"),
+                    where=str(self.folder / "agent.log"),
+                    remedy=await asyncio.to_thread(_tail, self.folder / "agent.log"),
+                )
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_POLL_S):
+                    await stop.wait()
+
     async def account(self, tolerance: str = "2s") -> dict[str, Any]:
         """Return the account of both ends against the truth; see `millgate reconcile`."""
         report = await command(
@@ -174,7 +206,7 @@ class Mill:
         return found
 
     async def settled_account(self, tolerance: str = "2s") -> dict[str, Any]:
-        """Return the account once the brain has caught up, or as it is after half a minute."""
+        """Return the account once the brain has caught up, or as it is after a minute."""
         loop = asyncio.get_running_loop()
         until = loop.time() + _SETTLE_S
         while True:

@@ -100,6 +100,8 @@ async def _watched(
         console.print(
             tr(f"The brain's page: {mill.page}", f"产业大脑页面：{mill.page}"), soft_wrap=True
         )
+        console.print(tr("Waiting for the first values ...", "正在等待首批数据……"))
+        await mill.first_values(stop)
         await _watch(console, mill, seconds, stop)
         console.print(
             tr("Stopping the agent, settling the account ...", "正在停止代理程序并对账……")

@@ -224,9 +224,11 @@ async def byte_count_lie(at: Exchange) -> None:
 
 async def length_lie(at: Exchange) -> None:
     """State another length in the header than follows."""
-    more = at.chance.choice((-4, -2, -1, 1, 2, 40))
-    request = at.request
-    await at.wire.send(at.wire.frame(request.transaction, request.unit, at.foreign(), more=more))
+    request, pdu = at.request, at.foreign()
+    # A length field cannot say less than nothing: a short answer lies upwards only.
+    most = len(pdu) + 1
+    more = at.chance.choice([by for by in (-4, -2, -1, 1, 2, 40) if most + by >= 0])
+    await at.wire.send(at.wire.frame(request.transaction, request.unit, pdu, more=more))
 
 
 async def garbage(at: Exchange) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import random
 import struct
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from protocols.drivers.modbus import Config, Driver
 from protocols.frame import Frame, Quality
 from protocols.settings import check_settings
 from simulators.faults.catalogue import MODBUS, MODBUS_SHAPES
-from simulators.faults.modbus_lies import LIES, Pace
+from simulators.faults.modbus_lies import LIES, Exchange, Pace, Wire
 from simulators.faults.modbus_server import (
     DEAD_UNIT,
     FEW_REGISTERS,
@@ -26,7 +27,15 @@ from simulators.faults.modbus_server import (
     ChaosModbus,
     chaos_modbus,
 )
-from simulators.faults.modbus_wire import COILS, HOLDING, INPUT, read_request
+from simulators.faults.modbus_wire import (
+    COILS,
+    HOLDING,
+    INPUT,
+    Request,
+    TcpFrames,
+    answer,
+    read_request,
+)
 from simulators.faults.plan import OK, Script, Sprinkle, Step
 from simulators.faults.proxy import FREE, Hindrance, Way, proxying
 from simulators.faults.telling import TellingRegisters, bit, word
@@ -343,6 +352,36 @@ async def until(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(TIMEOUT):
         while not holds():  # noqa: ASYNC110 - the device offers nothing to wait for
             await asyncio.sleep(0.005)
+
+
+class Unheard(Wire):
+    """Takes whatever is sent; there is nobody at its end."""
+
+    def __init__(self) -> None:
+        self.frame = TcpFrames().frame
+        self.damageable = 9
+        self.held: deque[bytes] = deque()
+        self.before = b""
+        self.over = False
+
+    async def send(self, data: bytes) -> None:
+        assert data
+
+
+@pytest.mark.parametrize("name", sorted(LIES))
+async def test_a_device_can_lie_about_every_answer_also_one_that_is_a_refusal(name: str) -> None:
+    registers = TellingRegisters([1])
+    pace = Pace(late_s=0.0, drip_s=0.0)
+    asked = [(1, HOLDING, 60), (1, COILS, 1), (9, HOLDING, 2), (9, INPUT, 125), (1, 8, 0)]
+    for seed in range(60):
+        unit, function, count = asked[seed % len(asked)]
+        request = Request(seed, unit, read_request(unit, function, 0, count)[7:])
+        wire = Unheard()
+        pdu = answer(registers, request)
+        chance = random.Random(seed)
+        exchange = Exchange(request, pdu, registers, wire, chance, pace, lambda: None)
+        await LIES[name](exchange)
+        await wire.release()
 
 
 def test_a_value_tells_unit_table_and_address() -> None:

@@ -1,23 +1,27 @@
 """The demo as a newcomer runs it."""
 
+import asyncio
 import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from simulators import demo
+from simulators.demo import DemoFault, Mill
 from tests.system.mills import python
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 def test_the_demo_ends_with_an_account_that_holds_and_leaves_a_report(tmp_path: Path) -> None:
     report = tmp_path / "demo.json"
     run = subprocess.run(
         python("demo", "--duration", "20", "--report", str(report), "--seed", "5"),
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=350,
         check=False,
     )
     assert run.returncode == 0, run.stdout + run.stderr
@@ -35,6 +39,34 @@ def test_the_demo_ends_with_an_account_that_holds_and_leaves_a_report(tmp_path: 
     )
     assert "secret_furnace_setpoint" in run.stdout
     assert "#token=" in run.stdout
+
+
+class Slow(Mill):
+    """A mill whose devices are heard of one after the other."""
+
+    async def arrived(self) -> list[dict[str, Any]]:
+        self.port += 1
+        heard = ["ff_energy", "ff_equipment_state"][: self.port // 2]
+        return [{"measurement": name} for name in heard]
+
+
+async def test_a_slow_machine_is_waited_for_until_every_device_is_heard_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "_POLL_S", 0.001)
+    mill = Slow(tmp_path)
+    await mill.first_values(asyncio.Event())
+    assert mill.port == 4
+
+
+async def test_a_mill_that_never_sends_is_not_waited_for_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "_POLL_S", 0.001)
+    monkeypatch.setattr(demo, "_FIRST_S", 0.01)
+    (tmp_path / "agent.log").write_text("no broker\n", encoding="utf-8")
+    with pytest.raises(DemoFault, match=r"ff_energy.*no broker"):
+        await Mill(tmp_path).first_values(asyncio.Event())
 
 
 def test_the_demo_speaks_chinese_to_chinese_readers() -> None:
