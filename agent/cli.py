@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from agent import audit_cli, opcua_cli
-from agent.config import no_devices, read_config
+from agent.config import PolicySource, no_devices, read_config
 from agent.onboarding.cli import mount
 from protocols.errors import ConfigError, MillgateError
 from protocols.language import tr
@@ -220,6 +220,7 @@ def check(path: ConfigPath) -> None:
             f"配置：{len(tables)} 台设备，{points} 个点",
         )
     )
+    _say_officers(config.policy)
     if not config.policy.file.exists():
         typer.echo(
             tr(
@@ -243,6 +244,30 @@ def check(path: ConfigPath) -> None:
     )
     if gate.suspended:
         raise typer.Exit(1)
+
+
+def _say_officers(source: PolicySource) -> None:
+    """Say how many officers it takes, and what a firm with one of them may not know."""
+    from security.policy.bundle import officers_to_widen  # noqa: PLC0415 - the command line starts fast
+
+    known = len({key.public for key in source.officers})
+    to_widen = officers_to_widen(source.officers, source.threshold, source.widen_threshold)
+    typer.echo(
+        tr(
+            f"officers: {known}; {source.threshold} must sign a policy, {to_widen} one that widens "
+            "what leaves",
+            f"数据官：{known} 名；策略须 {source.threshold} 名签署，放宽外发内容须 {to_widen} 名签署",
+        )
+    )
+    if to_widen == 1:
+        typer.echo(
+            tr(
+                "  one officer alone can widen what leaves; to ask for two: [policy] officers with a "
+                "second public key ('millgate keys officer'), widen_threshold = 2",
+                "  一名数据官即可单独放宽外发内容；如须两名：在 [policy] 的 officers 中加入第二个公钥"
+                "（'millgate keys officer'），并写 widen_threshold = 2",
+            )
+        )
 
 
 @app.command(
@@ -323,10 +348,15 @@ def status(
         typer.echo(json.dumps(report, ensure_ascii=False, indent=2))
         return
     console = Console()
-    if report.get("policy") is None:
+    # Of two services each shows what it knows; the supervisor of both shows all.
+    sealed = "outputs" in report and "processes" not in report
+    if report.get("policy") is None and not sealed:
         raise MillgateError(str(report.get("problem") or tr("starting", "正在启动")))
-    _show_devices(console, report)
-    _show_outputs(console, report)
+    if not sealed:
+        _show_devices(console, report)
+        _show_policy(console, report["policy"])
+    if "outputs" in report:
+        _show_outputs(console, report)
 
 
 @app.command(
@@ -384,8 +414,18 @@ def _show_devices(console: Console, report: dict[str, Any]) -> None:
         console.print(line, style="yellow")
 
 
+def _show_policy(console: Console, policy: dict[str, Any]) -> None:
+    force = tr("in force", "生效中") if policy["in_force"] else tr("NOT in force", "未生效")
+    console.print(
+        tr(
+            f"policy version {policy['version']} ({force})",
+            f"策略版本 {policy['version']}（{force}）",
+        )
+    )
+
+
 def _show_outputs(console: Console, report: dict[str, Any]) -> None:
-    out, policy, broker = report["outputs"], report["policy"], report["broker"]
+    out, broker = report["outputs"], report["broker"]
     console.print(
         tr(
             f"released {out['released']} values = acknowledged {out['acknowledged']} + waiting "
@@ -395,10 +435,6 @@ def _show_outputs(console: Console, report: dict[str, Any]) -> None:
         )
     )
     state = tr("connected", "已连接") if broker["connected"] else tr("not connected", "未连接")
-    force = tr("in force", "生效中") if policy["in_force"] else tr("NOT in force", "未生效")
     console.print(
-        tr(
-            f"policy version {policy['version']} ({force}); broker {state}; epoch {report['epoch']}",
-            f"策略版本 {policy['version']}（{force}）；消息代理 {state}；纪元 {report['epoch']}",
-        )
+        tr(f"broker {state}; epoch {report['epoch']}", f"消息代理 {state}；纪元 {report['epoch']}")
     )

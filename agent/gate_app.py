@@ -18,7 +18,7 @@ from agent.collect import Collector
 from agent.config import AgentConfig, no_devices, read_config
 from agent.gateside import GateSide, Verdict, suspended_line
 from agent.link import LinkLost, gate_end
-from agent.process import Links, connected_links, given_links, main
+from agent.process import Links, alone, connected_links, given_links, main
 from agent.registry import Registry
 from agent.suspended import Keeper, suspended_path
 from protocols.errors import ConfigError
@@ -154,6 +154,11 @@ async def run(arguments: argparse.Namespace) -> None:
     problem = no_devices(config)
     if problem is not None:
         raise ConfigError([problem])
+    with alone(config.spool.folder, watched=arguments.control is not None):
+        await _run(arguments, config)
+
+
+async def _run(arguments: argparse.Namespace, config: AgentConfig) -> None:
     registry = Registry(config.spool.folder / "registry.json")
     source = (
         connected_links(arguments.connect)

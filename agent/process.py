@@ -16,6 +16,7 @@ from agent.harden import harden
 from protocols.errors import MillgateError
 from protocols.language import tr
 from protocols.signals import stop_on_signals
+from protocols.status import only_one
 from security.secret import log_redacted
 
 _PEER: Final = struct.Struct("3i")
@@ -53,6 +54,17 @@ class Given(Links):
     async def next(self) -> socket.socket:
         """Return our end of the next link."""
         return await self._control.next_link()
+
+
+@contextlib.contextmanager
+def alone(folder: Path, *, watched: bool) -> Iterator[None]:
+    """Keep a folder's data for this side alone, where no supervisor does already.
+
+    Raises:
+        AlreadyRunning: when another process has it.
+    """
+    with contextlib.nullcontext() if watched else only_one(folder):
+        yield
 
 
 class Listening(Links):

@@ -19,7 +19,7 @@ from agent.attest import Attester
 from agent.config import AgentConfig, for_sealed_side, read_sealed
 from agent.disk import SpoolThread
 from agent.link import LinkLost, SealedLink, sealed_end
-from agent.process import Links, given_links, listened_links, main
+from agent.process import Links, alone, given_links, listened_links, main
 from agent.registry import Registry
 from agent.released import Hello
 from agent.sealedside import NotOurs, SealedSide, Sealer, Sheets, verified
@@ -214,6 +214,11 @@ async def run(arguments: argparse.Namespace) -> None:
         else await asyncio.to_thread(for_sealed_side, arguments.config)
     )
     config = await asyncio.to_thread(read_sealed, settings)
+    with alone(config.spool.folder, watched=arguments.control is not None):
+        await _run(arguments, config)
+
+
+async def _run(arguments: argparse.Namespace, config: AgentConfig) -> None:
     registry = Registry(config.spool.folder / "registry.json")
     source = (
         listened_links(arguments.listen, arguments.gate_uid)

@@ -4,11 +4,10 @@ import asyncio
 import os
 import re
 import signal
-import socket
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import psutil
 import pytest
@@ -238,11 +237,3 @@ def _hardened_child(write: int) -> None:
     os.write(write, str(dumpable).encode())
     signal.pause()
     os._exit(0)
-
-
-def namespace() -> Any:
-    """Return a child in a network namespace of its own, without any network."""
-    return socket
-
-
-_ = namespace
