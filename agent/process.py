@@ -1,12 +1,13 @@
 """What both sides share as processes: how they are started, told to stop, and end."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
 import struct
 import sys
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
