@@ -1,23 +1,16 @@
 """Programs from Debian that tests run against: found, installed, or said to be missing."""
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Final, NoReturn
 
 import pytest
 
-_ADMIN_FOLDERS: Final = ("/usr/sbin", "/usr/local/sbin", "/sbin")
+from simulators.servers.programs import find
+
 _INSTALL_SECONDS: Final = 600
 _TRIED: Final[set[str]] = set()
-
-
-def find(binary: str) -> Path | None:
-    """Return where a program is, also in the folders only an administrator's PATH has."""
-    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *_ADMIN_FOLDERS])
-    found = shutil.which(binary, path=path)
-    return Path(found) if found else None
 
 
 def require(binary: str, package: str) -> Path:

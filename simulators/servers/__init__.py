@@ -1,0 +1,1 @@
+"""Servers of others as processes to be started, killed and started again: broker and store."""
