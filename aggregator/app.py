@@ -5,7 +5,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -111,6 +111,14 @@ def make_projection(
     )
 
 
+def own_certificates(config: AggregatorConfig) -> Iterator[tuple[int, Path]]:
+    """Give which of `alarms.CERTIFICATES` are used, with their files."""
+    files = config.api.certificate, config.broker.ca_file, config.broker.certificate
+    for which, path in enumerate(files):
+        if path is not None:
+            yield which, path
+
+
 class Aggregator:
     """One aggregator process."""
 
@@ -133,6 +141,7 @@ class Aggregator:
             receipt,
             self._factories,
             time.time_ns,
+            list(own_certificates(config)),
         )
         self._client_id = f"mg1-brain-{encryption.public.kid.hex()[:16]}"
         # Faults of what series are computed with are told before anything is started.

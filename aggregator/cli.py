@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 import typer
 
-from aggregator import facts_cli, trust_cli
+from aggregator import alarms_cli, facts_cli, trust_cli
 from aggregator.config import read_config
 from protocols.errors import MillgateError
 from protocols.frame import SECOND
@@ -33,6 +33,7 @@ app = typer.Typer(
 
 
 trust_cli.mount(app)
+alarms_cli.mount(app)
 
 ConfigPath = Annotated[
     Path, typer.Argument(help=tr("path of aggregator.toml", "aggregator.toml 的路径"))

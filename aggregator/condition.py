@@ -5,17 +5,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from aggregator.api.knowledge import Arrival
+from aggregator.api.knowledge import Arrival, Notice
+from aggregator.outlook import late_after_s, silent_after_s
 from aggregator.projection import Cursor
 from aggregator.reporting import Reporter
 from protocols.frame import SECOND, NowNs
 from protocols.mqtt import Mqtt
-
-_SLACK_S: Final = 60.0
-_SHORTEST_SILENCE_S: Final = 900.0
-_WINDOWS: Final = 3
 
 
 class State(StrEnum):
@@ -88,6 +85,7 @@ class Condition:
         waiting_s: age of the oldest of them; 0 for none.
         store_fault: why the store takes nothing; empty while it does.
         counters: durable counters of the inbox, by name.
+        alarms: the open ones, newest first.
     """
 
     at_s: int
@@ -99,6 +97,7 @@ class Condition:
     store_fault: str
     counters: dict[str, int] = field(default_factory=dict)
     agents: Sequence[AgentCondition] = ()
+    alarms: Sequence[Notice] = ()
 
     @property
     def ready(self) -> bool:
@@ -135,6 +134,7 @@ class Examiner:
             store_fault=self._live.store_fault,
             counters=self._reporter.counters(),
             agents=[_agent(arrival, self._now()) for arrival in self._reporter.arrivals()],
+            alarms=self._reporter.alarms(),
         )
 
 
@@ -168,10 +168,10 @@ def state_of(arrival: Arrival, now_ns: int) -> State:
     if value_age is None or kept_age is None:
         return State.AWAITED
     points = arrival.sheets[0].points if arrival.sheets else ()
-    patience = _WINDOWS * min((point.window_s for point in points), default=0.0) + _SLACK_S
-    if kept_age > max(patience, _SHORTEST_SILENCE_S):
+    window_s = min((point.window_s for point in points), default=0.0)
+    if kept_age > silent_after_s(window_s):
         return State.SILENT
-    return State.LATE if value_age > patience else State.FRESH
+    return State.LATE if value_age > late_after_s(window_s) else State.FRESH
 
 
 def _age(moment_ns: int | None, now_ns: int) -> float | None:

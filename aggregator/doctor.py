@@ -3,8 +3,9 @@
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from aggregator.alarms import Severity
 from aggregator.api.scopes import read_tokens
 from aggregator.app import make_stores, read_token
 from aggregator.config import AggregatorConfig
@@ -26,6 +27,7 @@ from security.keys import load_key_file
 
 _ROOM: Final = 1024 * MEGABYTE
 _LAG_S: Final = 300
+_MOST_ALARMS: Final = 20
 
 
 async def examine(config: AggregatorConfig) -> list[Finding]:
@@ -91,9 +93,25 @@ def _process(config: AggregatorConfig) -> Iterator[Finding]:
     if report["store_fault"]:
         remedy = tr("receipts go on meanwhile; series follow", "期间回执照常，序列稍后补齐")
         yield Finding(Grade.FAULT, tr("store", "存储"), str(report["store_fault"]), remedy)
+    yield from _alarms(report["alarms"])
     lag = tr(f"{report['waiting']} batch(es) behind", f"落后 {report['waiting']} 个批次")
     grade = Grade.NOTICE if report["waiting_s"] > _LAG_S else Grade.GOOD
     yield Finding(grade, tr("series", "序列"), lag)
+
+
+def _alarms(alarms: list[dict[str, Any]]) -> Iterator[Finding]:
+    """Tell what the running process warns of: a fault is a fault here as well."""
+    subject = tr("alarms", "告警")
+    if not alarms:
+        yield Finding(Grade.GOOD, subject, tr("none", "无"))
+    for one in alarms[:_MOST_ALARMS]:
+        grade = Grade.FAULT if one["severity"] == Severity.FAULT else Grade.NOTICE
+        who = one["name"] or tr("the brain", "产业大脑")
+        said = f"{who}: {one['kind']}: {tr(one['text']['en'], one['text']['zh'])}"
+        remedy = tr(
+            "see 'Early warning' in docs/operations.md", "见 docs/operations.zh-CN.md“预警”"
+        )
+        yield Finding(grade, subject, said, remedy)
 
 
 def _port(config: AggregatorConfig) -> Finding:

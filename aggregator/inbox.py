@@ -9,14 +9,15 @@ import threading
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from aggregator.config import Factory
 from aggregator.early import Early
 from aggregator.ledger import Chain, Kept, Ledger, LedgerError, Overlap, SlotTaken, repeats
-from aggregator.record import Alarm
+from aggregator.outlook import Outlook
 from aggregator.statements import Statements
-from aggregator.watch import EQUIVOCATION, Watch
+from aggregator.watch import Watch
 from protocols import batch, topics
 from protocols.batch import Block
 from protocols.errors import MillgateError
@@ -43,7 +44,7 @@ from security.envelope import (
 from security.keys import BadSignature, OpeningKey, SigningKey
 from security.policy.bundle import SignedSheet, read_sheet, signed_sheet
 from security.policy.check import BeyondSheet, StreamTerms, stream_terms
-from security.policy.compiled import content_hash, unpack_sheet
+from security.policy.compiled import ReleaseSheet, content_hash, unpack_sheet
 from security.statements import ASK, LOSS, Ask, Loss, claimed_address, read_statement
 
 _MOST_HELD: Final = 64
@@ -147,6 +148,11 @@ class Opener:
             self._sheets[agent, sheet_hash] = known
         return known
 
+    def terms(self, agent: int, sheet_hash: bytes) -> ReleaseSheet | None:
+        """Return what a verified release sheet of an agent says; None when it is not in the ledger."""
+        known = self.sheet(agent, sheet_hash)
+        return None if known is None else known.signed.sheet
+
     def decrypt(self, sealed: Sealed, pad: int) -> bytes:
         """Return the content of a verified message.
 
@@ -197,6 +203,7 @@ class Inbox:
         receipt_key: SigningKey,
         factories: Callable[[], Factories],
         now_ns: NowNs,
+        certificates: Sequence[tuple[int, Path]] = (),
     ) -> None:
         self._ledger = ledger
         self._opener = opener
@@ -208,7 +215,8 @@ class Inbox:
         self._held: dict[tuple[Address, bytes], list[bytes]] = {}
         self._asked: dict[tuple[Address, bytes], int] = {}
         self._early = Early()
-        self._watch = Watch(ledger, factories, now_ns)
+        outlook = Outlook(ledger, opener.terms, now_ns, certificates)
+        self._watch = Watch(ledger, factories, outlook, now_ns)
         self._statements = Statements(ledger, receipt_key, self._watch, now_ns)
 
     def look(self) -> None:
@@ -261,6 +269,7 @@ class Inbox:
             outcome.counts["refused"] += 1
             now_s = self._now() // SECOND
             self._ledger.refuse(chain.agent, header, sealed.digest, payload, refused.code, now_s)
+            self._watch.refused(chain.agent, header)
             _log.warning(
                 "%s",
                 tr(
@@ -277,6 +286,7 @@ class Inbox:
                 held = self._held.pop((header.address, header.sheet_hash), [])
                 self._asked.pop((header.address, header.sheet_hash), None)
                 work.extendleft((topic, message) for message in reversed(held))
+        self._watch.decided(chain.agent, header)
         if header.sequence == 0:
             self._watch.epoch_began(chain.agent, header)
         self._next_early(topic, header.address, header.epoch, header.stream, header.sequence, work)
@@ -331,6 +341,7 @@ class Inbox:
         down = address.topic("down")
         if isinstance(statement, Ask):
             outcome.counts["asked"] += 1
+            self._watch.asked(self._ledger.agent(address), statement)
             outcome.answers.append((down, self._statements.answer(statement)))
             return
         if not self._statements.lose(statement, payload):
@@ -339,6 +350,7 @@ class Inbox:
             return
         outcome.counts["declared_lost"] += 1
         agent = self._ledger.agent(address)
+        self._watch.lost(agent, statement)
         addresses[agent] = address
         place = statement.epoch, statement.stream
         touched.setdefault(agent, {})[place] = Head(*place, statement.last, statement.digest)
@@ -431,8 +443,7 @@ class Inbox:
         header, now_s = sealed.header, self._now() // SECOND
         first = self._ledger.sealed_at(chain.agent, header)
         self._ledger.record.equivocation(chain.agent, header, first, payload, now_s)
-        place = header.epoch, header.stream, header.sequence, header.sequence
-        self._watch.raise_for(Alarm(chain.agent, EQUIVOCATION, *place, now_s), header.address)
+        self._watch.equivocated(chain.agent, header)
 
     def _take(self, sealed: Sealed, payload: bytes, chain: Chain, factory: Factory) -> None:
         """Keep a message that is next in its chain.

@@ -144,6 +144,15 @@ class Batch:
     place: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class SheetRow:
+    """Which release sheet it is, and when it came."""
+
+    hash: bytes
+    version: int
+    received_s: int
+
+
 Open = Callable[[Kept], Sequence[tuple[int, Block]]]
 """Opens a kept batch: its slot length in seconds with each of its blocks."""
 
@@ -574,6 +583,29 @@ class Ledger:
             " received_s DESC LIMIT 16",
             (agent,),
         ).fetchall()
+
+    def newest_sheet(self, agent: int) -> SheetRow | None:
+        """Return an agent's release sheet of the newest policy version; None before the first."""
+        row = self._db.execute(
+            "SELECT hash, version, received_s FROM sheet WHERE agent=?"
+            " ORDER BY version DESC, received_s DESC LIMIT 1",
+            (agent,),
+        ).fetchone()
+        return None if row is None else SheetRow(*row)
+
+    def last_decided(self, agent: int) -> int:
+        """Return when an agent's newest message was decided about, seconds; 0 before the first."""
+        found = self._db.execute(
+            "SELECT MAX(log.received_s) FROM chain JOIN log ON log.agent=chain.agent"
+            " AND log.epoch=chain.epoch AND log.stream=chain.stream AND log.sequence=chain.next-1"
+            " WHERE chain.agent=?",
+            (agent,),
+        ).fetchone()[0]
+        return int(found or 0)
+
+    def newest_received(self) -> int:
+        """Return the newest time at which anything was kept, seconds; 0 before the first."""
+        return int(self._db.execute("SELECT COALESCE(MAX(received_s), 0) FROM log").fetchone()[0])
 
     def counters(self) -> dict[str, int]:
         """Return the durable counters."""

@@ -1,11 +1,15 @@
 """The condition as Prometheus metrics, text format 0.0.4."""
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
+from aggregator.alarms import Severity
 from aggregator.condition import Condition, State
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+_ALARM_LABELS: Final = ("factory", "agent", "kind", "severity")
 
 Labels = dict[str, str]
 Sample = tuple[Labels, float | int | None]
@@ -17,6 +21,9 @@ def exposition(condition: Condition) -> str:
     Counters of messages that were dropped carry the inbox's own names as `reason`.
     """
     dropped = {name: n for name, n in condition.counters.items() if name not in {"kept", "refused"}}
+    open_alarms = Counter(
+        (one.name, one.agent or "", one.kind, one.severity) for one in condition.alarms
+    )
     agents = [({"factory": one.name, "agent": one.agent}, one) for one in condition.agents]
     families: list[tuple[str, str, str, Iterable[Sample]]] = [
         ("up", "gauge", "1 while batches can come and series are written.", _one(condition.ready)),
@@ -77,6 +84,24 @@ def exposition(condition: Condition) -> str:
                 (who | {"state": state}, one.state == state)
                 for who, one in agents
                 for state in State
+            ],
+        ),
+        (
+            "alarms",
+            "gauge",
+            "Open alarms by factory, agent, kind and severity; none has no sample.",
+            [
+                (dict(zip(_ALARM_LABELS, alarm, strict=True)), count)
+                for alarm, count in sorted(open_alarms.items())
+            ],
+        ),
+        (
+            "alarms_open",
+            "gauge",
+            "Open alarms by severity.",
+            [
+                ({"severity": grade}, sum(one.severity == grade for one in condition.alarms))
+                for grade in Severity
             ],
         ),
     ]

@@ -4,8 +4,8 @@ All of it lives in the ledger's file and in its transactions; the ledger owns th
 """
 
 import sqlite3
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from security import transparency
@@ -84,9 +84,11 @@ class Alarm:
     """Something is missing or contradicts itself.
 
     Attributes:
-        kind: its name, see `aggregator.watch`.
-        first, last: the exact range it concerns: sequences, or numbers of attestations.
+        agent: whom it concerns; 0 for the brain itself.
+        kind: its name, see `aggregator.alarms`.
+        first, last: the exact range it concerns, see there.
         since_s, until_s: when it was raised and, once it is over, cleared.
+        id: given by the record.
     """
 
     agent: int
@@ -97,6 +99,10 @@ class Alarm:
     last: int
     since_s: int
     until_s: int | None = None
+    id: int = 0
+
+
+_ALARM = "SELECT agent, kind, epoch, stream, first, last, since_s, until_s, id FROM alarm"
 
 
 class Record:
@@ -350,25 +356,49 @@ class Record:
 
     def raise_alarm(self, alarm: Alarm) -> bool:
         """Note an alarm; return whether it is new or its range changed."""
-        place = (alarm.agent, alarm.kind, alarm.epoch, alarm.stream)
-        row = self._db.execute(
-            "SELECT id, first, last FROM alarm WHERE agent=? AND kind=? AND epoch=? AND stream=?"
-            " AND until_s IS NULL ORDER BY id DESC LIMIT 1",
-            place,
-        ).fetchone()
-        if row is not None and (row[1], row[2]) == (alarm.first, alarm.last):
+        known = self.open_alarm(alarm.agent, alarm.kind, alarm.epoch, alarm.stream)
+        if known is not None and (known.first, known.last) == (alarm.first, alarm.last):
             return False
-        if row is not None:
+        self._note(alarm, known, alarm.since_s if known is None else known.since_s)
+        return True
+
+    def add_to_alarm(self, alarm: Alarm) -> None:
+        """Note one more of what has happened: the open alarm's range grows, and it is new again."""
+        known = self.open_alarm(alarm.agent, alarm.kind, alarm.epoch, alarm.stream)
+        if known is not None:
+            first, last = min(known.first, alarm.first), max(known.last, alarm.last)
+            alarm = replace(alarm, first=first, last=last)
+        self._note(alarm, known, alarm.since_s)
+
+    def _note(self, alarm: Alarm, known: Alarm | None, since_s: int) -> None:
+        if known is not None:
             self._db.execute(
-                "UPDATE alarm SET first=?, last=? WHERE id=?", (alarm.first, alarm.last, row[0])
+                "UPDATE alarm SET first=?, last=?, since_s=? WHERE id=?",
+                (alarm.first, alarm.last, since_s, known.id),
             )
-            return True
+            return
         self._db.execute(
             "INSERT INTO alarm (agent, kind, epoch, stream, first, last, since_s)"
             " VALUES (?,?,?,?,?,?,?)",
-            (*place, alarm.first, alarm.last, alarm.since_s),
+            (
+                alarm.agent,
+                alarm.kind,
+                alarm.epoch,
+                alarm.stream,
+                alarm.first,
+                alarm.last,
+                since_s,
+            ),
         )
-        return True
+
+    def open_alarm(self, agent: int, kind: str, epoch: int = 0, stream: int = 0) -> Alarm | None:
+        """Return the open alarm of a kind and place; None when there is none."""
+        row = self._db.execute(
+            f"{_ALARM} WHERE agent=? AND kind=? AND epoch=? AND stream=? AND until_s IS NULL"
+            " ORDER BY id DESC LIMIT 1",
+            (agent, kind, epoch, stream),
+        ).fetchone()
+        return None if row is None else Alarm(*row)
 
     def clear_alarms(self, agent: int, kind: str, now_s: int, *place: int) -> None:
         """End the open alarms of a kind: of one chain (epoch, stream), or of the whole agent."""
@@ -384,11 +414,42 @@ class Record:
             "UPDATE alarm SET until_s=? WHERE agent=? AND until_s IS NULL", (now_s, agent)
         )
 
+    def end_alarm(self, number: int, now_s: int) -> bool:
+        """End one open alarm: a person has seen it; return whether there was one."""
+        ended = self._db.execute(
+            "UPDATE alarm SET until_s=? WHERE id=? AND until_s IS NULL", (now_s, number)
+        )
+        return ended.rowcount > 0
+
+    def end_old_alarms(self, kinds: Collection[str], before_s: int, now_s: int) -> None:
+        """End the alarms of some kinds that were raised before a time."""
+        marks = ",".join("?" * len(kinds))
+        self._db.execute(
+            f"UPDATE alarm SET until_s=? WHERE until_s IS NULL AND since_s<? AND kind IN ({marks})",  # noqa: S608 - only question marks
+            (now_s, before_s, *kinds),
+        )
+
+    def forget_alarms(self, before_s: int, most: int) -> None:
+        """Delete alarms that ended before a time, and the oldest ended ones beyond a number."""
+        self._db.execute("DELETE FROM alarm WHERE until_s<?", (before_s,))
+        self._db.execute(
+            "DELETE FROM alarm WHERE id IN (SELECT id FROM alarm WHERE until_s IS NOT NULL"
+            " ORDER BY id DESC LIMIT -1 OFFSET ?)",
+            (most,),
+        )
+
     def alarms(self, agent: int, *, from_s: int = 0) -> Sequence[Alarm]:
         """Return the open alarms of an agent, and those that ended after a time."""
         rows = self._db.execute(
-            "SELECT agent, kind, epoch, stream, first, last, since_s, until_s FROM alarm"
-            " WHERE agent=? AND (until_s IS NULL OR (? > 0 AND until_s >= ?)) ORDER BY id",
+            f"{_ALARM} WHERE agent=? AND (until_s IS NULL OR (? > 0 AND until_s >= ?)) ORDER BY id",
             (agent, from_s, from_s),
+        )
+        return [Alarm(*row) for row in rows]
+
+    def all_alarms(self, from_s: int | None, limit: int) -> Sequence[Alarm]:
+        """Return everybody's alarms, newest first: the open ones, and those that ended after a time."""
+        rows = self._db.execute(
+            f"{_ALARM} WHERE until_s IS NULL OR until_s >= ? ORDER BY id DESC LIMIT ?",
+            (from_s, limit),
         )
         return [Alarm(*row) for row in rows]

@@ -4,11 +4,14 @@ import threading
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
+from typing import Final
 
-from aggregator.api.knowledge import Arrival, ReleasedPoint, Sheet, Source
+from aggregator.alarms import severity_of, words_of
+from aggregator.api.knowledge import Arrival, Notice, ReleasedPoint, Sheet, Source
 from aggregator.config import Factory
 from aggregator.ledger import Ledger
 from aggregator.provenance import Origin, Provenance
+from aggregator.record import Alarm
 from aggregator.stores import SeriesKey
 from protocols.frame import SECOND
 from protocols.topics import Address
@@ -16,6 +19,7 @@ from protocols.vocabulary.purposes import PURPOSES
 from security.policy.bundle import signed_sheet
 from security.policy.compiled import ReleaseSheet, SheetPoint
 
+_MOST_ALARMS: Final = 10_000
 _PURPOSE_NAMES = {code: name for name, code in PURPOSES.items()}
 
 
@@ -64,6 +68,14 @@ class Reporter:
         with self._lock:
             return self._ledger.counters()
 
+    def alarms(self, from_ns: int | None = None) -> list[Notice]:
+        """Return the open alarms and those that ended after a time, newest first, within a bound."""
+        from_s = None if from_ns is None else from_ns // SECOND
+        with self._lock:
+            agents = {number: address for address, number in self._ledger.agents().items()}
+            found = self._ledger.record.all_alarms(from_s, _MOST_ALARMS)
+        return [_notice(alarm, agents.get(alarm.agent), self._factories()) for alarm in found]
+
     def _arrival(self, address: Address, factory: Factory, agent: int | None) -> Arrival:
         batches, values, refused, received_s, end_s = (
             self._ledger.totals(agent) if agent is not None else (0, 0, 0, None, None)
@@ -87,6 +99,26 @@ class Reporter:
                 sheet = signed_sheet(signed).sheet
                 self._known[sheet_hash] = _sheet(sheet_hash, received_s, sheet)
         return tuple(self._known[row[0]] for row in rows)
+
+
+def _notice(alarm: Alarm, address: Address | None, factories: Mapping[Address, Factory]) -> Notice:
+    factory = factories.get(address) if address is not None else None
+    en, zh = words_of(alarm)
+    return Notice(
+        id=alarm.id,
+        factory=None if address is None else address.factory.hex(),
+        agent=None if address is None else address.agent.hex(),
+        name="" if factory is None else factory.enterprise,
+        kind=alarm.kind,
+        severity=severity_of(alarm.kind),
+        since_ns=alarm.since_s * SECOND,
+        until_ns=None if alarm.until_s is None else alarm.until_s * SECOND,
+        epoch=alarm.epoch,
+        stream=alarm.stream,
+        first=alarm.first,
+        last=alarm.last,
+        text={"en": en, "zh": zh},
+    )
 
 
 def _source(origin: Origin) -> Source:

@@ -6,9 +6,11 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
+from aggregator.alarms import Severity
 from aggregator.condition import State
 from protocols.language import tr
 
+_MOST_SHOWN: Final = 20
 _MEGABYTE: Final = 1 << 20
 _STEPS: Final = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
@@ -29,12 +31,28 @@ def show(report: dict[str, Any]) -> None:
         markup=False,
         highlight=False,
     )
+    _alarms(console, report["alarms"])
     dropped = {n: c for n, c in report["counters"].items() if n not in {"kept", "replayed"} and c}
     if dropped:
         said = ", ".join(f"{name} {count}" for name, count in dropped.items())
         console.print(
             tr(f"not taken so far: {said}", f"累计未接收：{said}"), markup=False, highlight=False
         )
+
+
+def _alarms(console: Console, alarms: list[dict[str, Any]]) -> None:
+    """Print the newest open alarms, one line each; `aggregator alarms` has all."""
+    if not alarms:
+        console.print(tr("no alarms", "没有告警"))
+        return
+    console.print(tr(f"{len(alarms)} open alarm(s):", f"{len(alarms)} 项未解除的告警："))
+    for one in alarms[:_MOST_SHOWN]:
+        who = one["name"] or tr("the brain", "产业大脑")
+        style = "red" if one["severity"] == Severity.FAULT else "yellow"
+        line = f"  {one['id']:>4}  {who}  {one['kind']}: {tr(one['text']['en'], one['text']['zh'])}"
+        console.print(line, style=style, markup=False, highlight=False)
+    if len(alarms) > _MOST_SHOWN:
+        console.print(tr("  ... see 'aggregator alarms'", "  …… 全部见 'aggregator alarms'"))
 
 
 def _factories(agents: list[dict[str, Any]]) -> Table:

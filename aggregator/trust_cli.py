@@ -6,9 +6,10 @@ from typing import Annotated, Final
 
 import typer
 
+from aggregator.alarms import in_words
+from aggregator.alarms_cli import ledger_exists
 from aggregator.config import read_config
 from aggregator.ledger import Ledger
-from aggregator.watch import in_words
 from protocols.errors import MillgateError
 from protocols.language import tr
 from protocols.topics import Address
@@ -34,14 +35,7 @@ def trust(
 ) -> None:
     """Show what can be believed, or release an agent."""
     config = read_config(path)
-    if not config.ledger.exists():
-        raise MillgateError(
-            tr("the aggregator has not run yet", "聚合器尚未运行过"),
-            where=str(config.ledger),
-            remedy=tr(
-                "start it with 'millgate aggregator run'", "请用 'millgate aggregator run' 启动"
-            ),
-        )
+    ledger_exists(config)
     names = {address: factory.enterprise for address, factory in config.factories().items()}
     ledger = Ledger(config.ledger)
     try:

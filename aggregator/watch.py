@@ -1,94 +1,91 @@
-"""Alarms with names: what an agent attested and did not send, sent twice, or left unexplained."""
+"""Alarms from chains: what an agent attested and did not send, sent twice, lost or left unexplained."""
 
-import logging
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from aggregator.alarms import (
+    ATTESTATION_LATE,
+    ATTESTATION_MISSING,
+    CHAIN_DIFFERS,
+    EPOCH_UNEXPLAINED,
+    EQUIVOCATION,
+    GAP,
+    MESSAGES_MISSING,
+    REFUSAL,
+)
 from aggregator.config import Factory
 from aggregator.ledger import Ledger
+from aggregator.outlook import Outlook
+from aggregator.raising import Raising
 from aggregator.record import Alarm
-from protocols.frame import SECOND, NowNs
-from protocols.language import tr
+from protocols.frame import NowNs
 from protocols.strict_cbor import Malformed
 from protocols.topics import Address
-from security.envelope import Header
+from security.envelope import REASON_REFUSED, Header
 from security.keys import BadSignature
-from security.statements import ATTEST_S, Attestation, read_attestation
-
-MESSAGES_MISSING: Final = "messages_missing"
-CHAIN_DIFFERS: Final = "chain_differs"
-ATTESTATION_MISSING: Final = "attestation_missing"
-ATTESTATION_LATE: Final = "attestation_late"
-EQUIVOCATION: Final = "equivocation"
-EPOCH_UNEXPLAINED: Final = "epoch_unexplained"
+from security.statements import ATTEST_S, Ask, Attestation, Loss, read_attestation
 
 _LATE_S: Final = 2 * ATTEST_S
-
-_log = logging.getLogger(__name__)
-
-
-def in_words(alarm: Alarm) -> str:
-    """Return an alarm as one line for a person."""
-    span = f"{alarm.first}" if alarm.first == alarm.last else f"{alarm.first}-{alarm.last}"
-    chain = tr(
-        f"stream {alarm.stream}, epoch {alarm.epoch}", f"流 {alarm.stream}，纪元 {alarm.epoch}"
-    )
-    words = {
-        MESSAGES_MISSING: tr(
-            f"messages {span} of {chain} were attested an hour ago and have not come",
-            f"{chain} 的消息 {span} 一小时前已被见证，但至今未到",
-        ),
-        CHAIN_DIFFERS: tr(
-            f"message {span} of {chain} is not the one that was attested",
-            f"{chain} 的消息 {span} 与所见证的不是同一条",
-        ),
-        ATTESTATION_MISSING: tr(
-            f"attestation {span} never came, a later one did", f"见证 {span} 未到，而后续见证已到"
-        ),
-        ATTESTATION_LATE: tr(
-            f"attestation {span} is overdue: none for more than two hours",
-            f"见证 {span} 逾期：已超过两小时没有见证",
-        ),
-        EQUIVOCATION: tr(
-            f"two different messages were signed for place {span} of {chain}; the agent is "
-            "quarantined",
-            f"{chain} 的位置 {span} 有两条不同的已签名消息；该代理程序已被隔离",
-        ),
-        EPOCH_UNEXPLAINED: tr(
-            f"{chain} began without saying where the epoch before ended ({span} messages of it "
-            "are here)",
-            f"{chain} 开始时未说明上一纪元终于何处（此处有其 {span} 条消息）",
-        ),
-    }
-    return words.get(alarm.kind, f"{alarm.kind} {span} {chain}")
 
 
 class Watch:
     """Raises and clears alarms; all calls come from the inbox's thread, in its transactions."""
 
     def __init__(
-        self, ledger: Ledger, factories: Callable[[], Mapping[Address, Factory]], now_ns: NowNs
+        self,
+        ledger: Ledger,
+        factories: Callable[[], Mapping[Address, Factory]],
+        outlook: Outlook,
+        now_ns: NowNs,
     ) -> None:
         self._ledger = ledger
         self._record = ledger.record
         self._factories = factories
-        self._now = now_ns
+        self._outlook = outlook
+        self._raising = Raising(ledger.record, now_ns)
 
-    def raise_for(self, alarm: Alarm, address: Address) -> None:
-        """Note an alarm, and say it once."""
-        if self._record.raise_alarm(alarm):
-            _log.error("%s: %s: %s", address.agent.hex(), alarm.kind, in_words(alarm))
+    def decided(self, agent: int, header: Header) -> None:
+        """Look at a message whose turn it was, kept or refused."""
+        self._outlook.heard(agent, header.address, header.issued_at)
+        self._outlook.sealed_under(agent, header)
+        for gap in header.gaps:
+            if gap.reason != REASON_REFUSED:
+                self._happened(GAP, agent, header, gap.first, gap.last)
+
+    def asked(self, agent: int, ask: Ask) -> None:
+        """Look at a question, which is signed as it is sent."""
+        self._outlook.heard(agent, ask.address, ask.issued_at)
+
+    def lost(self, agent: int, loss: Loss) -> None:
+        """Look at a declared loss that was taken."""
+        self._happened(GAP, agent, loss, loss.first, loss.last)
+
+    def refused(self, agent: int, header: Header) -> None:
+        """Look at a message that was refused."""
+        self._happened(REFUSAL, agent, header, header.sequence, header.sequence)
+
+    def equivocated(self, agent: int, header: Header) -> None:
+        """Look at a second message for a place."""
+        place = header.epoch, header.stream, header.sequence, header.sequence
+        alarm = Alarm(agent, EQUIVOCATION, *place, self._raising.now_s)
+        self._raising.holds(alarm, header.address)
 
     def attested(self, agent: int, found: Attestation) -> None:
         """Look at an attestation that was just kept: are there any between it and the one before?"""
         before, _ = self._record.attested(agent)
-        now_s = self._now() // SECOND
         if found.number > before + 1:
-            self.raise_for(
-                Alarm(agent, ATTESTATION_MISSING, 0, 0, before + 1, found.number - 1, now_s),
-                found.address,
+            alarm = Alarm(
+                agent,
+                ATTESTATION_MISSING,
+                0,
+                0,
+                before + 1,
+                found.number - 1,
+                self._raising.now_s,
             )
-        self._record.clear_alarms(agent, ATTESTATION_LATE, now_s)
+            self._raising.happened(alarm, found.address)
+        self._raising.over(agent, ATTESTATION_LATE)
+        self._outlook.attested_under(agent, found)
 
     def epoch_began(self, agent: int, header: Header) -> None:
         """Look at the first message of a chain: does it say where the epoch before ended?"""
@@ -98,16 +95,7 @@ class Watch:
         before = header.before
         if before is not None and (before.epoch, before.count, before.digest) == tuple(found):
             return
-        alarm = Alarm(
-            agent,
-            EPOCH_UNEXPLAINED,
-            header.epoch,
-            header.stream,
-            found[1],
-            found[1],
-            self._now() // SECOND,
-        )
-        self.raise_for(alarm, header.address)
+        self._happened(EPOCH_UNEXPLAINED, agent, header, found[1], found[1])
 
     def look(self) -> None:
         """Hold what was attested against what came; call it every minute or so."""
@@ -116,13 +104,16 @@ class Watch:
             for address, factory in self._factories().items():
                 if address in agents:
                     self._look_at(agents[address], address, factory)
+                    self._outlook.look_at(agents[address], address)
+            self._outlook.look_at_brain()
+            self._raising.tidy()
 
     def _look_at(self, agent: int, address: Address, factory: Factory) -> None:
-        now_s = self._now() // SECOND
+        now_s = self._raising.now_s
         number, received_s = self._record.attested(agent)
         if number and now_s - received_s > _LATE_S:
             alarm = Alarm(agent, ATTESTATION_LATE, 0, 0, number + 1, number + 1, now_s)
-            self.raise_for(alarm, address)
+            self._raising.holds(alarm, address)
         signed = self._record.attestation_of(agent, now_s - ATTEST_S)
         if not signed:
             return
@@ -138,14 +129,19 @@ class Watch:
     def _compare(
         self, agent: int, address: Address, epoch: int, stream: int, count: int, digest: bytes
     ) -> None:
-        now_s = self._now() // SECOND
+        now_s = self._raising.now_s
         following = self._ledger.next_of(agent, epoch, stream)
         if following < count:
             alarm = Alarm(agent, MESSAGES_MISSING, epoch, stream, following, count - 1, now_s)
-            self.raise_for(alarm, address)
+            self._raising.holds(alarm, address)
             return
-        self._record.clear_alarms(agent, MESSAGES_MISSING, now_s, epoch, stream)
+        self._raising.over(agent, MESSAGES_MISSING, epoch, stream)
         known = self._record.digest_at(agent, epoch, stream, count - 1) if count else b""
         if known and known != digest:
             alarm = Alarm(agent, CHAIN_DIFFERS, epoch, stream, count - 1, count - 1, now_s)
-            self.raise_for(alarm, address)
+            self._raising.holds(alarm, address)
+
+    def _happened(self, kind: str, agent: int, where: Header | Loss, first: int, last: int) -> None:
+        now_s = self._raising.now_s
+        alarm = Alarm(agent, kind, where.epoch, where.stream, first, last, now_s)
+        self._raising.happened(alarm, where.address)

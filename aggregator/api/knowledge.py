@@ -113,6 +113,37 @@ class Source:
     erased: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """An alarm, raised or over.
+
+    Attributes:
+        id: counts up; a newer alarm has a larger one.
+        factory, agent: opaque ids of whom it concerns, hex; None where it is the brain itself.
+        name: the brain's own name for the factory; empty where it is the brain itself.
+        kind: see `aggregator.alarms`.
+        severity: `warning` or `fault`.
+        since_ns, until_ns: when it was raised, and when it was over; None while it is open.
+        epoch, stream: of the chain concerned; 0 where it concerns none.
+        first, last: the exact range concerned: sequences, attestations, versions, moments (s).
+        text: one line for a person by language, `en` and `zh`.
+    """
+
+    id: int
+    factory: str | None
+    agent: str | None
+    name: str
+    kind: str
+    severity: str
+    since_ns: int
+    until_ns: int | None
+    epoch: int
+    stream: int
+    first: int
+    last: int
+    text: dict[str, str]
+
+
 class Knowledge(Protocol):
     """Where the API asks; calls block, so they run in worker threads."""
 
@@ -122,4 +153,8 @@ class Knowledge(Protocol):
 
     def sources(self, key: SeriesKey, start_ns: int, end_ns: int) -> list[Source]:
         """Return the batches behind a series' rows of a span, oldest first."""
+        ...
+
+    def alarms(self, from_ns: int | None) -> list[Notice]:
+        """Return the open alarms and those that ended after a time, newest first, within a bound."""
         ...

@@ -14,6 +14,8 @@ _COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
 _FLAG: Final[Schema] = {"type": "boolean"}
 _HASH: Final[Schema] = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 _OPAQUE: Final[Schema] = {"type": "string", "pattern": "^[0-9a-f]{32}$"}
+_OPTIONAL_OPAQUE: Final[Schema] = {"type": ["string", "null"], "pattern": "^[0-9a-f]{32}$"}
+_LARGE: Final[Schema] = {"type": ["integer", "string"]}
 _POSITION: Final[Schema] = {"type": ["string", "null"]}
 _COLUMNS: Final[Schema] = {
     "type": "object",
@@ -88,6 +90,22 @@ _SCHEMAS: Final[dict[str, Schema]] = {
         sheets=_list(_ref("Sheet")),
     ),
     "AgentList": _object(now=_TIME, factories=_list(_ref("Agent")), next=_POSITION),
+    "Alarm": _object(
+        id=_COUNT,
+        factory=_OPTIONAL_OPAQUE,
+        agent=_OPTIONAL_OPAQUE,
+        name=_TEXT,
+        kind=_TEXT,
+        severity={"enum": ["warning", "fault"]},
+        since=_TIME,
+        until=_OPTIONAL_TIME,
+        epoch=_LARGE,
+        stream=_LARGE,
+        first=_LARGE,
+        last=_LARGE,
+        text=_object(en=_TEXT, zh=_TEXT),
+    ),
+    "AlarmList": _object(now=_TIME, open=_COUNT, alarms=_list(_ref("Alarm")), next=_POSITION),
     "Source": _object(
         factory=_OPAQUE,
         agent=_OPAQUE,
@@ -269,6 +287,17 @@ _OPERATIONS: Final[dict[str, Operation]] = {
             _query("limit", _integer(1, 500, 100), "page size"),
             _PAGE_CURSOR,
             _query("sheets", _integer(0, 20, 3), "release sheets of each; limit x sheets <= 500"),
+        ],
+        "application/json",
+        (),
+    ),
+    "/alarms": (
+        "Early warning: the open alarms, newest first; with `start`, also those that ended since.",
+        "AlarmList",
+        [
+            _query("start", _MOMENT, "RFC 3339 in UTC, or nanoseconds since 1970"),
+            _query("limit", _integer(1, 1000, 200), "page size"),
+            _PAGE_CURSOR,
         ],
         "application/json",
         (),

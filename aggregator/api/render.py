@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from aggregator.api.knowledge import Arrival, Sheet, Source
+from aggregator.api.knowledge import Arrival, Notice, Sheet, Source
 from aggregator.stores import FieldColumn, SeriesBlock, SeriesKey
 from protocols.frame import SECOND, Ints
 
@@ -134,6 +134,25 @@ def source(each: Source) -> dict[str, Any]:
     }
 
 
+def notice(each: Notice) -> dict[str, Any]:
+    """Return an alarm."""
+    return {
+        "id": each.id,
+        "factory": each.factory,
+        "agent": each.agent,
+        "name": each.name,
+        "kind": each.kind,
+        "severity": each.severity,
+        "since": time_text(each.since_ns),
+        "until": _optional_time(each.until_ns),
+        "epoch": _whole(each.epoch),
+        "stream": _whole(each.stream),
+        "first": _whole(each.first),
+        "last": _whole(each.last),
+        "text": each.text,
+    }
+
+
 def _sheet(sheet: Sheet) -> dict[str, Any]:
     points = [
         {
@@ -157,6 +176,10 @@ def _sheet(sheet: Sheet) -> dict[str, Any]:
         "received": time_text(sheet.received_ns),
         "points": points,
     }
+
+
+def _whole(value: int) -> int | str:
+    return str(value) if value > _SAFE else value
 
 
 def _optional_time(ns: int | None) -> str | None:

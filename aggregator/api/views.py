@@ -27,6 +27,10 @@ _LISTED: Final = (500, 1_000)
 _NEWEST: Final = (200, 500)
 _PORTION: Final = 10_000
 _AGENTS: Final = (100, 500)
+_ALARMS: Final = (200, 1_000)
+_NEWEST_ID: Final = 2 * 10**18
+"""Ids of alarms counted from here backwards sort as text, newest first."""
+
 _SHEETS: Final = (3, 20)
 _MOST_SHEETS: Final = 500
 _MAX_STEPS: Final = 5_000
@@ -60,6 +64,7 @@ class Views:
             web.get(f"{one}/export", self.export),
             web.get("/api/v1/newest", self.newest),
             web.get("/api/v1/factories", self.factories),
+            web.get("/api/v1/alarms", self.alarms),
             web.get("/api/v1/health", self.health),
             web.get("/api/v1/openapi.json", self.openapi),
         ]
@@ -205,6 +210,32 @@ class Views:
                 {
                     "now": self._now(),
                     "factories": [render.arrival(each, sheets) for each in shown],
+                    "next": following,
+                }
+            )
+
+        return _json(await self._asker.run(read))
+
+    async def alarms(self, request: web.Request) -> web.Response:
+        """Return the open alarms, newest first, and on demand those that ended since a moment."""
+        asked = Parameters(request.query, "start", "limit", "cursor")
+        limit, cursor = asked.integer("limit", _ALARMS[0], 1, _ALARMS[1]), asked.cursor()
+        start = asked.time("start", -1)
+        scope = request[SCOPE]
+
+        def read() -> bytes:
+            found = [
+                each
+                for each in self._knowledge.alarms(None if start < 0 else start)
+                # What concerns the brain itself is for whom everything is for.
+                if (scope.sees_firm(each.name) if each.agent else scope.everything)
+            ]
+            shown, following = page(found, lambda each: f"{_NEWEST_ID - each.id}", cursor, limit)
+            return render.encode(
+                {
+                    "now": self._now(),
+                    "open": sum(each.until_ns is None for each in found),
+                    "alarms": [render.notice(each) for each in shown],
                     "next": following,
                 }
             )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aggregator.api.knowledge import Arrival, ReleasedPoint, Sheet, Source
+from aggregator.api.knowledge import Arrival, Notice, ReleasedPoint, Sheet, Source
 from aggregator.api.server import make_app, serving
 from aggregator.stores import SeriesBlock, SeriesKey, Store
 from aggregator.stores.embedded import Config
@@ -91,12 +91,31 @@ def arrival(now_ns: int, slots: int) -> Arrival:
     )
 
 
+def notice(number: int, *, ended: bool = False, of_brain: bool = False) -> Notice:
+    return Notice(
+        id=number,
+        factory=None if of_brain else FACTORY,
+        agent=None if of_brain else AGENT,
+        name="" if of_brain else NAME,
+        kind="certificate_ends" if of_brain else "gap",
+        severity="warning" if of_brain else "fault",
+        since_ns=START_NS + number * SECOND,
+        until_ns=START_NS + 3600 * SECOND if ended else None,
+        epoch=1,
+        stream=2,
+        first=3,
+        last=4,
+        text={"en": "the agent declared messages lost", "zh": "代理程序声明消息已丢失"},
+    )
+
+
 @dataclass
 class Told:
     """What the ledger would know; tests change it."""
 
     agents: list[Arrival] = field(default_factory=list)
     batches: list[Source] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
 
     def sources(self, key: SeriesKey, start_ns: int, end_ns: int) -> list[Source]:
         del key
@@ -104,6 +123,13 @@ class Told:
 
     def arrivals(self) -> list[Arrival]:
         return self.agents
+
+    def alarms(self, from_ns: int | None) -> list[Notice]:
+        return [
+            one
+            for one in self.notices
+            if one.until_ns is None or (from_ns is not None and one.until_ns >= from_ns)
+        ]
 
 
 @dataclass

@@ -37,6 +37,7 @@ from tests.system.brain import (
     WINDOW_S,
     Brain,
     energy_of,
+    notice,
     running,
 )
 
@@ -446,6 +447,25 @@ async def test_a_store_out_of_reach_is_said_and_the_rest_still_answers(
     away.close()
 
 
+async def test_open_alarms_are_told_newest_first_and_ended_ones_on_demand(
+    brain: Brain, call: Caller
+) -> None:
+    brain.told.notices = [notice(3, of_brain=True), notice(2, ended=True), notice(1)]
+    found = await call.ok("/alarms")
+    assert [each["id"] for each in found["alarms"]] == [3, 1]
+    assert (found["open"], found["next"]) == (2, None)
+    own, gap = found["alarms"]
+    assert (own["agent"], own["name"], own["severity"]) == (None, "", "warning")
+    assert (gap["kind"], gap["name"], gap["since"]) == ("gap", NAME, "2026-01-05T08:00:01Z")
+    assert set(gap["text"]) == {"en", "zh"}
+    assert gap["until"] is None
+    first = await call.ok(f"/alarms?start={START}&limit=2")
+    rest = await call.ok(f"/alarms?start={START}&limit=2&cursor={first['next']}")
+    assert [each["id"] for each in first["alarms"] + rest["alarms"]] == [3, 2, 1]
+    assert (first["open"], rest["next"]) == (2, None)
+    assert first["alarms"][1]["until"] == "2026-01-05T09:00:00Z"
+
+
 class Broken:
     """Knowledge with a fault whose text must not get out."""
 
@@ -453,6 +473,9 @@ class Broken:
         raise RuntimeError("password=hunter2")
 
     def sources(self, key: SeriesKey, start_ns: int, end_ns: int) -> NoReturn:
+        raise RuntimeError("password=hunter2")
+
+    def alarms(self, from_ns: int | None) -> NoReturn:
         raise RuntimeError("password=hunter2")
 
 

@@ -26,7 +26,7 @@ from aggregator.condition import Condition
 from aggregator.feed import Feed, Followed
 from aggregator.stores.embedded import Config, Store
 from protocols.version import VERSION
-from tests.system.brain import ENERGY, START_NS, TOKEN, Brain, Told
+from tests.system.brain import ENERGY, START_NS, TOKEN, Brain, Told, notice
 
 BUCKETS = ("future_factory", "carbon_emission")
 ENDLESS = "/stream"
@@ -82,6 +82,7 @@ class Served:
         readers = {b: Store(config, b) for b in BUCKETS}
         brain = Brain(writers, Told())
         brain.receive(40)
+        brain.told.notices = [notice(3, of_brain=True), notice(2, ended=True), notice(1)]
         app = make_app(readers, brain.told, TOKEN, lambda: brain.now_ns, look=condition, feed=feed)
         self.paths = {
             resource.canonical

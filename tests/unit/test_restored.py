@@ -12,8 +12,8 @@ from agent import spool as spool_module
 from agent.asking import Asker
 from agent.chains import Missing, Verdict
 from agent.spool import Spool
+from aggregator.alarms import EPOCH_UNEXPLAINED, EQUIVOCATION
 from aggregator.early import WINDOW
-from aggregator.watch import EPOCH_UNEXPLAINED, EQUIVOCATION
 from protocols.batch import Block
 from security import cose
 from security.answers import Standing, answer_kid, read_answer

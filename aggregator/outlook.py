@@ -1,0 +1,191 @@
+"""Alarms of what goes wrong unless somebody acts: silence, clocks, policies and certificates."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from aggregator.alarms import (
+    BRAIN,
+    BRAIN_CLOCK,
+    CERTIFICATE_ENDED,
+    CERTIFICATE_ENDS,
+    CLOCK_AHEAD,
+    CLOCK_BEHIND,
+    POLICY_ENDED,
+    POLICY_ENDS,
+    POLICY_OLDER,
+    SILENCE,
+)
+from aggregator.ledger import Ledger
+from aggregator.raising import Raising
+from aggregator.record import Alarm
+from protocols.errors import MillgateError
+from protocols.frame import NowNs
+from protocols.topics import Address
+from security.certificates import certificate_end
+from security.envelope import Header
+from security.policy.compiled import ReleaseSheet
+from security.statements import Attestation
+
+SLACK_S: Final = 60.0
+"""By how much values may be late, and a clock ahead, before anybody is told."""
+
+_WINDOWS: Final = 3
+_SHORTEST_SILENCE_S: Final = 900.0
+_POLICY_S: Final = 14 * 86_400
+_CERTIFICATE_S: Final = 30 * 86_400
+_ANNOUNCED_S: Final = 600
+_BEHIND_S: Final = 120
+_STEADY_S: Final = 60
+_HEARD_S: Final = 900
+_HEARD: Final = 3
+
+Sheets = Callable[[int, bytes], ReleaseSheet | None]
+"""Returns an agent's release sheet by its hash."""
+
+
+def late_after_s(window_s: float) -> float:
+    """Return from which age on values of slots of a length are late: three of them, and a minute."""
+    return _WINDOWS * window_s + SLACK_S
+
+
+def silent_after_s(window_s: float) -> float:
+    """Return after how long without a batch an agent is silent."""
+    return max(late_after_s(window_s), _SHORTEST_SILENCE_S)
+
+
+@dataclass(slots=True)
+class _Ages:
+    """How old messages were when they came, over a quarter of an hour.
+
+    Attributes:
+        since_s: when the first of them came.
+        least, most: seconds between signing and coming, by the two clocks.
+    """
+
+    since_s: int
+    least: int
+    most: int
+    count: int = 1
+
+
+class Outlook:
+    """Looks ahead; all calls come from the inbox's thread, in its transactions.
+
+    Args:
+        certificates: which of `alarms.CERTIFICATES`, and its file.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        sheets: Sheets,
+        now_ns: NowNs,
+        certificates: Sequence[tuple[int, Path]] = (),
+    ) -> None:
+        self._ledger = ledger
+        self._sheets = sheets
+        self._certificates = certificates
+        self._raising = Raising(ledger.record, now_ns)
+        self._ages: dict[int, _Ages] = {}
+
+    def heard(self, agent: int, address: Address, issued_s: int) -> None:
+        """Note when a message came that an agent signed at a time."""
+        now_s = self._raising.now_s
+        age = now_s - issued_s
+        if age < -SLACK_S:
+            alarm = Alarm(agent, CLOCK_AHEAD, 0, 0, -age, -age, now_s)
+            self._raising.begins(alarm, address)
+        ages = self._ages.get(agent)
+        if ages is None:
+            self._ages[agent] = _Ages(now_s, age, age)
+            return
+        ages.least, ages.most = min(ages.least, age), max(ages.most, age)
+        ages.count += 1
+
+    def sealed_under(self, agent: int, header: Header) -> None:
+        """Look whether a message was sealed under the newest policy that was announced."""
+        announced = self._ledger.newest_sheet(agent)
+        if announced is not None and header.issued_at > announced.received_s + _ANNOUNCED_S:
+            self._policy(agent, header.address, header.policy_version, announced.version)
+
+    def attested_under(self, agent: int, found: Attestation) -> None:
+        """Look whether the newest policy that was announced is enforced."""
+        announced = self._ledger.newest_sheet(agent)
+        if announced is not None and found.issued_at > announced.received_s + _ANNOUNCED_S:
+            self._policy(agent, found.address, found.policy_version, announced.version)
+
+    def look_at(self, agent: int, address: Address) -> None:
+        """Look at an agent, every minute or so."""
+        self._look_at_ages(agent, address)
+        newest = self._ledger.newest_sheet(agent)
+        sheet = self._sheets(agent, newest.hash) if newest is not None else None
+        if sheet is None:
+            return
+        self._look_at_silence(agent, address, min((s.window_s for s in sheet.streams), default=0))
+        place = Alarm(agent, "", 0, 0, sheet.valid_until, sheet.valid_until, self._raising.now_s)
+        self._end_of(place, address, (POLICY_ENDS, POLICY_ENDED), _POLICY_S)
+
+    def look_at_brain(self) -> None:
+        """Look at the brain's own clock and certificates, every minute or so."""
+        now_s = self._raising.now_s
+        newest_s = self._ledger.newest_received()
+        if newest_s > now_s + SLACK_S:
+            behind = newest_s - now_s
+            self._raising.begins(Alarm(BRAIN, BRAIN_CLOCK, 0, 0, behind, behind, now_s), None)
+        else:
+            self._raising.over(BRAIN, BRAIN_CLOCK)
+        for which, path in self._certificates:
+            try:
+                end_s = certificate_end(path)
+            except MillgateError:
+                # The connection that needs it says so.
+                continue
+            place = Alarm(BRAIN, "", 0, which, end_s, end_s, now_s)
+            self._end_of(place, None, (CERTIFICATE_ENDS, CERTIFICATE_ENDED), _CERTIFICATE_S)
+
+    def _policy(self, agent: int, address: Address, used: int, announced: int) -> None:
+        if used >= announced:
+            self._raising.over(agent, POLICY_OLDER)
+            return
+        alarm = Alarm(agent, POLICY_OLDER, 0, 0, used, announced, self._raising.now_s)
+        self._raising.holds(alarm, address)
+
+    def _look_at_silence(self, agent: int, address: Address, window_s: int) -> None:
+        now_s, heard_s = self._raising.now_s, self._ledger.last_decided(agent)
+        if heard_s and now_s - heard_s > silent_after_s(window_s):
+            self._raising.holds(Alarm(agent, SILENCE, 0, 0, heard_s, heard_s, now_s), address)
+        else:
+            self._raising.over(agent, SILENCE)
+
+    def _look_at_ages(self, agent: int, address: Address) -> None:
+        """Judge an agent's clock by the last quarter of an hour.
+
+        Messages that waited arrive ever younger; only a clock that is behind makes all of them
+        equally old.
+        """
+        ages = self._ages.get(agent)
+        now_s = self._raising.now_s
+        if ages is None or 0 <= now_s - ages.since_s < _HEARD_S:
+            return
+        del self._ages[agent]
+        if ages.least >= -SLACK_S:
+            self._raising.over(agent, CLOCK_AHEAD)
+        if ages.least <= _BEHIND_S:
+            self._raising.over(agent, CLOCK_BEHIND)
+        elif ages.count >= _HEARD and ages.most - ages.least <= _STEADY_S:
+            alarm = Alarm(agent, CLOCK_BEHIND, 0, 0, ages.least, ages.least, now_s)
+            self._raising.begins(alarm, address)
+
+    def _end_of(
+        self, place: Alarm, address: Address | None, kinds: tuple[str, str], ahead_s: int
+    ) -> None:
+        """Raise the first of two kinds before the moment `place.first`, the second after it."""
+        left_s = place.first - self._raising.now_s
+        ends, ended = 0 < left_s <= ahead_s, left_s <= 0
+        for kind, holds in zip(kinds, (ends, ended), strict=True):
+            if holds:
+                self._raising.holds(replace(place, kind=kind), address)
+            else:
+                self._raising.over(place.agent, kind, place.epoch, place.stream)
