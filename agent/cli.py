@@ -4,9 +4,7 @@ import asyncio
 import json
 import logging
 import secrets
-from importlib import resources
 from pathlib import Path
-from string import Template
 from typing import Annotated, Any
 
 import typer
@@ -15,21 +13,14 @@ from rich.table import Table
 
 from agent import audit_cli, opcua_cli
 from agent.config import PolicySource, no_devices, read_config
+from agent.founding import BrokerWords, make_keys, next_steps, refuse_configured, write_agent
 from agent.onboarding.cli import mount
 from protocols.errors import ConfigError, MillgateError
 from protocols.language import tr
 from protocols.status import ask
-from protocols.topics import ID_BYTES
-from security.cards import AgentCard, read_brain_card, write_card
-from security.keys import (
-    AttestationKey,
-    OpeningKey,
-    SealingKey,
-    SigningKey,
-    VerifyKey,
-    create_key_file,
-    load_key_file,
-)
+from protocols.topics import ID_BYTES, Address
+from security.cards import read_brain_card
+from security.keys import load_key_file
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -81,112 +72,23 @@ def init(
     protocol: Annotated[str, typer.Option(help="mqtt311 | mqtt5")] = "mqtt311",
 ) -> None:
     """Make keys, agent.toml and the agent's card in a new folder."""
-    if (folder / "agent.toml").exists():
-        raise MillgateError(
-            tr("an agent is configured here already", "此处已有代理程序配置"),
-            where=str(folder / "agent.toml"),
-            remedy=tr("choose another folder", "请换一个目录"),
-        )
+    refuse_configured(folder)
     cards = [read_brain_card(path) for path in brain]
     folder.mkdir(parents=True, exist_ok=True)
-    factory, agent = secrets.token_bytes(ID_BYTES), secrets.token_bytes(ID_BYTES)
-    signing = SigningKey(create_key_file(folder / "keys" / "signing.key", "ed25519"))
-    attestation = AttestationKey(create_key_file(folder / "keys" / "attestation.key", "mldsa65"))
-    create_key_file(folder / "keys" / "gate.key", "aes256")
-    officers, notes = _officer_keys(folder, officer or [])
-    audit_key, audit_notes = _audit_key(folder, audit)
+    address = Address(secrets.token_bytes(ID_BYTES), secrets.token_bytes(ID_BYTES))
+    keys = make_keys(folder, officer or [], audit)
     for path in brain:
         (folder / path.name).write_bytes(path.read_bytes())
-    values = {
-        "factory": factory.hex(),
-        "agent": agent.hex(),
-        "officers": "".join(f'    "{key.to_text()}",\n' for key in officers),
-        "threshold": threshold,
-        "audit_key": audit_key.to_text(),
-        "broker_host": broker_host,
-        "broker_port": broker_port,
-        "protocol": protocol,
-        "consumers": "".join(f'[[consumer]]\ncard = "{path.name}"\n\n' for path in brain),
-        "devices": template("device.toml"),
-    }
-    text = Template(template("agent.toml")).substitute(values)
-    (folder / "agent.toml").write_text(text, encoding="utf-8")
-    card = AgentCard(
-        card="millgate-agent/1",
-        factory=factory,
-        agent=agent,
-        signing_key=signing.public,
-        attestation_key=attestation.public,
-        officers=officers,
-        threshold=threshold,
-    )
-    write_card(folder / "agent.card", card)
-    _say_next(folder, [*notes, *audit_notes], cards[0].name)
-
-
-def template(name: str) -> str:
-    """Return a shipped text."""
-    return (resources.files("configs.templates") / name).read_text(encoding="utf-8")
-
-
-def _officer_keys(folder: Path, given: list[str]) -> tuple[list[VerifyKey], list[str]]:
-    if given:
-        return [_public_key(text) for text in given], []
-    path = folder / "keys" / "officer.key"
-    key = SigningKey(create_key_file(path, "ed25519"))
-    note = tr(
-        f"{path}: the data officer's key. Move it to the officer's own machine.",
-        f"{path}：数据官私钥，请移到数据官自己的电脑上。",
-    )
-    return [key.public], [note]
-
-
-def _public_key(text: str) -> VerifyKey:
-    try:
-        return VerifyKey.from_text(text)
-    except ValueError:
-        raise MillgateError(
-            tr("not an officer's public key", "不是数据官公钥"),
-            where="--officer",
-            remedy=tr("it starts with 'ed25519:'", "应以 'ed25519:' 开头"),
-        ) from None
-
-
-def _audit_key(folder: Path, given: Path | None) -> tuple[SealingKey, list[str]]:
-    if given is not None:
-        try:
-            return SealingKey.from_text(given.read_text(encoding="ascii").strip()), []
-        except (OSError, ValueError):
-            raise MillgateError(
-                tr("not a public audit key", "不是审计公钥"), where=str(given)
-            ) from None
-    path = folder / "keys" / "audit.key"
-    key = OpeningKey(create_key_file(path, "xwing"))
-    note = tr(
-        f"{path}: the firm's audit key; it opens everything that left. Move it to a safe place.",
-        f"{path}：企业审计私钥，可解开所有已外发的数据，请移到安全的地方。",
-    )
-    return key.public, [note]
-
-
-def _say_next(folder: Path, notes: list[str], brain: str) -> None:
+    broker = BrokerWords(broker_host, broker_port, protocol)
+    write_agent(folder, address, keys, threshold, broker, [path.name for path in brain])
     lines = [
         tr(f"The agent is configured in {folder}.", f"代理程序已在 {folder} 中配置。"),
-        *notes,
+        *keys.notes,
         tr(
-            f"Give {folder / 'agent.card'} to {brain}.",
-            f"请将 {folder / 'agent.card'} 交给 {brain}。",
+            f"Give {folder / 'agent.card'} to {cards[0].name}.",
+            f"请将 {folder / 'agent.card'} 交给 {cards[0].name}。",
         ),
-        tr(
-            f"Next:\n"
-            f"  millgate agent add {folder / 'agent.toml'}      (asks for a device; again for each)\n"
-            f"  millgate agent check {folder / 'agent.toml'}\n"
-            f"  millgate policy new {folder / 'agent.toml'}",
-            f"下一步：\n"
-            f"  millgate agent add {folder / 'agent.toml'}      （询问并添加设备，每台一次）\n"
-            f"  millgate agent check {folder / 'agent.toml'}\n"
-            f"  millgate policy new {folder / 'agent.toml'}",
-        ),
+        next_steps(folder),
     ]
     typer.echo("\n".join(lines))
 

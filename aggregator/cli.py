@@ -6,7 +6,6 @@ import logging
 import os
 import secrets
 import time
-from importlib import resources
 from pathlib import Path
 from string import Template
 from typing import Annotated
@@ -20,6 +19,7 @@ from protocols.errors import MillgateError
 from protocols.frame import SECOND
 from protocols.language import tr
 from protocols.status import ask, only_one
+from protocols.templates import template
 from protocols.vocabulary import export
 from security.cards import BrainCard, write_card
 from security.keys import OpeningKey, SigningKey, create_key_file
@@ -73,7 +73,6 @@ def init(
     receipt = SigningKey(create_key_file(folder / "keys" / "receipt.key", "ed25519"))
     _write_private(folder / "keys" / "api.token", secrets.token_urlsafe(32))
     (folder / "factories").mkdir(exist_ok=True)
-    template = (resources.files("configs.templates") / "aggregator.toml").read_text("utf-8")
     values = {
         "name": json.dumps(name, ensure_ascii=False),
         "broker_host": broker_host,
@@ -81,7 +80,9 @@ def init(
         "protocol": protocol,
         "api_port": api_port,
     }
-    (folder / "aggregator.toml").write_text(Template(template).substitute(values), "utf-8")
+    (folder / "aggregator.toml").write_text(
+        Template(template("aggregator.toml")).substitute(values), "utf-8"
+    )
     card = folder / "brain.card"
     write_card(
         card,

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
-from agent.cli import template
 from agent.config import read_config
 from aggregator.config import read_config as read_aggregator
 from protocols.errors import ConfigError
@@ -24,6 +23,7 @@ from protocols.settings import (
     parse_duration,
     read_toml,
 )
+from protocols.templates import template
 from security.cards import write_card
 from security.keys import create_key_file
 from tests.small_factory import Keys

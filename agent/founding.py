@@ -1,0 +1,183 @@
+"""A new agent's folder: its keys, `agent.toml` and its card."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from string import Template
+
+from protocols.errors import MillgateError
+from protocols.language import tr
+from protocols.templates import switch_on, template
+from protocols.topics import Address
+from security.cards import AgentCard, write_card
+from security.keys import (
+    AttestationKey,
+    KeyKind,
+    OpeningKey,
+    SealingKey,
+    SigningKey,
+    VerifyKey,
+    create_key_file,
+    load_key_file,
+)
+from security.secret import Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of a new agent.
+
+    Attributes:
+        notes: what the person must still do with key files, a sentence each.
+    """
+
+    signing: SigningKey
+    attestation: AttestationKey
+    officers: list[VerifyKey]
+    audit: SealingKey
+    notes: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerWords:
+    """What `[broker]` says.
+
+    Attributes:
+        tls: further keys for a protected connection: name -> value.
+    """
+
+    host: str
+    port: int
+    protocol: str
+    tls: dict[str, str | bool] = field(default_factory=dict)
+
+
+def refuse_configured(folder: Path) -> None:
+    """Raise MillgateError where an agent is configured already."""
+    if (folder / "agent.toml").exists():
+        raise MillgateError(
+            tr("an agent is configured here already", "此处已有代理程序配置"),
+            where=str(folder / "agent.toml"),
+            remedy=tr("choose another folder", "请换一个目录"),
+        )
+
+
+def make_keys(
+    folder: Path, officers: Sequence[str], audit: Path | None, *, again: bool = False
+) -> Keys:
+    """Make an agent's keys in its folder.
+
+    Args:
+        folder: the agent's.
+        officers: public keys as text; without any, an officer's key is made as well.
+        audit: file with the firm's public audit key; without it, one is made as well.
+        again: take keys that are there already, as a step done twice finds them.
+
+    Raises:
+        KeyFault: when a key cannot be made.
+        MillgateError: when what was given is no public key.
+    """
+    given = [_public_key(text) for text in officers]
+    given_audit = _read_audit_key(audit)
+    keys = folder / "keys"
+    signing = SigningKey(_key(keys / "signing.key", "ed25519", again=again))
+    attestation = AttestationKey(_key(keys / "attestation.key", "mldsa65", again=again))
+    _key(keys / "gate.key", "aes256", again=again)
+    notes = []
+    if not given:
+        path = keys / "officer.key"
+        given = [SigningKey(_key(path, "ed25519", again=again)).public]
+        notes.append(
+            tr(
+                f"{path}: the data officer's key. Move it to the officer's own machine.",
+                f"{path}：数据官私钥，请移到数据官自己的电脑上。",
+            )
+        )
+    if given_audit is None:
+        path = keys / "audit.key"
+        given_audit = OpeningKey(_key(path, "xwing", again=again)).public
+        notes.append(
+            tr(
+                f"{path}: the firm's audit key; it opens everything that left. Move it to a safe place.",
+                f"{path}：企业审计私钥，可解开所有已外发的数据，请移到安全的地方。",
+            )
+        )
+    return Keys(signing, attestation, given, given_audit, notes)
+
+
+def write_agent(
+    folder: Path,
+    address: Address,
+    keys: Keys,
+    threshold: int,
+    broker: BrokerWords,
+    cards: Sequence[str],
+) -> None:
+    """Write the agent's card and agent.toml; `cards` names the brains' cards in the folder."""
+    card = AgentCard(
+        card="millgate-agent/1",
+        factory=address.factory,
+        agent=address.agent,
+        signing_key=keys.signing.public,
+        attestation_key=keys.attestation.public,
+        officers=keys.officers,
+        threshold=threshold,
+    )
+    write_card(folder / "agent.card", card)
+    values = {
+        "factory": address.factory.hex(),
+        "agent": address.agent.hex(),
+        "officers": "".join(f'    "{key.to_text()}",\n' for key in keys.officers),
+        "threshold": threshold,
+        "audit_key": keys.audit.to_text(),
+        "broker_host": broker.host,
+        "broker_port": broker.port,
+        "protocol": broker.protocol,
+        "consumers": "".join(f'[[consumer]]\ncard = "{name}"\n\n' for name in cards),
+        "devices": template("device.toml"),
+    }
+    text = Template(template("agent.toml")).substitute(values)
+    (folder / "agent.toml").write_text(switch_on(text, "broker", broker.tls), encoding="utf-8")
+
+
+def next_steps(folder: Path) -> str:
+    """Tell what to do once the agent is configured."""
+    path = folder / "agent.toml"
+    return tr(
+        f"Next:\n"
+        f"  millgate agent add {path}      (asks for a device; again for each)\n"
+        f"  millgate agent check {path}\n"
+        f"  millgate policy new {path}",
+        f"下一步：\n"
+        f"  millgate agent add {path}      （询问并添加设备，每台一次）\n"
+        f"  millgate agent check {path}\n"
+        f"  millgate policy new {path}",
+    )
+
+
+def _key(path: Path, kind: KeyKind, *, again: bool) -> Secret[bytes]:
+    if again and path.exists():
+        return load_key_file(path, kind)
+    return create_key_file(path, kind)
+
+
+def _public_key(text: str) -> VerifyKey:
+    try:
+        return VerifyKey.from_text(text)
+    except ValueError:
+        raise MillgateError(
+            tr("not an officer's public key", "不是数据官公钥"),
+            where="--officer",
+            remedy=tr("it starts with 'ed25519:'", "应以 'ed25519:' 开头"),
+        ) from None
+
+
+def _read_audit_key(given: Path | None) -> SealingKey | None:
+    if given is None:
+        return None
+    try:
+        return SealingKey.from_text(given.read_text(encoding="ascii").strip())
+    except (OSError, ValueError):
+        raise MillgateError(
+            tr("not a public audit key", "不是审计公钥"), where=str(given)
+        ) from None
