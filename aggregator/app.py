@@ -13,12 +13,14 @@ from typing import Any, Final
 
 from aggregator import stores
 from aggregator.api import server
+from aggregator.api.terms import Terms, planned_by
 from aggregator.condition import Examiner, Live
 from aggregator.config import BUCKETS, AggregatorConfig, Factory
 from aggregator.derivation import Derivation, People
 from aggregator.feed import Feed, Followed
 from aggregator.inbox import Inbox, Opened, Opener, Outcome, sheet_pin
 from aggregator.ledger import Ledger, LedgerError
+from aggregator.localtime import LocalTime
 from aggregator.projection import Cursor, Projection
 from aggregator.reporting import Reporter
 from aggregator.retention import signed_erasure
@@ -340,6 +342,9 @@ class Aggregator:
         reporter = await asyncio.to_thread(
             Reporter, self._config.ledger, self._factories, self._online
         )
+        people = People(facts_path(self._config), calendars_folder(self._config))
+        local = LocalTime(self._config.local.zone)
+        terms = Terms(local, self._config.disclosure, planned_by(people, local))
         examiner = Examiner(self._config.ledger, reporter, self._live, time.time_ns)
 
         async def report() -> dict[str, Any]:
@@ -354,6 +359,7 @@ class Aggregator:
                 tokens=config.tokens,
                 look=examiner.look,
                 feed=self._feed,
+                terms=terms,
             )
             async with (
                 serving(self._config.socket, report),

@@ -98,6 +98,26 @@ class TariffConfig(Strict):
     holidays: list[date] = Field(default=[])
 
 
+class DisclosureConfig(Strict):
+    """What figures about several firms have to satisfy before they are shown.
+
+    Attributes:
+        least_firms: fewest firms in a sum or mean.
+        p_percent: whoever knows one contribution must not bound another more narrowly than this
+            part of it, percent.
+        dominant_firms, dominant_percent: so many firms contribute at most this part, percent.
+        least_ranked: fewest firms in a ranking (k-anonymity).
+        least_coverage: a firm of which less was received is not ranked, 0 to 1.
+    """
+
+    least_firms: int = Field(default=3, ge=3, le=1000)
+    p_percent: float = Field(default=10.0, gt=0, le=100, allow_inf_nan=False)
+    dominant_firms: int = Field(default=2, ge=1, le=100)
+    dominant_percent: float = Field(default=85.0, gt=0, le=100, allow_inf_nan=False)
+    least_ranked: int = Field(default=5, ge=3, le=1000)
+    least_coverage: float = Field(default=0.9, ge=0, le=1, allow_inf_nan=False)
+
+
 class ApiConfig(Strict):
     """Where the API listens.
 
@@ -152,6 +172,7 @@ class _AggregatorFile(Strict):
     local: LocalConfig = LocalConfig()
     tariff: TariffConfig = TariffConfig()
     api: ApiConfig = ApiConfig()
+    disclosure: DisclosureConfig = DisclosureConfig()
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +197,7 @@ class AggregatorConfig:
     local: LocalConfig
     tariff: TariffConfig
     api: ApiConfig
+    disclosure: DisclosureConfig
 
     @property
     def socket(self) -> Path:
@@ -226,6 +248,7 @@ def read_config(path: Path) -> AggregatorConfig:
         local=file.local,
         tariff=file.tariff,
         api=file.api.under(folder),
+        disclosure=file.disclosure,
     )
 
 

@@ -44,7 +44,7 @@ from security.policy.compiled import SheetPoint
 _BATCHES: Final = 64
 _PIECES: Final = 8
 _MOST_POINT_SETS: Final = 4096
-_VERSION: Final = 2
+_VERSION: Final = 3
 
 _log = logging.getLogger(__name__)
 

@@ -1,6 +1,7 @@
 """Query parameters: every one known, given once, bounded; faults name it and the remedy."""
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final, get_args
 
@@ -20,6 +21,7 @@ _RFC3339: Final = re.compile(
 )
 _DURATION: Final = re.compile(r"[0-9]{1,9}(s|m|h|d)")
 _MAX_FIELDS: Final = 32
+_LONGEST_LABEL: Final = 128
 
 
 class Parameters:
@@ -138,6 +140,57 @@ class Parameters:
                 Text("write letters, digits and '_'", "请用字母、数字和 _"),
             )
         return text
+
+    def label(self, name: str) -> str | None:
+        """Return a firm's, site's or equipment's name, in any script; None when not given.
+
+        Raises:
+            Problem: for what can be no name.
+        """
+        text = self._query.get(name)
+        if text is not None and not (0 < len(text) <= _LONGEST_LABEL and text.isprintable()):
+            raise bad_parameter(
+                name,
+                Text("not a name", "不是有效的名称"),
+                Text(
+                    f"write 1 to {_LONGEST_LABEL} characters", f"请写 1 至 {_LONGEST_LABEL} 个字符"
+                ),
+            )
+        return text
+
+    def text(self, name: str) -> str:
+        """Return a parameter as it came; empty when not given. Whoever asks checks it."""
+        return self._query.get(name, "")
+
+    def choice(self, name: str, choices: Sequence[str]) -> str:
+        """Return one of some words; the first when not given.
+
+        Raises:
+            Problem: for anything else.
+        """
+        text = self._query.get(name, choices[0])
+        if text not in choices:
+            raise bad_parameter(
+                name,
+                Text("unknown word", "未知的取值"),
+                Text(f"use one of {', '.join(choices)}", f"可用：{'、'.join(choices)}"),
+            )
+        return text
+
+    def position(self) -> int:
+        """Return the `cursor` parameter of a list that is paged by position; 0 at first.
+
+        Raises:
+            Problem: when it cannot be one of ours.
+        """
+        text = self.cursor()
+        if text and (_INTEGER.fullmatch(text) is None or len(text) > 9):
+            raise bad_parameter(
+                "cursor",
+                Text("not a cursor", "不是有效的游标"),
+                Text("give the 'next' of the answer before", "请填上一次应答中的 next"),
+            )
+        return int(text or "0")
 
     def cursor(self) -> str:
         """Return the `cursor` parameter; empty for the first page.

@@ -18,6 +18,8 @@ from aggregator.api.guard import AccessLog, add_headers, check_token, guarding
 from aggregator.api.knowledge import Knowledge
 from aggregator.api.monitoring import Look, Monitoring
 from aggregator.api.scopes import Tokens
+from aggregator.api.summaries import Summaries
+from aggregator.api.terms import Terms
 from aggregator.api.views import Views
 from aggregator.feed import Feed
 from aggregator.stores import Store
@@ -42,6 +44,7 @@ def make_app(
     tokens: Path | None = None,
     look: Look | None = None,
     feed: Feed | None = None,
+    terms: Terms | None = None,
 ) -> web.Application:
     """Build the web application; call it with an event loop running.
 
@@ -54,6 +57,7 @@ def make_app(
         now_ns: the wall clock.
         look: tells the condition of the process; without it there are no metrics.
         feed: what has changed; without it changes cannot be asked for.
+        terms: local time, disclosure rules and planned time; defaults are UTC, those shipped, none.
 
     Raises:
         MillgateError: when the token is too weak to be used.
@@ -62,8 +66,11 @@ def make_app(
     known = Tokens(check_token(token), tokens)
     app = web.Application(middlewares=[guarding(known)], client_max_size=_LARGEST_BODY)
     app.cleanup_ctx.append(_looking(known))
-    views = Views(Catalog(stores), knowledge, now_ns)
+    catalog = Catalog(stores)
+    views = Views(catalog, knowledge, now_ns)
     app.add_routes(views.routes())
+    summaries = Summaries(catalog, terms or Terms(), now_ns)
+    app.add_routes(summaries.routes())
     app.add_routes(_page_routes())
     monitoring = Monitoring(look)
     app.add_routes(monitoring.routes())
@@ -74,6 +81,7 @@ def make_app(
 
     async def close(_: web.Application) -> None:
         await views.close()
+        await summaries.close()
         await monitoring.close()
         if changes is not None:
             await changes.close()

@@ -9,6 +9,7 @@ import numpy as np
 
 from aggregator.api.knowledge import Arrival, Notice, ReleasedPoint, Sheet, Source
 from aggregator.api.server import make_app, serving
+from aggregator.api.terms import Terms
 from aggregator.stores import SeriesBlock, SeriesKey, Store
 from aggregator.stores.embedded import Config
 from aggregator.stores.embedded import Store as Embedded
@@ -228,7 +229,9 @@ def series(index: Ints) -> list[SeriesBlock]:
 
 
 @asynccontextmanager
-async def running(folder: Path, port: int = 0) -> AsyncIterator[Brain]:
+async def running(
+    folder: Path, port: int = 0, *, terms: Terms | None = None, tokens: Path | None = None
+) -> AsyncIterator[Brain]:
     """Serve a brain that has received nothing yet; its readers are instances of their own."""
     config = Config(path=folder)
     buckets = ("future_factory", "carbon_emission")
@@ -236,7 +239,7 @@ async def running(folder: Path, port: int = 0) -> AsyncIterator[Brain]:
     readers = {bucket: Embedded(config, bucket) for bucket in buckets}
     brain = Brain(writers, Told())
     try:
-        app = make_app(readers, brain.told, TOKEN, lambda: brain.now_ns)
+        app = make_app(readers, brain.told, TOKEN, lambda: brain.now_ns, tokens=tokens, terms=terms)
         async with serving(app, "127.0.0.1", port) as brain.port:
             yield brain
     finally:

@@ -181,6 +181,11 @@ def _oee(hours: Hours, equipment: str, times: _Times) -> list[SeriesBlock]:
         "apt_s": apt,
         "aupt_s": aupt,
         "pbt_s": pbt,
+        # What ratios of longer spans are made of: a mean of ratios would not be one.
+        "qty_total": pq,
+        "qty_good": gq,
+        "net_s": pru * pq,
+        "valuable_s": pru * gq,
         "availability": kpi.availability(apt, pbt),
         "performance": kpi.effectiveness(pru, pq, apt),
         "quality_ratio": kpi.quality_ratio(gq, pq),
