@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from paho.mqtt.client import Client, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion
 
 from simulators.demo import Mill
 from simulators.modbus_server import registers
@@ -19,6 +17,7 @@ from simulators.plant import SECRETS, Signal
 from simulators.truth import read_truth
 from tests.servers.mosquitto import Mosquitto, running
 from tests.system.mills import MOSQUITTO, plant_mill
+from tests.system.spy import Spy
 
 TRAFFIC_S: Final = 20.0
 SHORTEST: Final = 6
@@ -34,28 +33,6 @@ PATHS: Final = (
 )
 
 pytestmark = pytest.mark.timeout(180)
-
-
-class Spy:
-    """Somebody who reads everything on the broker."""
-
-    def __init__(self, port: int) -> None:
-        self.seen = bytearray()
-        self.messages = 0
-        self._client = Client(CallbackAPIVersion.VERSION2, client_id="spy")
-        self._client.on_message = self._on_message
-        self._client.connect("127.0.0.1", port)
-        self._client.subscribe("#", qos=1)
-        self._client.loop_start()
-
-    def _on_message(self, _client: Client, _data: object, message: MQTTMessage) -> None:
-        self.messages += 1
-        self.seen += message.topic.encode() + b"\n" + message.payload + b"\n"
-
-    def stop(self) -> bytes:
-        self._client.disconnect()
-        self._client.loop_stop()
-        return bytes(self.seen)
 
 
 def spellings(raw: bytes) -> Iterator[bytes]:
