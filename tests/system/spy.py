@@ -26,7 +26,7 @@ class Spy:
         self._client.loop_start()
 
     def _on_message(self, _client: Client, _data: object, message: MQTTMessage) -> None:
-        self.topics[message.topic].append(message.payload)
+        self.topics[message.topic].append(bytes(message.payload))
 
     @property
     def messages(self) -> int:

@@ -10,7 +10,7 @@ from aggregator.ledger import Ledger
 from simulators.demo import Mill, command
 from tests.servers.mosquitto import running
 from tests.system.mills import MOSQUITTO, edit, release, replay_mill, rows, sign, until
-from tests.system.test_canary import Spy
+from tests.system.spy import Spy
 
 QUIET_S = 4.0
 
