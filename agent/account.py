@@ -8,7 +8,6 @@ from agent.config import AgentConfig
 from agent.spool import Spool
 from protocols.errors import MillgateError
 from protocols.language import tr
-from security.keys import load_key_file
 from security.policy.account import Account
 from security.policy.gate import accounts_in, open_memory
 
@@ -32,7 +31,7 @@ def read_account(config: AgentConfig) -> dict[str, Any]:
         tally, epoch = spool.tally(), spool.meta("epoch", 0)
         devices: dict[str, Account] = {}
         if memory:
-            key = load_key_file(config.identity.gate_key, "aes256")
+            key = config.identity.load(config.identity.gate_key, "aes256")
             opened = open_memory(
                 memory,
                 key,

@@ -16,7 +16,7 @@ from protocols.frame import SECOND, NowNs
 from protocols.language import tr
 from protocols.topics import Address
 from security.answers import NO_LOG, Log, Standing
-from security.keys import SigningKey
+from security.keys import Signer
 from security.statements import NONCE_BYTES, Ask, Loss, sign_statement
 from security.transparency import NotProven, check_consistency
 
@@ -39,7 +39,7 @@ class Asker:
         self,
         spool: Spool,
         address: Address,
-        signer: SigningKey,
+        signer: Signer,
         streams: Mapping[bytes, Collection[int]],
         now_ns: NowNs,
     ) -> None:

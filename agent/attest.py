@@ -6,7 +6,7 @@ from agent.chains import chain_ends
 from agent.spool import Spool
 from protocols.frame import SECOND, NowNs
 from protocols.topics import Address
-from security.keys import AttestationKey, SigningKey
+from security.keys import AttestationKey, Signer
 from security.statements import ATTEST_S, Attestation, sign_attestation
 
 MOST_AT_ONCE: Final = 16
@@ -19,7 +19,7 @@ class Attester:
         self,
         spool: Spool,
         address: Address,
-        keys: tuple[SigningKey, AttestationKey],
+        keys: tuple[Signer, AttestationKey],
         policy: tuple[int, bytes],
         now_ns: NowNs,
     ) -> None:

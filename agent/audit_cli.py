@@ -19,6 +19,7 @@ from protocols.errors import MillgateError
 from protocols.language import tr
 from protocols.moments import read_moment
 from protocols.strict_cbor import Malformed
+from security.at_rest import asked
 from security.envelope import SHEET, CannotOpen
 from security.keys import OpeningKey, load_key_file
 
@@ -68,7 +69,7 @@ def archive(config: AgentConfig, key: Path) -> Iterator[tuple[Spool, OpeningKey]
             where=str(database),
             remedy=tr("start it with 'millgate agent run'", "请用 'millgate agent run' 启动"),
         )
-    opening = OpeningKey(load_key_file(key, "xwing"))
+    opening = OpeningKey(load_key_file(key, "xwing", asked))
     if opening.public != config.policy.audit_key:
         raise MillgateError(
             tr("this is not the audit key that batches are sealed to", "数据并非为此审计密钥加密"),

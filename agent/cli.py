@@ -20,7 +20,6 @@ from protocols.language import tr
 from protocols.status import ask
 from protocols.topics import ID_BYTES, Address
 from security.cards import read_brain_card
-from security.keys import load_key_file
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -111,9 +110,9 @@ def check(path: ConfigPath) -> None:
     problem = no_devices(config)
     if problem is not None:
         raise ConfigError([problem])
-    load_key_file(config.identity.signing_key, "ed25519")
-    load_key_file(config.identity.gate_key, "aes256")
-    load_key_file(config.identity.attestation_key, "mldsa65")
+    config.identity.signer()
+    config.identity.load(config.identity.gate_key, "aes256")
+    config.identity.load(config.identity.attestation_key, "mldsa65")
     tables = {device.id: device.table() for device in config.devices}
     points = sum(len(table.points) for table in tables.values())
     typer.echo(

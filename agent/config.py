@@ -12,9 +12,11 @@ from protocols.broker import BrokerConfig
 from protocols.drivers import DeviceConfig, read_devices
 from protocols.errors import ConfigError, MillgateError
 from protocols.language import tr
+from protocols.places import under
 from protocols.settings import Duration, Strict, check_settings, read_toml
 from protocols.status import socket_path
 from protocols.topics import Address
+from security.at_rest import KeyKind, from_place
 from security.cards import (
     BrainCard,
     OpaqueId,
@@ -23,6 +25,9 @@ from security.cards import (
     check_threshold,
     read_brain_card,
 )
+from security.keys import MessageSigner, load_key_file
+from security.secret import Secret
+from security.signers import load_signer
 
 _MEGABYTE = 1 << 20
 
@@ -35,6 +40,9 @@ class Identity(Strict):
         signing_key: file of the key that signs batches.
         gate_key: file of the key that encrypts gate memory.
         attestation_key: file of the key that signs attestations together with the signing key.
+        passphrase: where these files are encrypted: a file of mode 0600 or `credential:NAME`.
+
+    Every file may be `credential:NAME`; the signing key may be in a token, `token:SOCKET`.
     """
 
     factory: OpaqueId
@@ -42,11 +50,34 @@ class Identity(Strict):
     signing_key: Path
     gate_key: Path
     attestation_key: Path = Path("keys/attestation.key")
+    passphrase: Path | None = None
 
     @property
     def address(self) -> Address:
         """The agent's address on the broker."""
         return Address(self.factory, self.agent)
+
+    def load(self, key: Path, kind: KeyKind) -> Secret[bytes]:
+        """Load one of the keys.
+
+        Raises:
+            KeyFault, NoCredential: see `security.keys.load_key_file`.
+        """
+        return load_key_file(key, kind, from_place(self.passphrase))
+
+    def signer(self) -> MessageSigner:
+        """Load the key that signs batches, or meet the token that holds it.
+
+        Raises:
+            KeyFault, NoCredential: see `security.signers.load_signer`.
+        """
+        return load_signer(self.signing_key, from_place(self.passphrase))
+
+    def under(self, folder: Path) -> "Identity":
+        """Return it with paths that count from a folder."""
+        names = ("signing_key", "gate_key", "attestation_key", "passphrase")
+        paths = {name: under(folder, path) for name in names if (path := getattr(self, name))}
+        return self.model_copy(update=paths)
 
 
 class PolicySource(Strict):
@@ -208,16 +239,9 @@ def _read_consumers(entries: list[ConsumerCard], folder: Path) -> dict[bytes, Br
 
 def _absolute(path: Path, file: _AgentFile, consumers: dict[bytes, BrainCard]) -> AgentConfig:
     folder = path.absolute().parent
-    identity = file.identity.model_copy(
-        update={
-            "signing_key": folder / file.identity.signing_key,
-            "gate_key": folder / file.identity.gate_key,
-            "attestation_key": folder / file.identity.attestation_key,
-        }
-    )
     return AgentConfig(
         path=path,
-        identity=identity,
+        identity=file.identity.under(folder),
         policy=file.policy.model_copy(update={"file": folder / file.policy.file}),
         broker=file.broker.under(folder),
         spool=file.spool.model_copy(update={"folder": folder / file.spool.folder}),

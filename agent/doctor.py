@@ -9,13 +9,13 @@ from typing import Any, Final
 from agent.authority import usable_policy
 from agent.config import AgentConfig, no_devices
 from agent.registry import Registry
-from protocols.checkup import Finding, Grade, broker, checked, clock, disk, private
+from protocols.checkup import Finding, Grade, broker, clock, disk, private
 from protocols.drivers import DeviceConfig, load
 from protocols.errors import MillgateError
 from protocols.frame import SECOND
 from protocols.language import tr
 from protocols.status import NotRunning, ask
-from security.keys import load_key_file
+from security.key_checkup import look_at_keys
 from security.policy.bundle import NoPolicy
 from security.policy.gate import Gate
 
@@ -48,12 +48,15 @@ async def examine(config: AgentConfig) -> list[Finding]:
 
 
 def _keys(config: AgentConfig) -> Iterator[Finding]:
-    subject = tr("keys", "密钥")
     identity = config.identity
-    signing, gate, attestation = identity.signing_key, identity.gate_key, identity.attestation_key
-    yield checked(subject, str(signing), lambda: load_key_file(signing, "ed25519"))
-    yield checked(subject, str(gate), lambda: load_key_file(gate, "aes256"))
-    yield checked(subject, str(attestation), lambda: load_key_file(attestation, "mldsa65"))
+    gate, attestation = identity.gate_key, identity.attestation_key
+    return look_at_keys(
+        {
+            identity.signing_key: identity.signer,
+            gate: lambda: identity.load(gate, "aes256"),
+            attestation: lambda: identity.load(attestation, "mldsa65"),
+        }
+    )
 
 
 def _policy(config: AgentConfig, registry: Registry) -> Iterator[Finding]:

@@ -23,7 +23,6 @@ from agent.registry import Registry
 from agent.suspended import Keeper, suspended_path
 from protocols.errors import ConfigError
 from protocols.status import serving
-from security.keys import load_key_file
 from security.policy.bundle import TrustedPolicy
 from security.policy.gate import Gate
 
@@ -43,7 +42,7 @@ class GateApp:
         self._verdict = Verdict()
         self.collectors = [Collector(device, time.time_ns) for device in config.devices]
         self._tables = {collector.table.device: collector.table for collector in self.collectors}
-        self._key = load_key_file(config.identity.gate_key, "aes256")
+        self._key = config.identity.load(config.identity.gate_key, "aes256")
         self.side = GateSide(
             self._make_gate,
             self._key,

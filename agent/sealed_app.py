@@ -30,7 +30,7 @@ from protocols.frame import SECOND
 from protocols.language import tr
 from protocols.status import serving
 from protocols.strict_cbor import Malformed
-from security.keys import AttestationKey, SigningKey, load_key_file
+from security.keys import AttestationKey
 from security.policy.check import BeyondSheet
 
 _FLUSH_S: Final = 5.0
@@ -65,8 +65,8 @@ class SealedApp:
         self._registry = registry
         self._links = links
         self._stop = links.stop
-        self._signer = SigningKey(load_key_file(config.identity.signing_key, "ed25519"))
-        attestation = load_key_file(config.identity.attestation_key, "mldsa65")
+        self._signer = config.identity.signer()
+        attestation = config.identity.load(config.identity.attestation_key, "mldsa65")
         self._attestation = AttestationKey(attestation)
         self._thread = SpoolThread()
         self._spool: Spool | None = None

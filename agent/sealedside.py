@@ -35,7 +35,7 @@ from security.envelope import (
     right_hash,
     seal,
 )
-from security.keys import BadSignature, SealingKey, SigningKey, VerifyKey
+from security.keys import BadSignature, SealingKey, Signer, VerifyKey
 from security.policy.bundle import SignedSheet, read_sheet, signed_sheet
 from security.policy.check import BeyondSheet, StreamTerms, stream_terms
 from security.policy.clauses import STATE_NUMBERS
@@ -145,7 +145,7 @@ class Sealer:
         spool: Spool,
         policy: Enforced,
         consumers: Mapping[bytes, BrainCard],
-        signer: SigningKey,
+        signer: Signer,
         audit: SealingKey,
         address: Address,
         now_ns: NowNs,

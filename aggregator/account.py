@@ -16,7 +16,6 @@ from aggregator.stores import SeriesBlock, Store
 from protocols.batch import NO_VALUE, Block
 from protocols.frame import SECOND, Ints
 from protocols.topics import Address
-from security.keys import OpeningKey, load_key_file
 from security.policy.compiled import SheetPoint
 
 _GROUP: Final = 64
@@ -90,7 +89,7 @@ def read_account(config: AggregatorConfig) -> BrainAccount:
 
 
 def _cells(config: AggregatorConfig, ledger: Ledger) -> dict[Address, list[PointCells]]:
-    key = OpeningKey(load_key_file(config.brain.encryption_key, "xwing"))
+    key = config.brain.opening()
     opener = Opener(ledger, key, Opened())
     parts: dict[tuple[int, int], list[tuple[Ints, Ints, Ints]]] = {}
     points: dict[tuple[int, int], tuple[SheetPoint, int]] = {}

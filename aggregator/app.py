@@ -33,11 +33,11 @@ from protocols.frame import SECOND
 from protocols.language import tr
 from protocols.mqtt import MAX_MESSAGE, Message, Mqtt, NotConnected, connection
 from protocols.patience import insist
+from protocols.places import located, open_to_others
 from protocols.signals import stop_on_signals
 from protocols.status import serving
 from protocols.tls import server_context
 from protocols.topics import Address
-from security.keys import OpeningKey, SigningKey, load_key_file
 
 _GROUP: Final = 64
 _IDLE_S: Final = 5.0
@@ -96,7 +96,7 @@ def make_projection(
     """Build the projection with a ledger connection of its own."""
     rules = read_rules(config)
     ledger = Ledger(config.ledger)
-    key = OpeningKey(load_key_file(config.brain.encryption_key, "xwing"))
+    key = config.brain.opening()
     people = People(facts_path(config), calendars_folder(config))
     return Projection(
         ledger,
@@ -133,8 +133,8 @@ class Aggregator:
         self._feed = Feed(config.ledger.with_name("feed.db"), time.time_ns)
         self._executor = ThreadPoolExecutor(1, "inbox")
         self._ledger = Ledger(config.ledger)
-        encryption = OpeningKey(load_key_file(config.brain.encryption_key, "xwing"))
-        receipt = self._receipt_key = SigningKey(load_key_file(config.brain.receipt_key, "ed25519"))
+        encryption = config.brain.opening()
+        receipt = self._receipt_key = config.brain.signer()
         self._inbox = Inbox(
             self._ledger,
             Opener(self._ledger, encryption, self._opened),
@@ -382,13 +382,13 @@ def read_token(path: Path) -> str:
         MillgateError: when it cannot be read, or others can read it too.
     """
     try:
-        if path.stat().st_mode & 0o077:
+        if open_to_others(path):
             raise MillgateError(
                 tr("the API token is open to other users", "其他用户可读取 API 令牌"),
                 where=str(path),
                 remedy=f"chmod 600 {path}",
             )
-        return path.read_text(encoding="ascii").strip()
+        return located(path).read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):
         raise MillgateError(
             tr("the API token cannot be read", "无法读取 API 令牌"),

@@ -13,10 +13,14 @@ from aggregator.stores import StoreConfig
 from protocols.broker import LOOPBACK, BrokerConfig
 from protocols.errors import ConfigError, MillgateError
 from protocols.language import tr
+from protocols.places import under
 from protocols.settings import Strict, check_settings, read_toml
 from protocols.status import socket_path
 from protocols.topics import Address
+from security.at_rest import from_place
 from security.cards import AgentCard, read_agent_card
+from security.keys import MessageSigner, OpeningKey, load_key_file
+from security.signers import load_signer
 
 BUCKETS: Final = ("future_factory", "carbon_emission")
 _DEFAULT_SITE: Final = "main"
@@ -40,6 +44,7 @@ class BrainConfig(Strict):
 
     Attributes:
         encryption_key, receipt_key: files of its two private keys.
+        passphrase: where the key files are encrypted: a file of mode 0600 or `credential:NAME`.
         factories: folder of agents' cards. `NAME.card` makes enterprise NAME; `NAME.SITE.card`
             names the site as well.
     """
@@ -47,7 +52,24 @@ class BrainConfig(Strict):
     name: str
     encryption_key: Path
     receipt_key: Path
+    passphrase: Path | None = None
     factories: Path = Path("factories")
+
+    def opening(self) -> OpeningKey:
+        """Load the key that opens batches.
+
+        Raises:
+            KeyFault, NoCredential: see `security.keys.load_key_file`.
+        """
+        return OpeningKey(load_key_file(self.encryption_key, "xwing", from_place(self.passphrase)))
+
+    def signer(self) -> MessageSigner:
+        """Load the key that signs receipts.
+
+        Raises:
+            KeyFault, NoCredential: see `security.signers.load_signer`.
+        """
+        return load_signer(self.receipt_key, from_place(self.passphrase))
 
 
 class LedgerConfig(Strict):
@@ -158,7 +180,7 @@ class ApiConfig(Strict):
     def under(self, folder: Path) -> "ApiConfig":
         """Return it with paths that count from a folder."""
         names = ("token_file", "tokens", "certificate", "private_key")
-        paths = {name: folder / path for name in names if (path := getattr(self, name))}
+        paths = {name: under(folder, path) for name in names if (path := getattr(self, name))}
         return self.model_copy(update=paths)
 
 
@@ -236,8 +258,9 @@ def read_config(path: Path) -> AggregatorConfig:
         path=path,
         brain=file.brain.model_copy(
             update={
-                "encryption_key": folder / file.brain.encryption_key,
-                "receipt_key": folder / file.brain.receipt_key,
+                "encryption_key": under(folder, file.brain.encryption_key),
+                "receipt_key": under(folder, file.brain.receipt_key),
+                "passphrase": file.brain.passphrase and under(folder, file.brain.passphrase),
                 "factories": folder / file.brain.factories,
             }
         ),

@@ -23,7 +23,7 @@ from protocols.checkup import (
 from protocols.errors import ConfigError
 from protocols.language import tr
 from protocols.status import NotRunning, ask
-from security.keys import load_key_file
+from security.key_checkup import look_at_keys
 
 _ROOM: Final = 1024 * MEGABYTE
 _LAG_S: Final = 300
@@ -42,9 +42,7 @@ async def examine(config: AggregatorConfig) -> list[Finding]:
 def _keys(config: AggregatorConfig) -> Iterator[Finding]:
     subject = tr("keys", "密钥")
     brain = config.brain
-    opening, receipt = brain.encryption_key, brain.receipt_key
-    yield checked(subject, str(opening), lambda: load_key_file(opening, "xwing"))
-    yield checked(subject, str(receipt), lambda: load_key_file(receipt, "ed25519"))
+    yield from look_at_keys({brain.encryption_key: brain.opening, brain.receipt_key: brain.signer})
     token, tokens = config.api.token_file, config.api.tokens
     yield checked(subject, str(token), lambda: read_token(token))
     yield checked(subject, str(tokens), lambda: read_tokens(tokens))

@@ -10,7 +10,7 @@ from protocols.topics import Address
 from security.answers import Receipt, read_answer, sign_tree_head
 from security.cards import BrainCard, card_text
 from security.evidence import BundleLeaf, BundleWriter, writing
-from security.keys import SigningKey
+from security.keys import MessageSigner
 
 
 def export(
@@ -18,7 +18,7 @@ def export(
     path: Path,
     span: tuple[int, int],
     brain: BrainCard,
-    key: SigningKey,
+    key: MessageSigner,
     factories: Mapping[Address, Factory],
     now_ns: NowNs,
 ) -> int:
@@ -66,7 +66,7 @@ def _beside(
     agent: int,
     address: Address,
     span: tuple[int, int],
-    key: SigningKey,
+    key: MessageSigner,
 ) -> None:
     """Add what belongs to an agent and is not in the log."""
     record = ledger.record

@@ -14,7 +14,6 @@ from protocols.language import tr
 from protocols.moments import read_moment
 from security.cards import BrainCard
 from security.evidence_cli import app
-from security.keys import OpeningKey, SigningKey, load_key_file
 
 __all__ = ["app"]
 
@@ -60,8 +59,8 @@ def export(
             remedy=tr("known: ", "已知：")
             + ", ".join(sorted({f.enterprise for f in known.values()})),
         )
-    receipt = SigningKey(load_key_file(config.brain.receipt_key, "ed25519"))
-    encryption = OpeningKey(load_key_file(config.brain.encryption_key, "xwing"))
+    receipt = config.brain.signer()
+    encryption = config.brain.opening()
     card = BrainCard(
         card="millgate-brain/1",
         name=config.brain.name,

@@ -41,7 +41,7 @@ from security.envelope import (
     right_hash,
     unpad,
 )
-from security.keys import BadSignature, OpeningKey, SigningKey
+from security.keys import BadSignature, OpeningKey, Signer
 from security.policy.bundle import SignedSheet, read_sheet, signed_sheet
 from security.policy.check import BeyondSheet, StreamTerms, stream_terms
 from security.policy.compiled import ReleaseSheet, content_hash, unpack_sheet
@@ -200,7 +200,7 @@ class Inbox:
         opener: Opener,
         encryption_kid: bytes,
         encryption_pin: bytes,
-        receipt_key: SigningKey,
+        receipt_key: Signer,
         factories: Callable[[], Factories],
         now_ns: NowNs,
         certificates: Sequence[tuple[int, Path]] = (),

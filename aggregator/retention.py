@@ -18,7 +18,7 @@ from aggregator.stores import RowSpan, SeriesBlock, Store, StoreRefused
 from protocols.language import tr
 from protocols.topics import Address
 from security.answers import MOST_ERASED, Erased, Erasure, sign_answer
-from security.keys import SigningKey
+from security.keys import Signer
 from security.policy.compiled import ReleaseSheet
 
 _DAY_S: Final = 86_400
@@ -102,7 +102,7 @@ def _forget(
     return True
 
 
-def signed_erasure(ledger: Ledger, key: SigningKey, address: Address, now_s: int) -> bytes | None:
+def signed_erasure(ledger: Ledger, key: Signer, address: Address, now_s: int) -> bytes | None:
     """Return the signed statement of all that was erased of an agent; None for nothing.
 
     Of more than MOST_ERASED ranges the newest are named.

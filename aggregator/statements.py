@@ -12,7 +12,7 @@ from protocols.frame import SECOND, NowNs
 from protocols.topics import Address
 from security.answers import MOST_HEADS, Standing, sign_answer
 from security.evidence import ATTESTATION
-from security.keys import SigningKey
+from security.keys import Signer
 from security.statements import NONCE_BYTES, Ask, Loss, read_attestation
 
 _HINT_S: Final = 5
@@ -23,7 +23,7 @@ _UNASKED: Final = bytes(NONCE_BYTES)
 class Statements:
     """Asks, losses and attestations; all calls come from the inbox's thread."""
 
-    def __init__(self, ledger: Ledger, key: SigningKey, watch: Watch, now_ns: NowNs) -> None:
+    def __init__(self, ledger: Ledger, key: Signer, watch: Watch, now_ns: NowNs) -> None:
         self._ledger = ledger
         self._record = ledger.record
         self._key = key

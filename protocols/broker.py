@@ -9,6 +9,7 @@ from typing import Final, Literal, Self
 from pydantic import Field, model_validator
 
 from protocols.language import tr
+from protocols.places import under
 from protocols.settings import Strict
 
 LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
@@ -67,5 +68,5 @@ class BrokerConfig(Strict):
     def under(self, folder: Path) -> "BrokerConfig":
         """Return it with paths that count from a folder."""
         names = ("ca_file", "certificate", "private_key", "password_file")
-        paths = {name: folder / path for name in names if (path := getattr(self, name))}
+        paths = {name: under(folder, path) for name in names if (path := getattr(self, name))}
         return self.model_copy(update=paths)

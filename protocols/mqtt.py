@@ -26,6 +26,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from protocols.broker import MAX_MESSAGE, BrokerConfig
 from protocols.errors import MillgateError
 from protocols.language import tr
+from protocols.places import located, open_to_others
 from protocols.tls import client_context, refusal
 
 _MESSAGES: Final = 256
@@ -233,13 +234,13 @@ def _password(path: Path | None) -> str | None:
     if path is None:
         return None
     try:
-        if path.stat().st_mode & 0o077:
+        if open_to_others(path):
             raise MillgateError(
                 tr("the password is open to other users", "其他用户可读取口令"),
                 where=str(path),
                 remedy=f"chmod 600 {path}",
             )
-        return path.read_text(encoding="utf-8").strip("\r\n")
+        return located(path).read_text(encoding="utf-8").strip("\r\n")
     except (OSError, UnicodeDecodeError):
         raise MillgateError(
             tr("the password cannot be read", "无法读取口令"),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from protocols.errors import MillgateError
 from protocols.language import tr
+from protocols.places import located, open_to_others
 
 
 class TlsFault(MillgateError):
@@ -60,17 +61,17 @@ def server_context(certificate: Path, private_key: Path) -> ssl.SSLContext:
 def _load(context: ssl.SSLContext, certificate: Path, private_key: Path) -> None:
     _check_private(private_key)
     try:
-        context.load_cert_chain(certificate, private_key)
+        context.load_cert_chain(certificate, located(private_key))
     except OSError as error:
         raise _unusable(certificate, error) from None
 
 
 def _check_private(path: Path) -> None:
     try:
-        mode = path.stat().st_mode
+        open_ = open_to_others(path)
     except OSError as error:
         raise _unusable(path, error) from None
-    if mode & 0o077:
+    if open_:
         raise TlsFault(
             tr("the private key is open to other users", "其他用户可读取私钥"),
             where=str(path),

@@ -17,7 +17,7 @@ from protocols.strict_cbor import Malformed, fixed, uint
 from protocols.topics import Address
 from security import cose
 from security.envelope import HASH_BYTES
-from security.keys import BadSignature, SigningKey, VerifyKey
+from security.keys import BadSignature, Signer, VerifyKey
 from security.statements import NONCE_BYTES
 from security.transparency import EMPTY_ROOT, MOST_LEVELS
 
@@ -190,7 +190,7 @@ def answer_kid(signed: bytes) -> bytes:
     return cose.parse_sign1(signed, content_types=_KINDS, limit=MAX_ANSWER).kid
 
 
-def sign_answer(answer: Answer, key: SigningKey) -> bytes:
+def sign_answer(answer: Answer, key: Signer) -> bytes:
     """Return the signed bytes of an answer."""
     start = [_VERSION, answer.address.factory, answer.address.agent, answer.issued_at]
     rest: list[object]
@@ -288,7 +288,7 @@ def _standing_items(standing: Standing) -> list[object]:
     ]
 
 
-def sign_tree_head(log: Log, issued_at: int, key: SigningKey) -> bytes:
+def sign_tree_head(log: Log, issued_at: int, key: Signer) -> bytes:
     """Return the brain's signed word on its log at one moment."""
     protected = cose.protected_header(TREE_HEAD, key.public, {})
     return cose.sign1(protected, strict_cbor.encode([_VERSION, issued_at, *_log_item(log)]), key)

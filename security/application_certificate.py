@@ -14,7 +14,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from protocols.errors import MillgateError
 from protocols.language import tr
-from security.keys import KeyFault
+from security.at_rest import KeyFault
 
 _HEAD_START: Final = timedelta(hours=1)
 """Devices' clocks are often behind; a certificate that starts now would not be valid there yet."""

@@ -18,6 +18,7 @@ from protocols.points import Point
 from protocols.settings import read_toml
 from protocols.vocabulary.purposes import PURPOSES
 from security import officer_cli
+from security.at_rest import asked, asked_twice, encrypt_file, read_passphrase
 from security.cards import BrainCard, read_brain_card
 from security.keys import OpeningKey, SigningKey, create_key_file
 from security.policy.bundle import read_bundle
@@ -253,3 +254,34 @@ def audit(path: Annotated[Path, typer.Argument(help=tr("new key file", "新密�
     target = path.with_name(path.name + ".public")
     target.write_text(public.to_text() + "\n", encoding="ascii")
     typer.echo(str(target))
+
+
+@keys_app.command(
+    "encrypt",
+    help=tr(
+        "Put private key files under a passphrase, in their place.\n\n"
+        "Example: millgate keys encrypt mill/keys/signing.key mill/keys/gate.key "
+        "mill/keys/attestation.key --passphrase-file mill/keys/passphrase",
+        "为私钥文件加上口令（就地加密）。\n\n"
+        "示例：millgate keys encrypt mill/keys/signing.key mill/keys/gate.key "
+        "mill/keys/attestation.key --passphrase-file mill/keys/passphrase",
+    ),
+)
+def encrypt(
+    paths: Annotated[list[Path], typer.Argument(help=tr("private key files", "私钥文件"))],
+    passphrase_file: Annotated[
+        Path | None,
+        typer.Option(
+            help=tr(
+                "file of mode 0600 with the passphrase, or credential:NAME; without it, it is asked for",
+                "口令文件（权限 0600）或 credential:名称；不给出则询问",
+            )
+        ),
+    ] = None,
+) -> None:
+    """Put key files under a passphrase."""
+    words = asked_twice() if passphrase_file is None else read_passphrase(passphrase_file)
+    for path in paths:
+        # The present passphrase, where there is one, is always asked for.
+        encrypt_file(path, words, asked)
+        typer.echo(tr(f"{path}: encrypted", f"{path}：已加密"))

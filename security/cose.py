@@ -11,7 +11,7 @@ import cbor2
 
 from protocols import strict_cbor
 from protocols.strict_cbor import Malformed
-from security.keys import BadSignature, Signer, SigningKey, Verifier, VerifyKey
+from security.keys import BadSignature, Signer, Verifier
 
 TAG_SIGN1: Final = 18
 TAG_ENCRYPT: Final = 96
@@ -42,7 +42,7 @@ class Signed:
         kid = self.headers.get(KID)
         return kid if isinstance(kid, bytes) else b""
 
-    def verify(self, key: VerifyKey) -> None:
+    def verify(self, key: Verifier) -> None:
         """Check the signature with the pinned key.
 
         Raises:
@@ -58,7 +58,7 @@ def _to_be_signed(context: str, body: bytes, signer: bytes, payload: bytes) -> b
     return strict_cbor.encode(parts)
 
 
-def protected_header(content_type: str, key: VerifyKey, extra: dict[int, Any]) -> bytes:
+def protected_header(content_type: str, key: Verifier, extra: dict[int, Any]) -> bytes:
     """Return the bytes of a protected header; labels in `extra` are made critical."""
     headers: dict[int, Any] = {ALG: key.alg, CONTENT_TYPE: content_type, KID: key.kid, **extra}
     if extra:
@@ -66,7 +66,7 @@ def protected_header(content_type: str, key: VerifyKey, extra: dict[int, Any]) -
     return strict_cbor.encode(headers)
 
 
-def sign1(protected: bytes, payload: bytes, key: SigningKey) -> bytes:
+def sign1(protected: bytes, payload: bytes, key: Signer) -> bytes:
     """Return a tagged COSE_Sign1."""
     signature = key.sign(_to_be_signed("Signature1", protected, b"", payload))
     return strict_cbor.encode(cbor2.CBORTag(TAG_SIGN1, [protected, {}, payload, signature]))
@@ -114,7 +114,7 @@ def sign_many(content_type: str, payload: bytes, keys: Sequence[Signer]) -> byte
     return _with_signatures(body, payload, [_signature(body, payload, key) for key in keys])
 
 
-def add_signatures(data: bytes, keys: Sequence[SigningKey], limit: int) -> bytes:
+def add_signatures(data: bytes, keys: Sequence[Signer], limit: int) -> bytes:
     """Return a COSE_Sign with further signatures over the same bytes.
 
     The signatures that are there are not checked: that takes the keys of those who gave them. One

@@ -23,7 +23,7 @@ from protocols.errors import MillgateError
 from protocols.strict_cbor import Malformed, fixed, uint
 from protocols.topics import ID_BYTES, Address
 from security import cose
-from security.keys import KID_BYTES, OpeningKey, SealingKey, SigningKey
+from security.keys import KID_BYTES, OpeningKey, SealingKey, Signer
 
 PROFILE: Final = "mg1"
 BATCH: Final = "application/mg1-batch+cbor"
@@ -204,7 +204,7 @@ def unpad(padded: bytes) -> bytes:
 def seal(
     header: Header,
     padded: bytes,
-    signer: SigningKey,
+    signer: Signer,
     recipients: Sequence[SealingKey],
     content_type: str = BATCH,
 ) -> bytes:

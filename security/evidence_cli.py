@@ -15,6 +15,7 @@ from protocols.batch import NO_VALUE
 from protocols.errors import MillgateError
 from protocols.language import tr
 from protocols.strict_cbor import Malformed
+from security.at_rest import asked
 from security.cards import AgentCard, BrainCard, card_from_text, read_agent_card, read_brain_card
 from security.envelope import BATCH, CannotOpen, Sealed, open_sealed, parse, unpad
 from security.evidence import Bundle, reading, writing
@@ -182,7 +183,7 @@ def disclose(
     out: Annotated[Path, typer.Option(help=tr("the new bundle", "新证据包"))],
 ) -> None:
     """Disclose the content of some messages."""
-    opening = OpeningKey(load_key_file(key, "xwing"))
+    opening = OpeningKey(load_key_file(key, "xwing", asked))
     with reading(bundle) as opened:
         digests = [_digest(opened, one) for one in message]
         with writing(out, opened.span, opened.made_s) as writer:

@@ -1,6 +1,6 @@
-"""Keys and the files that hold them.
+"""Keys: private ones from files or tokens, public ones as text.
 
-Private keys live in files of mode 0600 and are refused otherwise. Public keys travel as text.
+Private keys live in files of mode 0600 and are refused otherwise (`security.at_rest`).
 Every key has a `kid`: the first 16 bytes of the SHA-256 of its public bytes.
 """
 
@@ -8,11 +8,10 @@ import base64
 import binascii
 import hashlib
 import os
-import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Final, Literal, Protocol
+from typing import Final, Protocol
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
@@ -21,26 +20,31 @@ from cryptography.hazmat.primitives.hpke import MLKEM768X25519PrivateKey, MLKEM7
 
 from protocols.errors import MillgateError
 from protocols.language import tr
-from security.schemes import ED25519, MLDSA65, Scheme
+from security.at_rest import (
+    SEED_BYTES,
+    KeyKind,
+    Unlock,
+    encrypted_text,
+    no_passphrase,
+    not_a_key,
+    plain_text,
+    read_key,
+    write_new,
+)
+from security.schemes import ED25519, MLDSA65, P256, P256_ORDER, Scheme
 from security.secret import Secret
 
 KID_BYTES: Final = 16
-SEED_BYTES: Final = 32
 _MLKEM_PUBLIC: Final = 1184
 SEALING_BYTES: Final = _MLKEM_PUBLIC + 32
 _SEALING: Final = "mlkem768-x25519"
+SIGNING_SCHEMES: Final = {scheme.name: scheme for scheme in (ED25519, P256)}
+"""What may sign batches, answers and policies, by the name of its keys."""
 
 ALG_EDDSA: Final = ED25519.alg
 ALG_MLDSA65: Final = MLDSA65.alg
 MLDSA65_PUBLIC: Final = MLDSA65.public_bytes
 MLDSA65_SIGNATURE: Final = MLDSA65.signature_bytes
-
-KeyKind = Literal["ed25519", "xwing", "aes256", "mldsa65"]
-_HEADER: Final = re.compile(r"millgate-private-key/1 (ed25519|xwing|aes256|mldsa65)")
-
-
-class KeyFault(MillgateError):
-    """A key file that is missing, readable by others, or not what it should be."""
 
 
 class BadSignature(MillgateError):
@@ -75,7 +79,7 @@ class Signer(Protocol):
 
     @property
     def public(self) -> Verifier:
-        """Its public half."""
+        """Its public half; the algorithm belongs to it."""
         ...
 
     def sign(self, data: bytes) -> bytes:
@@ -144,7 +148,15 @@ class VerifyKey(_SchemeKey):
         Raises:
             ValueError: when it is not that.
         """
-        return VerifyKey(_public_bytes(text, ED25519.name, ED25519.public_bytes))
+        scheme = SIGNING_SCHEMES.get(text.partition(":")[0], ED25519)
+        key = VerifyKey(_public_bytes(text, scheme.name, scheme.public_bytes), scheme)
+        if not key.is_sound():
+            raise ValueError(tr("not a point of the curve", "不是曲线上的点"))
+        return key
+
+    def is_sound(self) -> bool:
+        """Tell whether the bytes are a key of their scheme at all."""
+        return self.scheme.is_key(self.public)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,13 +225,13 @@ def _for_hpke(public: bytes) -> MLKEM768X25519PublicKey:
 
 
 class SigningKey:
-    """A private Ed25519 key; its `repr` shows nothing."""
+    """A private key in this process, Ed25519 or P-256; its `repr` shows nothing."""
 
     __slots__ = ("_sign", "public")
 
-    def __init__(self, seed: Secret[bytes]) -> None:
-        sign, public = ED25519.expand(seed.reveal())
-        self._sign, self.public = Secret(sign), VerifyKey(public)
+    def __init__(self, seed: Secret[bytes], scheme: Scheme = ED25519) -> None:
+        sign, public = scheme.expand(seed.reveal())
+        self._sign, self.public = Secret(sign), VerifyKey(public, scheme)
 
     def sign(self, data: bytes) -> bytes:
         """Return the signature of `data`, 64 bytes."""
@@ -238,6 +250,15 @@ class AttestationKey:
     def sign(self, data: bytes) -> bytes:
         """Return the signature of `data`, 3309 bytes, with an empty context (RFC 9964)."""
         return self._sign.reveal()(data)
+
+
+class MessageSigner(Signer, Protocol):
+    """A private key, here or in a token, that signs batches, answers or policies."""
+
+    @property
+    def public(self) -> VerifyKey:
+        """Its public half."""
+        ...
 
 
 class OpeningKey:
@@ -274,67 +295,54 @@ def _public_bytes(text: str, kind: str, length: int) -> bytes:
     return public
 
 
-def create_key_file(path: Path, kind: KeyKind) -> Secret[bytes]:
-    """Make a new private key in a new file of mode 0600.
+def create_key_file(
+    path: Path, kind: KeyKind, passphrase: Secret[bytes] | None = None
+) -> Secret[bytes]:
+    """Make a new private key in a new file of mode 0600, under a passphrase where one is given.
 
     Raises:
         KeyFault: when the file is there already or cannot be made.
     """
-    seed = os.urandom(SEED_BYTES)
-    text = f"millgate-private-key/1 {kind}\n{base64.b64encode(seed).decode()}\n"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w", encoding="ascii") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-    except FileExistsError:
-        raise KeyFault(
-            tr("a key is there already and is not overwritten", "密钥已存在，不会覆盖"),
-            where=str(path),
-            remedy=tr("choose another place, or keep the key", "请换个位置，或沿用现有密钥"),
-        ) from None
-    except OSError as error:
-        raise KeyFault(
-            tr("the key file cannot be made", "无法创建密钥文件"),
-            where=str(path),
-            remedy=str(error.strerror),
-        ) from None
-    return Secret(seed)
+    seed = Secret(new_seed(kind))
+    text = plain_text(kind, seed) if passphrase is None else encrypted_text(kind, seed, passphrase)
+    write_new(path, text)
+    return seed
 
 
-def load_key_file(path: Path, kind: KeyKind) -> Secret[bytes]:
-    """Read a private key.
+def new_seed(kind: KeyKind) -> bytes:
+    """Return the 32 random bytes of a new key; for P-256 they are a number below the curve's order."""
+    while True:
+        seed = os.urandom(SEED_BYTES)
+        if kind != P256.name or 0 < int.from_bytes(seed, "big") < P256_ORDER:
+            return seed
+
+
+def load_key_file(path: Path, kind: KeyKind, unlock: Unlock = no_passphrase) -> Secret[bytes]:
+    """Read a private key of one kind.
+
+    Args:
+        path: a file, or `credential:NAME`.
+        kind: what it must be.
+        unlock: gives the passphrase where the file is encrypted.
 
     Raises:
         KeyFault: when the file is missing, open to others, or holds no such key.
+        NoCredential: when it names a credential that was not handed over.
     """
-    try:
-        mode = path.stat().st_mode & 0o777
-        text = path.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError):
-        raise KeyFault(
-            tr("the key cannot be read", "无法读取密钥"),
-            where=str(path),
-            remedy=tr("make it with 'init', or correct the path", "请用 init 生成，或更正路径"),
-        ) from None
-    if mode & 0o077:
-        raise KeyFault(
-            tr("the key is open to other users", "其他用户可读取此密钥"),
-            where=str(path),
-            remedy=f"chmod 600 {path}",
-        )
-    lines = text.splitlines()
-    header = _HEADER.fullmatch(lines[0]) if len(lines) == 2 else None
-    try:
-        seed = base64.b64decode(lines[1], validate=True) if header else b""
-    except binascii.Error:
-        seed = b""
-    if header is None or header[1] != kind or len(seed) != SEED_BYTES:
-        raise KeyFault(
-            tr(f"this is not a private key of kind {kind}", f"不是 {kind} 类私钥"),
-            where=str(path),
-            remedy=tr("give the right file", "请提供正确的文件"),
-        )
-    return Secret(seed)
+    found, seed = read_key(path, unlock)
+    if found != kind:
+        raise not_a_key(path, kind)
+    return seed
+
+
+def load_signing_key(path: Path, unlock: Unlock = no_passphrase) -> SigningKey:
+    """Read a private key that signs, Ed25519 or P-256.
+
+    Raises:
+        KeyFault, NoCredential: see `load_key_file`.
+    """
+    kind, seed = read_key(path, unlock)
+    scheme = SIGNING_SCHEMES.get(kind)
+    if scheme is None:
+        raise not_a_key(path, " | ".join(SIGNING_SCHEMES))
+    return SigningKey(seed, scheme)

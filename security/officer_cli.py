@@ -239,13 +239,14 @@ def sign(
     retained: RetainedOption = None,
 ) -> None:
     """Lint, compile and sign; or add a signature."""
-    from security.keys import SigningKey, load_key_file  # noqa: PLC0415 - the command line starts fast
+    from security.at_rest import asked  # noqa: PLC0415 - the command line starts fast
     from security.policy.tools import report, shelf, signing  # noqa: PLC0415 - same
     from security.policy.tools.diff import as_text, compare  # noqa: PLC0415 - same
     from security.policy.tools.lint import lint as look  # noqa: PLC0415 - same
     from security.policy.tools.officers import after_signing  # noqa: PLC0415 - same
+    from security.signers import load_signer  # noqa: PLC0415 - same
 
-    keys = [SigningKey(load_key_file(one, "ed25519")) for one in key]
+    keys = [load_signer(one, asked) for one in key]
     subject = _subject(path, retained)
     findings = look(subject)
     if findings:
@@ -299,13 +300,14 @@ def stop(
     reason: Annotated[str, typer.Option(help=tr("kept in the factory only", "仅保存在厂内"))] = "",
 ) -> None:
     """Stop everything that leaves."""
-    from security.keys import SigningKey, load_key_file  # noqa: PLC0415 - the command line starts fast
+    from security.at_rest import asked  # noqa: PLC0415 - the command line starts fast
     from security.policy.stop import MOST_REASON, Stop, sign_stop, write_stop  # noqa: PLC0415 - same
     from security.policy.tools.shelf import read_bundle_file  # noqa: PLC0415 - same
+    from security.signers import load_signer  # noqa: PLC0415 - same
 
     if len(reason) > MOST_REASON:
         raise MillgateError(tr("the reason is too long", "理由过长"), where="--reason")
-    keys = [SigningKey(load_key_file(one, "ed25519")) for one in key]
+    keys = [load_signer(one, asked) for one in key]
     version = read_bundle_file(path)[1].policy.version
     written = write_stop(
         path, sign_stop(Stop(through=version, at=int(time.time()), reason=reason), keys)
@@ -322,12 +324,13 @@ def stop(
 
 def confirm(path: SignedPath, key: KeysOption) -> None:
     """Confirm that a policy still holds."""
-    from security.keys import SigningKey, load_key_file  # noqa: PLC0415 - the command line starts fast
+    from security.at_rest import asked  # noqa: PLC0415 - the command line starts fast
     from security.policy.bundle import write_bundle  # noqa: PLC0415 - same
     from security.policy.fresh import Fresh, fresh_path, sign_fresh  # noqa: PLC0415 - same
     from security.policy.tools.shelf import read_bundle_file  # noqa: PLC0415 - same
+    from security.signers import load_signer  # noqa: PLC0415 - same
 
-    keys = [SigningKey(load_key_file(one, "ed25519")) for one in key]
+    keys = [load_signer(one, asked) for one in key]
     draft = read_bundle_file(path)[1]
     target = fresh_path(path)
     write_bundle(target, sign_fresh(Fresh(policy=draft.hash, at=int(time.time())), keys))

@@ -17,7 +17,7 @@ from security.envelope import (
     MOST_REASON,
     REASON_REFUSED,
 )
-from security.keys import KID_BYTES, AttestationKey, AttestationVerifyKey, SigningKey, VerifyKey
+from security.keys import KID_BYTES, AttestationKey, AttestationVerifyKey, Signer, VerifyKey
 
 ASK: Final = "application/mg1-ask+cbor"
 LOSS: Final = "application/mg1-loss+cbor"
@@ -116,7 +116,7 @@ class Attestation:
     chains: tuple[ChainEnd, ...]
 
 
-def sign_statement(statement: Statement, key: SigningKey) -> bytes:
+def sign_statement(statement: Statement, key: Signer) -> bytes:
     """Return the signed bytes of an ask or a loss."""
     address = statement.address
     start = [_VERSION, address.factory, address.agent, statement.issued_at]
@@ -172,7 +172,7 @@ def _logs(value: object) -> tuple[tuple[bytes, int], ...]:
     return tuple(found)
 
 
-def sign_attestation(attestation: Attestation, key: SigningKey, quantum: AttestationKey) -> bytes:
+def sign_attestation(attestation: Attestation, key: Signer, quantum: AttestationKey) -> bytes:
     """Return the bytes of an attestation with both signatures."""
     address = attestation.address
     body = [

@@ -11,7 +11,7 @@ from protocols.errors import MillgateError
 from protocols.language import tr
 from protocols.strict_cbor import Malformed
 from security import cose
-from security.keys import BadSignature, SigningKey, VerifyKey
+from security.keys import BadSignature, Signer, VerifyKey
 from security.policy.compiled import (
     MAX_COMPILED,
     CompiledPolicy,
@@ -79,7 +79,7 @@ class Draft:
 
 
 def sign_bundle(
-    policy: CompiledPolicy, keys: Sequence[SigningKey], partly: bytes | None = None
+    policy: CompiledPolicy, keys: Sequence[Signer], partly: bytes | None = None
 ) -> bytes:
     """Return the bytes of a signed policy with its release sheets.
 
@@ -103,7 +103,7 @@ def _is_of(data: bytes, policy: CompiledPolicy) -> bool:
         return False
 
 
-def cosign_bundle(data: bytes, keys: Sequence[SigningKey]) -> bytes:
+def cosign_bundle(data: bytes, keys: Sequence[Signer]) -> bytes:
     """Return a bundle with the signatures of further officers on the same bytes.
 
     What is signed is what the bundle holds, after it was read and found to be a policy with its

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from protocols import strict_cbor
 from protocols.strict_cbor import Malformed
 from security import cose
-from security.keys import BadSignature, SigningKey, VerifyKey
+from security.keys import BadSignature, Signer, VerifyKey
 from security.policy.bundle import TrustedPolicy, write_bundle
 
 FRESH: Final = "application/mg1-policy-fresh+cbor"
@@ -43,7 +43,7 @@ def fresh_path(policy_file: Path) -> Path:
     return policy_file.with_name("policy.fresh")
 
 
-def sign_fresh(fresh: Fresh, keys: Sequence[SigningKey]) -> bytes:
+def sign_fresh(fresh: Fresh, keys: Sequence[Signer]) -> bytes:
     """Return the bytes of a signed word."""
     return cose.sign_many(FRESH, strict_cbor.encode(fresh.model_dump()), keys)
 

@@ -16,7 +16,7 @@ from protocols import strict_cbor
 from protocols.language import tr
 from protocols.strict_cbor import Malformed
 from security import cose
-from security.keys import BadSignature, SigningKey, VerifyKey
+from security.keys import BadSignature, Signer, VerifyKey
 from security.policy.bundle import NoPolicy, write_bundle
 
 STOP: Final = "application/mg1-policy-stop+cbor"
@@ -47,7 +47,7 @@ def stop_path(policy_file: Path) -> Path:
     return policy_file.with_name("policy.stop")
 
 
-def sign_stop(stop: Stop, keys: Sequence[SigningKey]) -> bytes:
+def sign_stop(stop: Stop, keys: Sequence[Signer]) -> bytes:
     """Return the bytes of a signed stop."""
     return cose.sign_many(STOP, strict_cbor.encode(stop.model_dump()), keys)
 

@@ -17,10 +17,10 @@ from aggregator.evidence_cli import app
 from protocols import strict_cbor
 from protocols.batch import Block
 from security import transparency
+from security.at_rest import SEED_BYTES
 from security.cards import AgentCard, card_from_text, card_text, write_card
 from security.evidence import NotABundle, reading
 from security.evidence_check import Grade, Report, check
-from security.keys import SEED_BYTES
 from security.statements import ATTEST_S, Loss, sign_statement
 from tests.small_factory import (
     ENERGY,

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from security.at_rest import KeyFault, KeyKind
 from security.keys import (
+    AttestationKey,
     BadSignature,
-    KeyFault,
-    KeyKind,
     OpeningKey,
     SealingKey,
     SigningKey,
@@ -27,9 +27,10 @@ from security.keys import (
     kid_of,
     load_key_file,
 )
+from security.schemes import P256
 from security.secret import Secret
 
-KINDS: tuple[KeyKind, ...] = ("ed25519", "xwing", "aes256")
+KINDS: tuple[KeyKind, ...] = ("ed25519", "p256", "xwing", "aes256", "mldsa65")
 SEED = b"the seed that no text may show.."
 
 
@@ -154,6 +155,8 @@ HOLDERS: dict[str, Callable[[], object]] = {
     "a secret": lambda: Secret(SEED),
     "a secret text": lambda: Secret(SEED.decode()),
     "a signing key": lambda: SigningKey(Secret(SEED)),
+    "a P-256 key": lambda: SigningKey(Secret(SEED), P256),
+    "an attestation key": lambda: AttestationKey(Secret(SEED)),
     "an opening key": lambda: OpeningKey(Secret(SEED)),
 }
 

@@ -18,7 +18,7 @@ from protocols.drivers.opcua.certificates import Certificate, parse_certificate,
 from protocols.drivers.opcua.levels import level_of, offered
 from protocols.drivers.opcua.pki import Own, Trusted, TrustFolder, parse_own
 from security.application_certificate import create_application_certificate
-from security.keys import KeyFault
+from security.at_rest import KeyFault
 from tests.servers.opcua import POLICIES, pair
 
 WHOLE = pair(0).der

@@ -9,7 +9,7 @@ from typing import Final
 from protocols.errors import MillgateError
 from protocols.language import tr
 from protocols.strict_cbor import Malformed
-from security.keys import SigningKey
+from security.keys import Signer
 from security.policy.bundle import Draft, cosign_bundle, peek_bundle, sign_bundle, write_bundle
 from security.policy.compiled import CompiledPolicy
 from security.policy.tools.findings import Finding, Severity
@@ -61,7 +61,7 @@ def check_findings(findings: Sequence[Finding], despite: str, path: Path) -> Non
         raise Refused(tr("the reason is too long", "理由过长"), where="--despite")
 
 
-def sign_text(policy: CompiledPolicy, keys: Sequence[SigningKey], target: Path) -> Signed:
+def sign_text(policy: CompiledPolicy, keys: Sequence[Signer], target: Path) -> Signed:
     """Sign a compiled policy; signatures that are on the very same policy already stay.
 
     A version that was there before is kept beside it under its own name.
@@ -85,7 +85,7 @@ def _standing(target: Path) -> tuple[bytes | None, Draft | None]:
         return None, None
 
 
-def add_signature(path: Path, keys: Sequence[SigningKey]) -> Signed:
+def add_signature(path: Path, keys: Sequence[Signer]) -> Signed:
     """Add signatures to a signed policy, as a second officer does on another machine."""
     data, _ = read_bundle_file(path)
     more = cosign_bundle(data, keys)

@@ -1,0 +1,55 @@
+"""What `doctor` says of private keys: whether they can be used, and how they are kept."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from protocols.checkup import Finding, Grade, checked
+from protocols.language import tr
+from protocols.places import is_credential
+from security.at_rest import is_encrypted
+from security.signers import is_token
+
+
+def look_at_keys(keys: Mapping[Path, Callable[[], object]]) -> Iterator[Finding]:
+    """Load every key, and say how it is kept; keys that lie there in the clear are named together.
+
+    Args:
+        keys: what loads the key, by its place.
+    """
+    subject = tr("keys", "密钥")
+    plain = []
+    for place, load in keys.items():
+        found = checked(subject, str(place), load)
+        if found.grade is Grade.GOOD:
+            if _is_plain(place):
+                plain.append(place)
+            found = Finding(Grade.GOOD, subject, f"{place}: {_kept(place)}")
+        yield found
+    if plain:
+        names = ", ".join(place.name for place in plain)
+        yield Finding(
+            Grade.NOTICE,
+            subject,
+            tr(
+                f"not encrypted: {names}; whoever copies this disk has them",
+                f"未加密：{names}；复制此磁盘者即可取得",
+            ),
+            tr(
+                "use systemd credentials, or 'millgate keys encrypt' (docs/keys.md)",
+                "请使用 systemd 凭据，或 'millgate keys encrypt'（见 docs/keys.zh-CN.md）",
+            ),
+        )
+
+
+def _is_plain(place: Path) -> bool:
+    return not (is_credential(place) or is_token(place) or is_encrypted(place))
+
+
+def _kept(place: Path) -> str:
+    if is_token(place):
+        return tr("in a token", "保存在令牌中")
+    if is_credential(place):
+        return tr("handed over by the service manager", "由服务管理器交付")
+    if is_encrypted(place):
+        return tr("a file, encrypted", "文件，已加密")
+    return tr("a file of this user", "本用户的文件")
