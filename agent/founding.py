@@ -9,10 +9,10 @@ from protocols.errors import MillgateError
 from protocols.language import tr
 from protocols.templates import switch_on, template
 from protocols.topics import Address
+from security.at_rest import KeyKind
 from security.cards import AgentCard, write_card
 from security.keys import (
     AttestationKey,
-    KeyKind,
     OpeningKey,
     SealingKey,
     SigningKey,
@@ -168,7 +168,7 @@ def _public_key(text: str) -> VerifyKey:
         raise MillgateError(
             tr("not an officer's public key", "不是数据官公钥"),
             where="--officer",
-            remedy=tr("it starts with 'ed25519:'", "应以 'ed25519:' 开头"),
+            remedy=tr("it starts with 'ed25519:' or 'p256:'", "应以 'ed25519:' 或 'p256:' 开头"),
         ) from None
 
 

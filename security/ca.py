@@ -29,8 +29,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 from protocols.errors import MillgateError
 from protocols.frame import SECOND, NowNs
 from protocols.language import tr
+from security.at_rest import KeyFault
 from security.files import PUBLIC, write_whole
-from security.keys import KeyFault
 
 CLIENT_DAYS: Final = 90
 SERVER_DAYS: Final = 1095

@@ -20,8 +20,8 @@ from cryptography.x509.oid import NameOID
 
 from protocols.errors import MillgateError
 from protocols.language import tr
+from security.at_rest import KeyFault
 from security.files import write_whole
-from security.keys import KeyFault
 
 RENEW_AT: Final = 2 / 3
 """The part of a certificate's life after which it is renewed."""

@@ -14,9 +14,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from protocols.errors import MillgateError
 from security import ca
+from security.at_rest import KeyFault
 from security.ca import Authority, create_authority, load_authority
 from security.certificate_request import certifies, life_of, make_private_key, request_for
-from security.keys import KeyFault
 
 HOST = "127.0.0.1"
 ID = "ab" * 16
