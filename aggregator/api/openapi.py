@@ -3,7 +3,9 @@
 from http import HTTPStatus
 from typing import Final
 
-from aggregator.api import openapi_summaries
+from aggregator.api import openapi_summaries, parquet
+from aggregator.api.export import FORMATS
+from aggregator.api.filling import FILLS
 from aggregator.api.openapi_parts import (
     COLUMNS,
     COUNT,
@@ -50,7 +52,10 @@ _CELLS: Final[Schema] = {
 _SCHEMAS: Final[dict[str, Schema]] = {
     "Series": record(**_SERIES),
     "Rows": record(**_SERIES, time=array_of(TIME), fields=COLUMNS, next=OPTIONAL_TIME),
-    "Steps": record(**_SERIES, step_s=COUNT, aggregate=TEXT, time=array_of(TIME), fields=COLUMNS),
+    "Steps": {
+        **record(**_SERIES, step_s=COUNT, aggregate=TEXT, time=array_of(TIME), fields=COLUMNS),
+        "description": "`filled` tells, with `fill` previous or linear, which cells were filled in.",
+    },
     "Newest": record(**_SERIES, time=OPTIONAL_TIME, fields=_CELLS),
     "SeriesList": record(series=array_of(ref("Series")), next=POSITION),
     "NewestList": record(now=TIME, series=array_of(ref("Newest")), next=POSITION),
@@ -198,6 +203,11 @@ _OPERATIONS: Final[dict[str, Operation]] = {
                 {"enum": ["mean", "sum", "min", "max", "last"], "default": "sum"},
                 "what of each step",
             ),
+            query(
+                "fill",
+                {"enum": list(FILLS), "default": "none"},
+                "steps without data: left out, null, the value before, or between the neighbours",
+            ),
         ],
         "application/json",
         (HTTPStatus.NOT_FOUND,),
@@ -217,11 +227,17 @@ _OPERATIONS: Final[dict[str, Operation]] = {
         (HTTPStatus.NOT_FOUND,),
     ),
     "/series/{id}/export": (
-        "A period's rows as CSV, however many; a transfer that breaks off is not complete.",
+        "A period's rows as a file, however many; a transfer that breaks off is not complete.",
         "",
-        [ID, START, END, FIELDS],
+        [
+            ID,
+            START,
+            END,
+            FIELDS,
+            query("format", {"enum": list(FORMATS), "default": "csv"}, "of the file"),
+        ],
         "text/csv",
-        (HTTPStatus.NOT_FOUND,),
+        (HTTPStatus.NOT_FOUND, HTTPStatus.NOT_IMPLEMENTED),
     ),
     "/newest": (
         "The newest row of every series.",
@@ -332,6 +348,8 @@ def _operation(
         good: Schema = {kind: {"schema": ref(schema) if schema else {"type": "object"}}}
     else:
         good = {kind: {"schema": {"type": "string"}}}
+    if path.endswith("/export"):
+        good[parquet.CONTENT_TYPE] = {"schema": {"type": "string", "format": "binary"}}
     problem = {"application/problem+json": {"schema": ref("Problem")}}
     answers = {"200": {"description": about, "content": good}}
     for status in sorted({*_ALWAYS, *refusals}):

@@ -2,21 +2,21 @@
 
 import itertools
 from collections.abc import Awaitable, Callable
-from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
 import numpy as np
 from aiohttp import web
 
-from aggregator.api import csv, openapi, render
+from aggregator.api import export, openapi, render
 from aggregator.api.catalog import Catalog, Entry, page
+from aggregator.api.filling import FILLS, filled, grid
 from aggregator.api.guard import SCOPE
 from aggregator.api.knowledge import Knowledge
 from aggregator.api.parameters import Parameters, missing
 from aggregator.api.problems import Problem, Text, bad_parameter
 from aggregator.api.worker import Worker
-from aggregator.stores import Aggregate, SeriesBlock, SeriesKey, Store
+from aggregator.stores import Aggregate, SeriesBlock, Store
 from protocols.frame import SECOND, NowNs
 from protocols.version import VERSION
 
@@ -25,7 +25,6 @@ _QUARTER_NS: Final = 900 * SECOND
 _ROWS: Final = (1_000, 10_000)
 _LISTED: Final = (500, 1_000)
 _NEWEST: Final = (200, 500)
-_PORTION: Final = 10_000
 _AGENTS: Final = (100, 500)
 _ALARMS: Final = (200, 1_000)
 _NEWEST_ID: Final = 2 * 10**18
@@ -92,12 +91,13 @@ class Views:
 
     async def steps(self, request: web.Request) -> web.Response:
         """Return one or more numeric fields of a series, aggregated over even steps."""
-        asked = Parameters(request.query, "field", "start", "end", "step", "aggregate")
+        asked = Parameters(request.query, "field", "start", "end", "step", "aggregate", "fill")
         fields = asked.names("field")
         if not fields:
             raise missing("field")
         start, end = asked.period(self._now_ns(), _DAY_NS)
         step, aggregate = asked.step(_QUARTER_NS, _MAX_STEP_NS), asked.aggregate()
+        fill = asked.choice("fill", FILLS)
         if (end - start) // step > _MAX_STEPS:
             raise bad_parameter(
                 "step",
@@ -112,7 +112,7 @@ class Views:
         def read(store: Store) -> bytes:
             times = (start, end, step)
             blocks = [_steps_of(store, entry, field, times, aggregate) for field in fields]
-            return _encode_steps(entry, blocks, step, aggregate)
+            return _encode_steps(entry, blocks, times, aggregate, fill)
 
         return _json(await self._catalog.ask(entry.bucket, read))
 
@@ -145,34 +145,15 @@ class Views:
         return _answer(document)
 
     async def export(self, request: web.Request) -> web.StreamResponse:
-        """Send a period's rows as CSV, however many, a portion at a time."""
-        asked = Parameters(request.query, "start", "end", "fields")
-        start, end = asked.period(self._now_ns(), _DAY_NS)
-        names = asked.names("fields")
+        """Send a period's rows as CSV or Parquet, however many, a portion at a time."""
+        asked = Parameters(request.query, "start", "end", "fields", "format")
+        span = asked.period(self._now_ns(), _DAY_NS)
+        names, form = asked.names("fields"), asked.choice("format", export.FORMATS)
         entry = await self._entry(request)
         if not names:
             newest = await self._catalog.ask(entry.bucket, lambda store: store.newest(entry.key))
             names = list(newest.fields)
-        answer = web.StreamResponse(
-            headers={
-                "Content-Type": "text/csv; charset=utf-8; header=present",
-                "Content-Disposition": f'attachment; filename="{entry.key.measurement}.csv"',
-            }
-        )
-        await answer.prepare(request)
-        await answer.write(csv.header(names))
-        while start < end:
-            read = partial(_portion, key=entry.key, names=names, start=start, end=end)
-            try:
-                block = await self._catalog.ask(entry.bucket, read)
-            except Problem:
-                # The head is sent already; what is cut off must not look like the whole.
-                if request.transport is not None:
-                    request.transport.abort()
-                return answer
-            await answer.write(csv.lines(block, names))
-            start = int(block.time[-1]) + 1 if len(block) == _PORTION else end
-        return answer
+        return await export.send(request, self._catalog, entry, names, span, form)
 
     async def newest(self, request: web.Request) -> web.Response:
         """Return the newest row of every series, a page at a time."""
@@ -300,10 +281,6 @@ async def _answers(question: Awaitable[object]) -> bool:
     return True
 
 
-def _portion(store: Store, key: SeriesKey, names: list[str], start: int, end: int) -> SeriesBlock:
-    return store.query(key, names, start, end, limit=_PORTION)
-
-
 def _touch(store: Store) -> None:
     store.series("health")
 
@@ -348,18 +325,24 @@ def _encode_rows(entry: Entry, block: SeriesBlock, limit: int) -> bytes:
 
 
 def _encode_steps(
-    entry: Entry, blocks: list[SeriesBlock], step_ns: int, aggregate: Aggregate
+    entry: Entry,
+    blocks: list[SeriesBlock],
+    span: tuple[int, int, int],
+    aggregate: Aggregate,
+    fill: str,
 ) -> bytes:
     """Join steps of several fields on one time column; a step that a field lacks is null."""
-    times = np.unique(np.concatenate([block.time for block in blocks]))
+    start, end, step_ns = span
+    times = (
+        np.unique(np.concatenate([block.time for block in blocks]))
+        if fill == "none"
+        else grid(start, end, step_ns)
+    )
     fields: dict[str, list[Any]] = {}
+    marks: dict[str, list[bool]] = {}
     for block in blocks:
-        places = np.searchsorted(times, block.time).tolist()
         for name, values in block.fields.items():
-            cells: list[Any] = [None] * len(times)
-            for place, cell in zip(places, render.column(values), strict=True):
-                cells[place] = cell
-            fields[name] = cells
+            fields[name], marks[name] = filled(block.time, render.column(values), times, fill)
     return render.encode(
         {
             **render.series(*entry),
@@ -367,6 +350,7 @@ def _encode_steps(
             "aggregate": aggregate,
             "time": render.times_text(times),
             "fields": fields,
+            **({"filled": marks} if fill in {"previous", "linear"} else {}),
         }
     )
 

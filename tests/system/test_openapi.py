@@ -122,7 +122,7 @@ def test_every_answer_is_as_the_document_says(served: Served, path: str) -> None
     answered: Counter[int] = Counter()
 
     @settings(
-        max_examples=50, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+        max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
     )
     @given(
         cases if operation.query or operation.path_parameters else operation.as_strategy(),
