@@ -18,7 +18,7 @@ from protocols.language import tr
 from protocols.version import VERSION
 
 if TYPE_CHECKING:
-    from aggregator.account import BrainAccount, PointCells
+    from aggregator.account import BrainAccount, Ends, PointCells
     from protocols.topics import Address
 
 
@@ -169,36 +169,42 @@ def account(
         MillgateError: when one of them cannot be read.
     """
     report: dict[str, Any] = {"balanced": True, "lost": 0, "wrong": 0, "first_wrong": ""}
-    stored, address = None, None
-    brain = _brain_account(aggregator) if aggregator is not None else None
-    if agent is not None:
-        from agent.account import read_account  # noqa: PLC0415 - only the rooms asked for are loaded
-        from agent.config import read_config  # noqa: PLC0415 - same
-
-        config = read_config(agent)
-        address = config.identity.address
-        found = read_account(config)
+    found, address = _agent_account(agent) if agent is not None else ({}, None)
+    # The agent comes first: what it released is at the brain, or waits, when that is read.
+    ends = {address: (found["epoch"], found["chains"])} if address is not None else {}
+    brain = _brain_account(aggregator, ends) if aggregator is not None else None
+    if address is not None:
         # The spool counts since its epoch began; epochs before it are settled.
-        stored = None if brain is None else brain.stored.get(address, {}).get(found["epoch"], 0)
-        _add_agent(report, found, stored)
+        _add_agent(report, found, None if brain is None else brain.known.get(address, 0))
     if brain is not None:
         cells = [
-            cell
-            for owner, found in brain.cells.items()
-            if address in {None, owner}
-            for cell in found
+            cell for owner, kept in brain.cells.items() if address in {None, owner} for cell in kept
         ]
         _add_brain(report, brain, cells, address)
         if truth is not None:
-            _add_truth(report, cells, truth, tolerance)
+            restarts = [
+                span
+                for owner, spans in brain.restarts.items()
+                if address in {None, owner}
+                for span in spans
+            ]
+            _add_truth(report, cells, truth, tolerance, restarts)
     return report
 
 
-def _brain_account(path: Path) -> "BrainAccount":
+def _agent_account(path: Path) -> tuple[dict[str, Any], "Address"]:
+    from agent.account import read_account  # noqa: PLC0415 - only the rooms asked for are loaded
+    from agent.config import read_config  # noqa: PLC0415 - same
+
+    config = read_config(path)
+    return read_account(config), config.identity.address
+
+
+def _brain_account(path: Path, ends: "Ends") -> "BrainAccount":
     from aggregator.account import read_account  # noqa: PLC0415 - only the rooms asked for are loaded
     from aggregator.config import read_config  # noqa: PLC0415 - same
 
-    return read_account(read_config(path))
+    return read_account(read_config(path), ends)
 
 
 def _add_agent(report: dict[str, Any], found: dict[str, Any], stored: int | None) -> None:
@@ -245,8 +251,13 @@ def _is_replaced(cell: "PointCells") -> bool:
 
 
 def _add_truth(
-    report: dict[str, Any], cells: Sequence["PointCells"], truth: Path, tolerance: str
+    report: dict[str, Any],
+    cells: Sequence["PointCells"],
+    truth: Path,
+    tolerance: str,
+    restarts: Sequence[tuple[int, int]],
 ) -> None:
+    from protocols.frame import SECOND  # noqa: PLC0415 - only when it is asked for
     from protocols.settings import parse_duration  # noqa: PLC0415 - only when it is asked for
     from simulators.judge import Kept, judge, together  # noqa: PLC0415 - same
     from simulators.truth import read_truth  # noqa: PLC0415 - same
@@ -273,18 +284,25 @@ def _add_truth(
         for cell in cells
         if (aggregate := judged.get(cell.point.aggregate)) and not _is_replaced(cell)
     ]
-    verdicts = judge(read_truth(truth), kept, tolerance_ns=parse_duration(tolerance))
+    verdicts = judge(
+        read_truth(truth),
+        kept,
+        tolerance_ns=parse_duration(tolerance),
+        declared=[(begin * SECOND, end * SECOND) for begin, end in restarts],
+    )
     verdict = together(verdicts)
-    counters = sum(
-        one.gaps for one, series in zip(verdicts, kept, strict=True) if series.aggregate == "delta"
+    delta = together(
+        [one for one, series in zip(verdicts, kept, strict=True) if series.aggregate == "delta"]
     )
     report["judged"] = verdict.slots
     report["partial"] = verdict.partial
     # A counter counts over what could not be read; a quantity or state of that time is absent.
-    report["lost"] += counters
-    report["absent"] = verdict.gaps - counters
+    report["lost"] += delta.gaps
+    report["declared"] = delta.declared
+    report["absent"] = verdict.gaps + verdict.declared - delta.gaps - delta.declared
     report["wrong"] += verdict.wrong + verdict.doubled
     report["first_wrong"] = report["first_wrong"] or verdict.first_wrong
+    report["first_lost"] = delta.first_gap
 
 
 def _in_words(report: dict[str, Any]) -> str:
@@ -308,12 +326,14 @@ def _in_words(report: dict[str, Any]) -> str:
     if "judged" in report:
         lines.append(
             tr(
-                "truth:   {judged} values judged, {wrong} wrong, {lost} lost",
-                "真值：核对 {judged} 个值，错误 {wrong}，丢失 {lost}",
+                "truth:   {judged} values judged, {wrong} wrong, {lost} lost, {declared} declared lost",
+                "真值：核对 {judged} 个值，错误 {wrong}，丢失 {lost}，已声明丢失 {declared}",
             )
         )
     if report["first_wrong"]:
         lines.append(tr("first wrong: {first_wrong}", "首个错误：{first_wrong}"))
+    if report.get("first_lost"):
+        lines.append(tr("first lost: {first_lost}", "首个丢失：{first_lost}"))
     good = report["balanced"] and not report["lost"] and not report["wrong"]
     lines.append(
         tr("the account holds", "账目相符") if good else tr("THE ACCOUNT DOES NOT HOLD", "账目不符")

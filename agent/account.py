@@ -13,7 +13,7 @@ from security.policy.gate import accounts_in, open_memory
 
 
 def read_account(config: AgentConfig) -> dict[str, Any]:
-    """Return the input sum per device and the output sum, as plain data.
+    """Return the input sum per device, the output sum, and how far it counts, as plain data.
 
     Raises:
         MillgateError: when there is no spool yet or the gate memory cannot be opened.
@@ -27,20 +27,15 @@ def read_account(config: AgentConfig) -> dict[str, Any]:
         )
     spool = Spool(path)
     try:
-        memory = spool.meta("memory", b"")
-        tally, epoch = spool.tally(), spool.meta("epoch", 0)
+        with spool.reading():
+            memory = spool.meta("memory", b"")
+            tally, epoch = spool.tally(), spool.meta("epoch", 0)
+            chains = spool.chains(epoch)
+            place = epoch, spool.meta("memory_policy"), spool.meta("number")
         devices: dict[str, Account] = {}
         if memory:
             key = config.identity.load(config.identity.gate_key, "aes256")
-            opened = open_memory(
-                memory,
-                key,
-                config.identity.address,
-                spool.meta("epoch"),
-                spool.meta("memory_policy"),
-                spool.meta("number"),
-            )
-            devices = accounts_in(opened)
+            devices = accounts_in(open_memory(memory, key, config.identity.address, *place))
     except sqlite3.Error as error:
         raise MillgateError(
             tr("the spool cannot be read", "无法读取缓存库"),
@@ -55,4 +50,5 @@ def read_account(config: AgentConfig) -> dict[str, Any]:
         },
         "outputs": asdict(tally),
         "epoch": epoch,
+        "chains": chains,
     }

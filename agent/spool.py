@@ -218,6 +218,20 @@ class Spool:
         with _transaction(self._db):
             yield self._db
 
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Let all that is read inside be of one moment, while another process writes."""
+        self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._db.execute("COMMIT")
+
+    def chains(self, epoch: int) -> dict[int, int]:
+        """Return the sequence that comes next in each stream of an epoch."""
+        rows = self._db.execute("SELECT stream, next FROM chain WHERE epoch = ?", (epoch,))
+        return dict(rows.fetchall())
+
     def append(
         self, epoch: int, entries: Sequence[Entry], settings: dict[str, Any] | None = None
     ) -> None:

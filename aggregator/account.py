@@ -1,9 +1,10 @@
 """The brain's side of the account: what the ledger holds, and whether the stores hold the same."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from itertools import pairwise
+from typing import Final, TypeAlias
 
 import numpy as np
 
@@ -13,12 +14,16 @@ from aggregator.inbox import Opened, Opener
 from aggregator.ledger import Kept, Ledger
 from aggregator.series import carbon, future_factory
 from aggregator.stores import SeriesBlock, Store
+from aggregator.watch import EPOCH_UNEXPLAINED
 from protocols.batch import NO_VALUE, Block
 from protocols.frame import SECOND, Ints
 from protocols.topics import Address
 from security.policy.compiled import SheetPoint
 
 _GROUP: Final = 64
+
+Ends: TypeAlias = Mapping[Address, tuple[int, Mapping[int, int]]]
+"""Each agent's epoch, and the sequence that comes next in each of its streams."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,23 +53,34 @@ class BrainAccount:
 
     Attributes:
         stored: values in the ledger, by agent and epoch.
+        known: of an agent whose own account was read before, the values in the ledger of what it had
+            released by then.
         refused: refused batches, by agent.
         cells: kept values of each point, by agent.
+        restarts: by agent, begin and end (s) of each time between two epochs of which the agent said
+            why the one ended and the other began: it then misses what it declared lost.
         series: rows in the stores, by measurement.
         differing: rows that the stores lack or hold otherwise than the ledger says.
         first_differing: the first of them, in words.
     """
 
     stored: dict[Address, dict[int, int]] = field(default_factory=dict)
+    known: dict[Address, int] = field(default_factory=dict)
     refused: dict[Address, int] = field(default_factory=dict)
     cells: dict[Address, list[PointCells]] = field(default_factory=dict)
+    restarts: dict[Address, list[tuple[int, int]]] = field(default_factory=dict)
     series: dict[str, int] = field(default_factory=dict)
     differing: int = 0
     first_differing: str = ""
 
 
-def read_account(config: AggregatorConfig) -> BrainAccount:
+def read_account(config: AggregatorConfig, ends: Ends | None = None) -> BrainAccount:
     """Read ledger and stores, and compare them row by row.
+
+    Args:
+        config: of the brain.
+        ends: how far agents had come when their accounts were read: while both ends run, the brain
+            has more by now.
 
     Raises:
         MillgateError: when one of them cannot be read.
@@ -75,7 +91,10 @@ def read_account(config: AggregatorConfig) -> BrainAccount:
     try:
         for address, agent in ledger.agents().items():
             account.stored[address] = ledger.stored(agent)
+            if ends and address in ends:
+                account.known[address] = ledger.stored_before(agent, *ends[address])
             account.refused[address] = ledger.totals(agent)[2]
+            account.restarts[address] = _restarts(ledger, agent)
         account.cells = _cells(config, ledger)
         _compare(config, ledger, stores, account)
         for module in (future_factory, carbon):
@@ -86,6 +105,15 @@ def read_account(config: AggregatorConfig) -> BrainAccount:
             store.close()
         ledger.close()
     return account
+
+
+def _restarts(ledger: Ledger, agent: int) -> list[tuple[int, int]]:
+    silent = {one.epoch for one in ledger.record.alarms(agent) if one.kind == EPOCH_UNEXPLAINED}
+    return [
+        (ended, begun)
+        for (_, _, ended), (epoch, begun, _) in pairwise(ledger.spans(agent))
+        if begun > ended and epoch not in silent
+    ]
 
 
 def _cells(config: AggregatorConfig, ledger: Ledger) -> dict[Address, list[PointCells]]:

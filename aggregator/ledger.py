@@ -8,7 +8,7 @@ import hashlib
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -563,6 +563,25 @@ class Ledger:
             "SELECT epoch, SUM(cells) FROM batch WHERE agent=? GROUP BY epoch", (agent,)
         )
         return dict(rows.fetchall())
+
+    def stored_before(self, agent: int, epoch: int, ends: Mapping[int, int]) -> int:
+        """Return how many values are kept of what an epoch's streams held before these sequences."""
+        return sum(
+            self._db.execute(
+                "SELECT COALESCE(SUM(cells), 0) FROM batch"
+                " WHERE agent=? AND epoch=? AND stream=? AND sequence<?",
+                (agent, epoch, stream, end),
+            ).fetchone()[0]
+            for stream, end in ends.items()
+        )
+
+    def spans(self, agent: int) -> list[tuple[int, int, int]]:
+        """Return (epoch, start_s, end_s) of the time that an agent's values of each epoch cover."""
+        return self._db.execute(
+            "SELECT epoch, MIN(start_s), MAX(end_s) FROM batch WHERE agent=? AND cells>0"
+            " GROUP BY epoch ORDER BY epoch",
+            (agent,),
+        ).fetchall()
 
     def totals(self, agent: int) -> tuple[int, int, int, int | None, int | None]:
         """Return batches, values, refused batches, newest receive time and newest slot end (s)."""

@@ -13,6 +13,7 @@ from protocols.language import tr
 from simulators.faults.cli import PROXY_HELP, chaos, proxy
 from simulators.options import Duration, Port, Ready, fail, nanoseconds, run, seconds
 from simulators.recording import Recording, generate, read_recording, zone
+from simulators.torture.cli import TORTURE_HELP, torture_command
 
 if TYPE_CHECKING:
     from simulators.faults.app import Outing
@@ -30,6 +31,7 @@ app = typer.Typer(
 
 app.add_typer(chaos, name="chaos")
 app.command(help=PROXY_HELP)(proxy)
+app.command("torture", help=TORTURE_HELP)(torture_command)
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 

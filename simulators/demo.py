@@ -41,7 +41,7 @@ kind = "modbus"
 host = "{modbus_host}"
 port = {modbus_port}
 unit = {modbus_unit}
-interval = "500ms"
+interval = "{poll}"
 """
 _METER_POINTS: Final = (
     (
@@ -358,24 +358,44 @@ def _tail(path: Path) -> str:
 
 
 async def configure(
-    mill: Mill, plant: dict[str, Any], broker_port: int, protocol: str = "mqtt311"
+    mill: Mill,
+    plant: dict[str, Any],
+    broker_port: int,
+    protocol: str = "mqtt311",
+    *,
+    agent_port: int | None = None,
+    slot: str = SLOT,
+    poll: str = "500ms",
 ) -> None:
-    """Do what a person does: init both ends, describe the devices, write and sign the policy."""
+    """Do what a person does: init both ends, describe the devices, write and sign the policy.
+
+    Args:
+        mill: where.
+        plant: what the plant's ready file says.
+        broker_port: where the brain finds the broker, and the agent where it has no way of its own.
+        protocol: what both speak with it.
+        agent_port: where the agent finds the broker.
+        slot: length of the released slots.
+        poll: how often the meter is read.
+    """
     brain, agent = mill.folder / "brain", mill.folder / "mill"
-    port = ("--broker-port", str(broker_port), "--protocol", protocol)
-    await command("aggregator", "init", str(brain), "--name", "brain", "--api-port", "0", *port)
-    await command("agent", "init", str(agent), "--brain", str(brain / "brain.card"), *port)
-    await asyncio.to_thread(_describe_devices, mill, plant)
+    port = ("--protocol", protocol, "--broker-port")
+    its_port = str(broker_port if agent_port is None else agent_port)
+    names = ("--name", "brain", "--api-port", "0")
+    await command("aggregator", "init", str(brain), *names, *port, str(broker_port))
+    card = ("--brain", str(brain / "brain.card"))
+    await command("agent", "init", str(agent), *card, *port, its_port)
+    await asyncio.to_thread(_describe_devices, mill, plant, poll)
     await command("policy", "new", str(mill.agent_toml))
-    await asyncio.to_thread(_release, agent / "policy.toml")
+    await asyncio.to_thread(_release, agent / "policy.toml", slot)
     key = str(agent / "keys" / "officer.key")
     await command("policy", "sign", str(agent / "policy.toml"), "--key", key)
     await command("agent", "check", str(mill.agent_toml))
 
 
-def _describe_devices(mill: Mill, plant: dict[str, Any]) -> None:
+def _describe_devices(mill: Mill, plant: dict[str, Any], poll: str) -> None:
     namespace = plant["opcua_namespace"]
-    text = _METER.format(**plant) + "".join(_point(*point) for point in _METER_POINTS)
+    text = _METER.format(poll=poll, **plant) + "".join(_point(*point) for point in _METER_POINTS)
     text += _MACHINE.format(**plant)
     text += "".join(
         _point(name, f"nsu={namespace};{node}", kind, rest)
@@ -393,13 +413,13 @@ def _point(name: str, address: str, kind: str, rest: str) -> str:
     )
 
 
-def _release(path: Path) -> None:
+def _release(path: Path, slot: str) -> None:
     text = path.read_text(encoding="utf-8")
     for (device, point), (number, aggregate, step, extra) in _RELEASES.items():
         start = f'[[point]]\ndevice = "{device}"\npoint = "{point}"\n'
         release = (
             f'consumer = "brain"\nnumber = {number}\nequipment = "{device}"\n{extra}'
-            f'release = {{ aggregate = "{aggregate}", slot = "{SLOT}", round = {step} }}\n'
+            f'release = {{ aggregate = "{aggregate}", slot = "{slot}", round = {step} }}\n'
             'classes = { raw = "general-2", released = "general-1" }\n'
         )
         text = text.replace(start, start + release)

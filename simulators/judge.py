@@ -30,6 +30,7 @@ def judge(
     skew_ns: int = _SKEW_NS,
     from_ns: int | None = None,
     until_ns: int | None = None,
+    declared: Sequence[tuple[int, int]] = (),
 ) -> list[Verdict]:
     """Judge each series, in the order given.
 
@@ -42,6 +43,8 @@ def judge(
             and answer take time.
         from_ns, until_ns: the stretch of which every whole slot should be there; None asks
             only for those between the first and the last.
+        declared: stretches, begin and end in nanoseconds and none overlapping another, of which the
+            sender said that slots would be missing.
 
     Raises:
         MillgateError: for a series that the plant has no truth about, or a truth file that
@@ -63,7 +66,7 @@ def judge(
         rule = rules.get((series.equipment, series.measurand, series.aggregate))
         if rule is None or (series.measurand == STATE) != bool(series.part):
             raise _no_truth(series)
-        chain = _Chain(series, from_ns, until_ns)
+        chain = _Chain(series, from_ns, until_ns, declared)
         verdicts.append(_verdict(series, chain, rule(series, chain.rows())))
     return verdicts
 
@@ -74,8 +77,7 @@ def _verdict(series: Kept, chain: "_Chain", findings: Iterator[Finding]) -> Verd
     for row, outcome, why in findings:
         counts[outcome] += 1
         if outcome is Outcome.WRONG and not first_wrong:
-            moment = datetime.fromtimestamp(row.start // SECOND, UTC)
-            first_wrong = f"{series.name} {moment:%Y-%m-%dT%H:%M:%SZ}: {why}"
+            first_wrong = f"{series.name} {_moment(row.start)}: {why}"
     return Verdict(
         name=series.name,
         slots=sum(counts.values()),
@@ -84,23 +86,39 @@ def _verdict(series: Kept, chain: "_Chain", findings: Iterator[Finding]) -> Verd
         gaps=chain.gaps,
         partial=counts[Outcome.PARTIAL],
         first_wrong=first_wrong,
+        declared=chain.declared,
+        first_gap=f"{series.name} {_moment(chain.first_gap)}" if chain.first_gap else "",
     )
+
+
+def _moment(at_ns: int) -> str:
+    return f"{datetime.fromtimestamp(at_ns // SECOND, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 class _Chain:
     """Walks a series, counting the slots that are missing or covered twice.
 
     Attributes:
-        doubled, gaps: complete once all rows were taken.
+        doubled, gaps, declared: complete once all rows were taken.
+        first_gap: where the first gap begins; 0 if there is none.
     """
 
-    def __init__(self, series: Kept, from_ns: int | None, until_ns: int | None) -> None:
+    def __init__(
+        self,
+        series: Kept,
+        from_ns: int | None,
+        until_ns: int | None,
+        declared: Sequence[tuple[int, int]],
+    ) -> None:
         self._series = series
+        self._said = declared
         window = series.window_ns
         self._from = None if from_ns is None else -(-from_ns // window) * window
         self._until = None if until_ns is None else until_ns // window * window
         self.doubled = 0
         self.gaps = 0
+        self.declared = 0
+        self.first_gap = 0
 
     def rows(self) -> Iterator[Row]:
         """Yield each value with the time it counts over."""
@@ -110,13 +128,23 @@ class _Chain:
         for start, mantissa, span in zip(*columns, strict=True):
             begin, end = start - (span - 1) * window, start + window
             if covered is None:
-                self.gaps += self._slots(self._from, begin)
+                self._gap(self._from, begin)
             else:
-                self.gaps += self._slots(covered, begin)
+                self._gap(covered, begin)
                 self.doubled += self._slots(begin, min(covered, end))
             yield Row(begin, end, start, mantissa, begin != covered, _fault(window, start, span))
             covered = end if covered is None else max(covered, end)
-        self.gaps += self._slots(self._from if covered is None else covered, self._until)
+        self._gap(self._from if covered is None else covered, self._until)
+
+    def _gap(self, begin: int | None, end: int | None) -> None:
+        missing = self._slots(begin, end)
+        if begin is None or end is None or not missing:
+            return
+        said = sum(self._slots(max(begin, a), min(end, b)) for a, b in self._said)
+        self.declared += said
+        self.gaps += missing - said
+        if missing > said and not self.first_gap:
+            self.first_gap = begin
 
     def _slots(self, begin: int | None, end: int | None) -> int:
         """Return how many slots lie between, at least partly; 0 where either is not known."""

@@ -62,6 +62,9 @@ class Verdict:
         gaps: slots missing between the first and the last, or from the stretch asked for.
         partial: slots with unknown time: bounded by the truth, not settled by it.
         first_wrong: where the first wrong value is, and why; '' if there is none.
+        declared: slots that are missing where the sender said that something would be; they are no
+            gaps.
+        first_gap: where the first gap begins; '' if there is none.
     """
 
     name: str
@@ -71,6 +74,8 @@ class Verdict:
     gaps: int
     partial: int
     first_wrong: str
+    declared: int = 0
+    first_gap: str = ""
 
     @property
     def clean(self) -> bool:
@@ -88,6 +93,8 @@ def together(verdicts: Sequence[Verdict]) -> Verdict:
         gaps=sum(verdict.gaps for verdict in verdicts),
         partial=sum(verdict.partial for verdict in verdicts),
         first_wrong=next((verdict.first_wrong for verdict in verdicts if verdict.first_wrong), ""),
+        declared=sum(verdict.declared for verdict in verdicts),
+        first_gap=next((verdict.first_gap for verdict in verdicts if verdict.first_gap), ""),
     )
 
 

@@ -15,3 +15,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, default=1, help="what random choices of kill tests follow")
     parser.addoption("--all-bits", action="store_true", help="turn every bit of real messages")
     parser.addoption("--fuzz", type=int, default=20_000, help="how many inputs a fuzz test makes")
+    parser.addoption(
+        "--hostile", type=int, default=20, help="how many histories a hostile channel is given"
+    )
