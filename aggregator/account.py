@@ -8,13 +8,13 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
+from aggregator.alarms import EPOCH_UNEXPLAINED
 from aggregator.app import make_projection, make_stores
 from aggregator.config import AggregatorConfig, read_factories
 from aggregator.inbox import Opened, Opener
 from aggregator.ledger import Kept, Ledger
 from aggregator.series import carbon, future_factory
 from aggregator.stores import SeriesBlock, Store
-from aggregator.watch import EPOCH_UNEXPLAINED
 from protocols.batch import NO_VALUE, Block
 from protocols.frame import SECOND, Ints
 from protocols.topics import Address
