@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib
+import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from security.policy.compiled import STATE_PARTS, pack_sheet, to_bytes
 from security.policy.compiler import compile_policy, stream_id
 from security.policy.gate import Gate
 from security.policy.language import PolicyText
+from security.schemes import ED25519, MLDSA65, P256
 from security.secret import Secret
 from tests import small_cddl
 from tests.documents import blocks, codes, table, text
@@ -150,6 +152,31 @@ def test_answers_are_what_the_page_says(keys: Keys, schema: Schema) -> None:
     erasure = Erasure(ADDRESS, 5, (Erased(1, 2, 3, 4, bytes(32)),))
     assert schema.valid("answer", sign_answer(erasure, keys.agent))
     assert not schema.valid("message", sign_answer(receipt, keys.agent))
+
+
+def test_what_p256_keys_sign_is_what_the_pages_say(schema: Schema) -> None:
+    agent, officer = (SigningKey(Secret(bytes([at]) * 32), P256) for at in (1, 2))
+    brain, audit = (OpeningKey(Secret(bytes([at]) * 32)) for at in (3, 4))
+    signed = sign_bundle(compile_policy(example()), [officer])
+    policy = read_bundle(signed, [officer.public], 1)
+    assert schema.valid("bundle", signed)
+    assert schema.valid("signed-sheet", policy.sheets[0].signed)
+    assert schema.valid("message", batch_message(Keys(agent, officer, brain, audit), policy))
+
+
+def test_signature_schemes_are_those_of_the_code() -> None:
+    rows = table(text(WIRE), "## 3a. Signatures", "| scheme ")
+    found = [
+        (codes_in(row[1]), [int(n) for n in re.findall(r"(\d+) bytes", row[2])]) for row in rows
+    ]
+    assert found[0] == (ED25519.alg, [ED25519.signature_bytes])
+    assert found[1] == (P256.alg, [P256.signature_bytes // 2])
+    assert found[2] == (MLDSA65.alg, [MLDSA65.signature_bytes])
+
+
+def codes_in(cell: str) -> int:
+    """Return the number that a cell begins with; minus is written as people do."""
+    return int(cell.replace("−", "-").split(" ")[0].rstrip(","))
 
 
 @pytest.mark.parametrize("label", sorted({*envelope._REQUIRED, *envelope._OPTIONAL, 12}))

@@ -71,7 +71,7 @@ def _statements() -> Iterator[Case]:
     yield "statement", "an ask with a critical label (X)", "malformed", critical, terms
 
 
-def _attested(**changes: Any) -> list[Any]:
+def attested(**changes: Any) -> list[Any]:
     fields = {
         "version": 1,
         "factory": ADDRESS.factory,
@@ -87,7 +87,7 @@ def _attested(**changes: Any) -> list[Any]:
     return list({**fields, **changes}.values())
 
 
-def _two(body: Any, keys: Any, kind: str = statements.ATTESTATION) -> list[Any]:
+def two(body: Any, keys: Any, kind: str = statements.ATTESTATION) -> list[Any]:
     """Return the parts of a COSE_Sign by some keys, in the order of key ids."""
     protected, payload = encoded({3: kind}), encoded(body)
     signed = []
@@ -110,9 +110,9 @@ def _attestations() -> Iterator[Case]:
         return "attestation", name, reason, encoded(cbor2.CBORTag(tag, parts)), terms
 
     def body(name: str, **changes: Any) -> Case:
-        return one(name, "malformed", _two(_attested(**changes), both))
+        return one(name, "malformed", two(attested(**changes), both))
 
-    right = _two(_attested(), both)
+    right = two(attested(), both)
     classical = next(at for at in (0, 1) if len(right[3][at][2]) == 64)
 
     def with_signatures(signatures: list[Any]) -> list[Any]:
@@ -130,7 +130,7 @@ def _attestations() -> Iterator[Case]:
         return with_signatures(signatures)
 
     yield one("an attestation", "-", right)
-    yield one("an attestation of no chains", "-", _two(_attested(chains=[]), both))
+    yield one("an attestation of no chains", "-", two(attested(chains=[]), both))
     quantum = 1 - classical
     yield one(
         "an attestation without the ML-DSA signature (X)",
@@ -158,24 +158,24 @@ def _attestations() -> Iterator[Case]:
     yield one(
         "an attestation with a third signature",
         "bad_signature",
-        _two(_attested(), [*both, RIVAL]),
+        two(attested(), [*both, RIVAL]),
     )
     yield one(
         "an attestation by a rival and the attester",
         "bad_signature",
-        _two(_attested(), [RIVAL, FrozenAttester()]),
+        two(attested(), [RIVAL, FrozenAttester()]),
     )
     yield one("an attestation without signatures", "malformed", with_signatures([]))
     yield one(
         "an attestation of another content type",
         "malformed",
-        _two(_attested(), both, "application/mg1-ask+cbor"),
+        two(attested(), both, "application/mg1-ask+cbor"),
     )
     yield one("an attestation in a COSE_Sign1", "malformed", right, 18)
-    other = _two(_attested(factory=OTHER_ADDRESS.factory), both)
+    other = two(attested(factory=OTHER_ADDRESS.factory), both)
     yield one("an attestation of another agent", "wrong_topic", other)
     yield body("an attestation of version 2", version=2)
-    yield body("an attestation whose chains are not sorted", chains=_attested()[-1][::-1])
+    yield body("an attestation whose chains are not sorted", chains=attested()[-1][::-1])
     yield body("an attestation with a chain twice", chains=[[3, 1, bytes(32)]] * 2)
     yield body("an attestation with a negative number", number=-1)
     yield body("an attestation with a chain of two parts", chains=[[3, 1]])
@@ -224,7 +224,7 @@ def _sheets() -> Iterator[Case]:
         terms = [*officers, ("threshold", str(threshold))]
         return "sheet", name, reason, encoded(cbor2.CBORTag(98, parts)), terms
 
-    right = _two(content, OFFICERS, bundle.SHEET)
+    right = two(content, OFFICERS, bundle.SHEET)
     first, second = right[3]
     yield one("a sheet signed by both officers", "-", right)
     yield one("a sheet signed by one where one is enough", "-", [*right[:3], [first]], 1)
@@ -244,7 +244,7 @@ def _sheets() -> Iterator[Case]:
     yield one(
         "a sheet also signed by a stranger",
         "bad_signature",
-        _two(content, [*OFFICERS, RIVAL], bundle.SHEET),
+        two(content, [*OFFICERS, RIVAL], bundle.SHEET),
     )
     unprotected = [second[0], {1: -19}, second[2]]
     yield one(
@@ -255,6 +255,14 @@ def _sheets() -> Iterator[Case]:
     yield one("a sheet with a threshold of 0", "bad_signature", [*right[:3], [first]], 0)
     swapped = [*right[:2], encoded({**content, "policy_hash": commitment(b"")}), right[3]]
     yield one("a sheet changed after signing", "bad_signature", swapped)
+    untagged = encoded(right)
+    terms = [*officers, ("threshold", "2")]
+    yield "sheet", "a sheet without its tag", "malformed", untagged, terms
+    for number in (18, 96, 97):
+        tagged = encoded(cbor2.CBORTag(number, right))
+        yield "sheet", f"a sheet under tag {number}", "malformed", tagged, terms
+    in_map = encoded(cbor2.CBORTag(98, {1: right}))
+    yield "sheet", "a sheet whose tag holds a map", "malformed", in_map, terms
     for name, parts in (
         ("a sheet with an unprotected header", [right[0], {1: -19}, *right[2:]]),
         ("a sheet of five parts", [*right, 0]),
@@ -269,5 +277,5 @@ def _sheets() -> Iterator[Case]:
         ("a sheet whose protected header is no byte string", [[], *right[1:]]),
     ):
         yield one(name, "malformed", parts)
-    policy = _two(content, OFFICERS, bundle.POLICY)
+    policy = two(content, OFFICERS, bundle.POLICY)
     yield one("a policy where a sheet is expected", "malformed", policy)

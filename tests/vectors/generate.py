@@ -4,7 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.vectors import cases_cbor, cases_content, cases_log, cases_messages, cases_signed
+from tests.vectors import (
+    cases_cbor,
+    cases_content,
+    cases_log,
+    cases_messages,
+    cases_p256,
+    cases_signed,
+)
 from tests.vectors.material import FOLDER, RANDOM
 
 _LINE = 64
@@ -34,7 +41,7 @@ class Case:
 
 
 def cases() -> Iterator[Case]:
-    for module in (cases_cbor, cases_content, cases_messages, cases_signed, cases_log):
+    for module in (cases_cbor, cases_content, cases_messages, cases_signed, cases_log, cases_p256):
         for kind, name, reason, data, terms in module.cases():
             yield Case(kind, name, reason, data, terms)
 

@@ -199,6 +199,6 @@ def encoded(item: object) -> bytes:
 
 def sign1(kind: str, body: object, key: SigningKey, changes: dict[int, Any] | None = None) -> bytes:
     """Return a COSE_Sign1 of a statement or an answer."""
-    protected = encoded({1: -19, 3: kind, 4: key.public.kid, **(changes or {})})
+    protected = encoded({1: key.public.alg, 3: kind, 4: key.public.kid, **(changes or {})})
     payload = body if isinstance(body, bytes) else encoded(body)
     return cose.sign1(protected, payload, key)

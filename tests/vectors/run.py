@@ -18,6 +18,7 @@ from security.keys import (
 )
 from security.policy import bundle
 from security.policy.compiled import MAX_COMPILED
+from security.schemes import ED25519, P256
 from security.secret import Secret
 from security.transparency import NotProven, check_consistency, check_inclusion
 
@@ -76,6 +77,11 @@ class NotABatch(Exception):
     """Content that is not padded or formed as it must be."""
 
 
+def _key(public: bytes) -> VerifyKey:
+    """Return a key of the scheme that its length tells."""
+    return VerifyKey(public, P256 if len(public) == P256.public_bytes else ED25519)
+
+
 def _cbor(vector: Vector) -> None:
     tags = frozenset(int(tag) for tag in vector.text("tags").split(",") if tag)
     item = strict_cbor.decode(vector.data, max_bytes=1 << 20, tags=tags)
@@ -88,7 +94,7 @@ def _body(vector: Vector) -> None:
 
 def _message(vector: Vector) -> None:
     sealed = envelope.parse(vector.data)
-    sealed.signed.verify(VerifyKey(vector.raw("agent")))
+    sealed.signed.verify(_key(vector.raw("agent")))
     assert envelope._claims(sealed.header) == sealed.signed.headers[envelope.CLAIMS]
     padded = envelope.open_sealed(sealed, OpeningKey(Secret(vector.raw("opening"))))
     try:
@@ -105,23 +111,23 @@ def _statement(vector: Vector) -> None:
     signed, statement = statements.parse_statement(vector.data)
     if statement.address != vector.address:
         raise WrongTopic
-    signed.verify(VerifyKey(vector.raw("agent")))
+    signed.verify(_key(vector.raw("agent")))
 
 
 def _attestation(vector: Vector) -> None:
     if statements.claimed_address(vector.data) != vector.address:
         raise WrongTopic
     statements.read_attestation(
-        vector.data, VerifyKey(vector.raw("agent")), AttestationVerifyKey(vector.raw("attester"))
+        vector.data, _key(vector.raw("agent")), AttestationVerifyKey(vector.raw("attester"))
     )
 
 
 def _answer(vector: Vector) -> None:
-    answers.read_answer(vector.data, vector.address, [VerifyKey(vector.raw("receipt"))])
+    answers.read_answer(vector.data, vector.address, [_key(vector.raw("receipt"))])
 
 
 def _sheet(vector: Vector) -> None:
-    officers = [VerifyKey(bytes.fromhex(one)) for one in vector.terms["officer"]]
+    officers = [_key(bytes.fromhex(one)) for one in vector.terms["officer"]]
     cose.verify_many(
         vector.data,
         content_type=bundle.SHEET,
