@@ -258,6 +258,12 @@ def status(
         _show_policy(console, report["policy"])
     if "outputs" in report:
         _show_outputs(console, report)
+    problem = report.get("configuration", {}).get("problem")
+    if problem:
+        said = tr(
+            f"the changed configuration is not used:\n{problem}", f"未采用更改后的配置：\n{problem}"
+        )
+        console.print(said, style="yellow", markup=False, highlight=False)
 
 
 @app.command(

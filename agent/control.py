@@ -1,4 +1,7 @@
-"""What the supervisor says to the two sides: here is a new link; stop.
+"""What the supervisor says to the two sides, and what the gate side says to it, a word each.
+
+To a side: here is a new link; read the configuration anew; make way; stop. From the gate side: the
+configuration has changed.
 
 This module loads nothing heavy, since the supervisor stays small.
 """
@@ -11,6 +14,8 @@ from typing import Final
 
 STOP: Final = b"stop"
 LINK: Final = b"link"
+MAKE_WAY: Final = b"away"
+CONFIGURATION: Final = b"conf"
 _FULL: Final = 4
 
 
@@ -19,12 +24,16 @@ class Control:
 
     Attributes:
         stop: set when the side is to end.
+        at_once: whether it is to end without delivering first, since another takes its place.
+        reload: set when the configuration is to be read anew.
         gone: set when the supervisor has ended.
     """
 
     def __init__(self, end: socket.socket) -> None:
         end.settimeout(0)
         self.stop = asyncio.Event()
+        self.at_once = False
+        self.reload = asyncio.Event()
         self.gone = asyncio.Event()
         self._end = end
         self._links: asyncio.Queue[socket.socket] = asyncio.Queue(_FULL)
@@ -34,6 +43,11 @@ class Control:
         """Stop listening."""
         asyncio.get_running_loop().remove_reader(self._end)
         self._end.close()
+
+    def changed(self) -> None:
+        """Tell the supervisor that the configuration has changed."""
+        with contextlib.suppress(OSError):
+            self._end.send(CONFIGURATION)
 
     async def next_link(self) -> socket.socket:
         """Return our end of the newest link."""
@@ -54,8 +68,12 @@ class Control:
             return
         for descriptor in descriptors:
             os.close(descriptor)
+        if word == CONFIGURATION:
+            self.reload.set()
+            return
+        self.at_once = word == MAKE_WAY
         self.stop.set()
-        if word != STOP:
+        if word not in {STOP, MAKE_WAY}:
             self.gone.set()
             asyncio.get_running_loop().remove_reader(self._end)
 
@@ -74,7 +92,15 @@ def give_link(control: socket.socket, end: socket.socket) -> None:
         socket.send_fds(control, [LINK], [end.fileno()])
 
 
-def tell_stop(control: socket.socket) -> None:
-    """Tell a side to end; see `give_link`."""
+def tell(control: socket.socket, word: bytes) -> None:
+    """Say a word to a side; see `give_link`."""
     with contextlib.suppress(OSError):
-        control.send(STOP)
+        control.send(word)
+
+
+def heard(control: socket.socket) -> bool:
+    """Tell whether a side says that the configuration has changed; it has something to say, or ended."""
+    try:
+        return control.recv(len(CONFIGURATION)) == CONFIGURATION
+    except OSError:
+        return False

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,12 +17,16 @@ from agent.authority import Authority
 from agent.clock import ClockWatch
 from agent.collect import Collector
 from agent.config import AgentConfig, no_devices, read_config
+from agent.devices import Devices
 from agent.gateside import GateSide, Verdict, suspended_line
 from agent.link import LinkLost, gate_end
 from agent.process import Links, alone, connected_links, given_links, main
 from agent.registry import Registry
+from agent.reloading import unchangeable
 from agent.suspended import Keeper, suspended_path
+from agent.watched_files import WatchedFiles
 from protocols.errors import ConfigError
+from protocols.language import tr
 from protocols.status import serving
 from security.policy.bundle import TrustedPolicy
 from security.policy.gate import Gate
@@ -36,12 +41,13 @@ class GateApp:
     """One gate side."""
 
     def __init__(self, config: AgentConfig, registry: Registry, links: Links) -> None:
+        self._config = config
+        self._registry = registry
         self._authority = Authority(config, registry)
+        self._files = WatchedFiles(config.path)
         self._links = links
         self._stop = links.stop
         self._verdict = Verdict()
-        self.collectors = [Collector(device, time.time_ns) for device in config.devices]
-        self._tables = {collector.table.device: collector.table for collector in self.collectors}
         self._key = config.identity.load(config.identity.gate_key, "aes256")
         self.side = GateSide(
             self._make_gate,
@@ -50,9 +56,10 @@ class GateApp:
             ClockWatch(),
             Keeper(suspended_path(config)),
         )
+        self.devices = Devices(config.devices, self.side.put, time.time_ns)
 
     def _make_gate(self, policy: TrustedPolicy) -> Gate:
-        return Gate(policy.policy, self._tables, time.time_ns, self._key)
+        return Gate(policy.policy, self.devices.tables, time.time_ns, self._key)
 
     async def run(self) -> None:
         """Run until told to stop; then release what is closed, and end."""
@@ -62,15 +69,14 @@ class GateApp:
         async with asyncio.TaskGroup() as group:
             background = [
                 group.create_task(self._watch(), name="policy"),
+                group.create_task(self._reload(), name="configuration"),
                 group.create_task(self.side.tick(), name="tick"),
                 group.create_task(self.side.take_frames(), name="gate"),
             ]
-            background += [
-                group.create_task(collector.run(self.side.put, self._stop), name=f"collect-{at}")
-                for at, collector in enumerate(self.collectors)
-            ]
+            self.devices.start(group)
             talk = group.create_task(self._talk(), name="release")
             await self._stop.wait()
+            self.devices.stop()
             for task in background:
                 task.cancel()
             self.side.wake()
@@ -85,13 +91,75 @@ class GateApp:
                 self.side.want(self._verdict)
                 return
             await self._pause()
+            await self._look_at_files()
+            if self._links.reload.is_set():
+                await self._read_anew()
 
     async def _watch(self) -> None:
         while True:
             await self._pause()
-            self._verdict = await asyncio.to_thread(self._authority.look)
+            before, self._verdict = self._verdict, await asyncio.to_thread(self._authority.look)
+            if self._verdict.policy is None:
+                # Under changed terms the policy may not be enforced: it stays, and nothing leaves.
+                halted = replace(before, halted=self._verdict.problem)
+                self._verdict = halted
             self.side.want(self._verdict)
             await asyncio.to_thread(self.side.suspended.refresh)
+            await self._look_at_files()
+
+    async def _look_at_files(self) -> None:
+        if await asyncio.to_thread(self._files.changed):
+            self._links.changed()
+
+    async def _reload(self) -> None:
+        while True:
+            await self._links.reload.wait()
+            await self._read_anew()
+
+    async def _read_anew(self) -> None:
+        """Go over to the configuration as it is now; a faulty one changes nothing.
+
+        The devices that are the same are not touched, and no sample is lost: frames that come
+        meanwhile wait.
+        """
+        self._links.reload.clear()
+        await asyncio.to_thread(self._files.read)
+        try:
+            config = await asyncio.to_thread(read_config, self._config.path)
+            problem = no_devices(config) or unchangeable(self._config, config)
+            if problem is not None:
+                raise ConfigError([problem])
+        except ConfigError as fault:
+            _log.error(
+                "%s\n%s",
+                tr(
+                    "the changed configuration is not used, the old one goes on:",
+                    "不采用更改后的配置，继续使用原配置：",
+                ),
+                str(fault),
+            )
+            return
+        if (config.policy, config.consumers) != (self._config.policy, self._config.consumers):
+            self._authority = Authority(config, self._registry)
+        self._config = config
+        await self._change_devices(config)
+
+    async def _change_devices(self, config: AgentConfig) -> None:
+        if not self.devices.changes(config.devices).any:
+            return
+        changes = await self.devices.change(config.devices, self._renew)
+        parts = [
+            (changes.added, "added", "新增"),
+            (changes.removed, "taken out", "移除"),
+            (changes.changed, "changed", "更改"),
+        ]
+        english = "; ".join(f"{word}: {', '.join(names)}" for names, word, _ in parts if names)
+        chinese = "；".join(f"{word}：{'、'.join(names)}" for names, _, word in parts if names)
+        _log.info("%s", tr(f"the devices have changed ({english})", f"设备配置已更改（{chinese}）"))
+
+    async def _renew(self) -> None:
+        if self.side.gate is not None:
+            await self.side.renew()
 
     async def _pause(self) -> None:
         with contextlib.suppress(TimeoutError):
@@ -126,7 +194,12 @@ class GateApp:
                 "halted": gate.halted,
             },
             "suspended": [*gate.suspended, *map(suspended_line, self.side.suspended.now.names())],
-            "devices": [self._device(gate, collector) for collector in self.collectors],
+            "devices": [
+                self._device(gate, collector)
+                for collector in self.devices.collectors
+                # One that is just changing is shown again in a moment.
+                if gate.tables.get(collector.table.device) is collector.table
+            ],
         }
 
     def _device(self, gate: Gate, collector: Collector) -> dict[str, Any]:

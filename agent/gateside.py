@@ -89,6 +89,8 @@ class GateSide:
         self._busy = True
         self._said = ""
         self._strange: Strange | None = None
+        self._renew = asyncio.Event()
+        self._renewed = asyncio.Event()
 
     async def put(self, frame: Frame) -> None:
         """Take a frame from a collector; waits while the gate is full."""
@@ -99,6 +101,13 @@ class GateSide:
         self.wanted = verdict
         self._halt()
         self._closed.set()
+
+    async def renew(self) -> None:
+        """Go over to a new gate, which goes on where the old one stands; waits until it is done."""
+        self._renewed.clear()
+        self._renew.set()
+        self._closed.set()
+        await self._renewed.wait()
 
     async def take_frames(self) -> None:
         """Feed the gate until cancelled."""
@@ -162,7 +171,7 @@ class GateSide:
         """
         await self._greet(link)
         while not stop.is_set():
-            if self.wanted.key != self._enforced.key and self.wanted.policy is not None:
+            if self._is_to_change():
                 await self._change(link)
             self._closed.clear()
             if self.gate is not None and self.gate.has_closed:
@@ -170,6 +179,10 @@ class GateSide:
             await link.silence(self._closed)
         self._drain_frames()
         await self._hand_over(link)
+
+    def _is_to_change(self) -> bool:
+        other = self.wanted.key != self._enforced.key and self.wanted.policy is not None
+        return other or self._renew.is_set()
 
     def wake(self) -> None:
         """Look at once whether it is to stop."""
@@ -222,6 +235,8 @@ class GateSide:
         if self.gate is None:
             policy = self._policy()
             self.gate = self._make_gate(policy)
+            self._renew.clear()
+            self._renewed.set()
             self._strange = Strange(policy.policy.rules, self.gate.tables)
             for line in self.gate.suspended:
                 _log.warning("%s", line)
@@ -254,7 +269,9 @@ class GateSide:
 
     async def _change(self, link: GateLink) -> None:
         """Enforce what is wanted; what was released before leaves before."""
-        wanted = self.wanted
+        wanted = self.wanted if self.wanted.policy is not None else self._enforced
+        # What comes while the last message is under way waits for the new gate.
+        self._busy = True
         self._drain_frames()
         await self._hand_over(link)
         self._busy, self.gate, self._enforced = True, None, wanted

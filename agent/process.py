@@ -16,7 +16,7 @@ from agent.control import Control
 from agent.harden import harden
 from protocols.errors import MillgateError
 from protocols.language import tr
-from protocols.signals import stop_on_signals
+from protocols.signals import reload_on_signal, stop_on_signals
 from protocols.status import only_one
 from security.secret import log_redacted
 
@@ -29,6 +29,7 @@ class Links:
 
     Attributes:
         stop: set when the side is to end.
+        reload: set when the configuration is to be read anew.
         watched: whether a supervisor looks after this side.
     """
 
@@ -36,6 +37,16 @@ class Links:
 
     def __init__(self) -> None:
         self.stop = asyncio.Event()
+        self.reload = asyncio.Event()
+
+    @property
+    def at_once(self) -> bool:
+        """Whether the side is to end without delivering first."""
+        return False
+
+    def changed(self) -> None:
+        """Say that the files of the configuration have changed."""
+        self.reload.set()
 
     async def next(self) -> socket.socket:
         """Return our end of the next link."""
@@ -50,7 +61,16 @@ class Given(Links):
     def __init__(self, control: Control) -> None:
         super().__init__()
         self._control = control
-        self.stop = control.stop
+        self.stop, self.reload = control.stop, control.reload
+
+    @property
+    def at_once(self) -> bool:
+        """Whether another side of the same kind takes our place."""
+        return self._control.at_once
+
+    def changed(self) -> None:
+        """Tell the supervisor, which looks first whether the sealed side can go on with it."""
+        self._control.changed()
 
     async def next(self) -> socket.socket:
         """Return our end of the next link."""
@@ -145,7 +165,7 @@ def _listener(path: Path, uid: int) -> socket.socket:
 async def connected_links(path: Path) -> AsyncGenerator[Links, None]:
     """Connect to a sealed side that runs by itself."""
     links = Connecting(path)
-    with stop_on_signals(links.stop):
+    with stop_on_signals(links.stop), reload_on_signal(links.reload):
         yield links
 
 
@@ -160,7 +180,7 @@ def main(run: Coroutine[Any, Any, None], *, parent: int) -> None:
     log_redacted()
     if parent:
         # What a terminal or a service manager sends to all, the supervisor hears.
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
     try:
         asyncio.run(run)

@@ -84,11 +84,11 @@ class SealedApp:
                 talk = group.create_task(self._talk(), name="sealed-side")
                 uplink = group.create_task(self._deliver(), name="uplink")
                 await self._stop.wait()
-                if self._links.watched:
+                if self._links.watched and not self._links.at_once:
                     # The gate side's last message is still to come; then it ends the link.
                     await asyncio.wait([talk], timeout=_LAST_S)
                 talk.cancel()
-                if self._uplink is not None:
+                if self._uplink is not None and not self._links.at_once:
                     await self._uplink.flush(_FLUSH_S)
                 uplink.cancel()
         finally:

@@ -6,6 +6,7 @@ value, and loads next to nothing.
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import random
@@ -17,9 +18,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from agent.control import control_pair, give_link, tell_stop
+from agent.control import CONFIGURATION, MAKE_WAY, STOP, control_pair, give_link, heard, tell
 from protocols.language import tr
-from protocols.signals import stop_on_signals
+from protocols.signals import reload_on_signal, stop_on_signals
 from protocols.status import NotRunning, ask, lock_of, serving, socket_path
 
 GATE: Final = "gate"
@@ -29,6 +30,8 @@ _LONGEST_WAIT_S: Final = 10.0
 _LIVED_S: Final = 60.0
 _END_S: Final = 14.0
 _CONFIG_FAULT: Final = 2
+_READ_S: Final = 60.0
+_MOST_SETTINGS: Final = 2 << 20
 # Threads share one heap, and what was used for reading a large file is given back.
 _ALLOCATION: Final = {
     "MALLOC_ARENA_MAX": "1",
@@ -51,8 +54,7 @@ def become(config: Path, folder: Path, settings: bytes) -> NoReturn:
         AlreadyRunning: when somebody else does.
     """
     lock = lock_of(folder)
-    given = os.memfd_create("millgate-sealed-settings", 0)
-    os.write(given, settings)
+    given = _kept(settings)
     os.set_inheritable(lock.fileno(), True)  # noqa: FBT003 - the library's parameter has no name
     root = str(Path(__file__).parents[1])
     known = os.environ.get("PYTHONPATH")
@@ -64,14 +66,26 @@ def become(config: Path, folder: Path, settings: bytes) -> NoReturn:
     os.execve(sys.executable, command, environment)  # noqa: S606 - our own program, no shell
 
 
+def _kept(data: bytes) -> int:
+    """Return a file in memory that holds these bytes."""
+    found = os.memfd_create("millgate-sealed-settings", 0)
+    os.write(found, data)
+    return found
+
+
 class Side:
-    """One of the two processes, started again whenever it ends."""
+    """One of the two processes, started again whenever it ends.
+
+    Attributes:
+        renewed: whether it was told to make way for another one of its kind.
+    """
 
     def __init__(self, name: str, command: Sequence[str], inherited: Sequence[int]) -> None:
         self.name = name
         self.control: socket.socket | None = None
         self.process: Process | None = None
         self.restarts = 0
+        self.renewed = False
         self._command = list(command)
         self._inherited = list(inherited)
 
@@ -101,10 +115,16 @@ class Side:
             self.control = None
         return code
 
-    def tell_stop(self) -> None:
-        """Tell it to end."""
+    def tell(self, word: bytes) -> None:
+        """Say a word to it."""
         if self.control is not None:
-            tell_stop(self.control)
+            tell(self.control, word)
+
+    def replace(self, command: Sequence[str], inherited: Sequence[int]) -> None:
+        """Let another process take its place."""
+        self._command, self._inherited = list(command), list(inherited)
+        self.renewed = True
+        self.tell(MAKE_WAY)
 
     def kill(self) -> None:
         """End it now."""
@@ -120,23 +140,34 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._code = 0
         self._sockets = {name: socket_path(folder / name) for name in (GATE, SEALED)}
+        self._config, self._lock, self._settings = config, lock, settings
+        self._reload = asyncio.Event()
+        self._problem = ""
         gate = ["agent.gate_app", config, "--status", str(self._sockets[GATE])]
-        sealed = ["agent.sealed_app", "--settings", str(settings)]
-        sealed += ["--status", str(self._sockets[SEALED])]
         # As long as one of them lives, nobody else may use the data.
-        self._sides = [Side(SEALED, sealed, [lock, settings]), Side(GATE, gate, [lock])]
+        self._sealed = Side(SEALED, self._sealed_command(settings), [lock, settings])
+        self._gate = Side(GATE, gate, [lock])
+        self._sides = [self._sealed, self._gate]
+
+    def _sealed_command(self, settings: int) -> list[str]:
+        sockets = ["--status", str(self._sockets[SEALED])]
+        return ["agent.sealed_app", "--settings", str(settings), *sockets]
 
     async def run(self, status: Path) -> int:
         """Run both until told to stop; return the exit code."""
-        with stop_on_signals(self._stop):
+        # Whoever closes a terminal wants to end what runs in it.
+        told = self._stop if sys.stdin is not None and sys.stdin.isatty() else self._reload
+        with stop_on_signals(self._stop), reload_on_signal(told):
             return await self._run(status)
 
     async def _run(self, status: Path) -> int:
         async with serving(status, self.report), asyncio.TaskGroup() as group:
             keeping = [group.create_task(self._keep(side), name=side.name) for side in self._sides]
+            reading = group.create_task(self._read_anew(), name="configuration")
             await self._stop.wait()
+            reading.cancel()
             for side in self._sides:
-                side.tell_stop()
+                side.tell(STOP)
             _, alive = await asyncio.wait(keeping, timeout=_END_S)
             if alive:
                 for side in self._sides:
@@ -151,9 +182,14 @@ class Supervisor:
             began = loop.time()
             await side.start()
             self._join()
+            if side is self._gate:
+                self._listen(side)
             code = await side.ended()
             if self._stop.is_set():
                 return
+            if side.renewed and code == 0:
+                side.renewed = False
+                continue
             if code == _CONFIG_FAULT:
                 # The file was changed since; starting again would not mend it.
                 self._code = code
@@ -167,6 +203,85 @@ class Supervisor:
                 async with asyncio.timeout(wait_s * jitter):
                     await self._stop.wait()
             wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+
+    def _listen(self, side: Side) -> None:
+        """Hear from the gate side when the configuration has changed."""
+        control = side.control
+        if control is None:
+            return
+        loop = asyncio.get_running_loop()
+
+        def hear() -> None:
+            if heard(control):
+                self._reload.set()
+            else:
+                loop.remove_reader(control)
+
+        loop.add_reader(control, hear)
+
+    async def _read_anew(self) -> None:
+        """Go over to a changed configuration, whenever there is one; a faulty one changes nothing."""
+        while True:
+            await self._reload.wait()
+            self._reload.clear()
+            found = await self._changed_settings()
+            self._problem = found.get("faults", "")
+            if self._problem:
+                _log.error(
+                    "%s\n%s",
+                    tr(
+                        "the changed configuration is not used, the old one goes on:",
+                        "不采用更改后的配置，继续使用原配置：",
+                    ),
+                    self._problem,
+                )
+                continue
+            new = found["settings"].encode()
+            if new != os.pread(self._settings, _MOST_SETTINGS, 0):
+                self._replace_sealed(new)
+            self._gate.tell(CONFIGURATION)
+
+    def _replace_sealed(self, settings: bytes) -> None:
+        old, self._settings = self._settings, _kept(settings)
+        command = self._sealed_command(self._settings)
+        self._sealed.replace(command, [self._lock, self._settings])
+        os.close(old)
+        _log.info(
+            "%s",
+            tr(
+                "the sealed side starts anew with the changed configuration",
+                "封装侧以更改后的配置重新启动",
+            ),
+        )
+
+    async def _changed_settings(self) -> dict[str, str]:
+        """Let a process of its own read the configuration; see `agent.reloading`."""
+        answer = _kept(b"")
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-P",
+                "-m",
+                "agent.reloading",
+                self._config,
+                str(self._settings),
+                str(answer),
+                pass_fds=[self._settings, answer],
+                stdin=asyncio.subprocess.DEVNULL,
+            )
+            try:
+                async with asyncio.timeout(_READ_S):
+                    code = await process.wait()
+            except TimeoutError:
+                process.kill()
+                code = await process.wait()
+            data = os.pread(answer, _MOST_SETTINGS, 0)
+        finally:
+            os.close(answer)
+        if code or not data:
+            return {"faults": tr("it cannot be read", "无法读取") + f" ({_how(code)})"}
+        found: dict[str, str] = json.loads(data)
+        return found
 
     def _join(self) -> None:
         """Give both sides, where both are there, the ends of a new link."""
@@ -195,6 +310,7 @@ class Supervisor:
         for side in self._sides:
             with contextlib.suppress(NotRunning):
                 found |= await asyncio.to_thread(ask, self._sockets[side.name])
+        found["configuration"] = {"problem": self._problem}
         found["processes"] = {
             side.name: {
                 "pid": side.process.pid if side.process is not None else None,

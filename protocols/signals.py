@@ -1,4 +1,4 @@
-"""Being told to stop: SIGTERM and SIGINT set an event."""
+"""Being told to stop or to read the configuration anew: signals set an event."""
 
 import asyncio
 import signal
@@ -25,3 +25,14 @@ def stop_on_signals(stop: asyncio.Event | None = None) -> Iterator[asyncio.Event
     finally:
         for number in _SIGNALS:
             loop.remove_signal_handler(number)
+
+
+@contextmanager
+def reload_on_signal(reload: asyncio.Event) -> Iterator[None]:
+    """Let the running loop set an event on SIGHUP, until the block ends."""
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, reload.set)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)

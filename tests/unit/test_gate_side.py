@@ -343,6 +343,57 @@ async def test_a_newer_policy_takes_over_while_running_and_both_sides_name_it() 
     assert gate_in(side).accounts["dev"].balanced
 
 
+async def test_a_changed_configuration_loses_no_sample_though_the_sealed_side_is_busy() -> None:
+    """What comes while the last message of the old gate is under way waits for the new one."""
+    clock, sealed = Clock(), Sealed()
+    side = side_of(clock)
+    async with talking_to(side) as (link, stop), asyncio.TaskGroup() as group:
+        taking = group.create_task(side.take_frames())
+        await sealed.greet(link)
+        await until(lambda: side.gate is not None)
+        first = gate_in(side)
+        feed_now(side, clock, range(15))
+        renewing = group.create_task(side.renew())
+        message = await sealed.receive(link)
+        for s in range(15, 19):
+            clock.set(s)
+            await side.put(frame(OWNER, s, {"energy": 3 * s}))
+        await asyncio.sleep(0.05)
+        assert first.accounts["dev"].produced == 15
+        await sealed.commit(link, message)
+        await sealed.greet(link)
+        await renewing
+        await until(lambda: side.frames.empty() and side._held is None)
+        assert gate_in(side) is not first
+        assert gate_in(side).accounts["dev"].produced == 19
+        feed_now(side, clock, range(19, 33))
+        taking.cancel()
+        stop.set()
+        side.wake()
+        while len(sealed.found) < 3:
+            await sealed.commit(link, await sealed.receive(link))
+    assert sealed.found == {(1, slot): (30, 0, 1) for slot in range(3)}
+
+
+async def test_a_change_that_meets_a_lost_link_is_made_on_the_next_one() -> None:
+    clock, sealed = Clock(), Sealed()
+    side = side_of(clock)
+    async with talking_to(side) as (link, _):
+        await sealed.greet(link)
+        await until(lambda: side.gate is not None)
+        first = gate_in(side)
+        feed_now(side, clock, range(15))
+        renewing = asyncio.ensure_future(side.renew())
+        await sealed.receive(link)
+    assert not renewing.done()
+    async with running(side, sealed):
+        async with asyncio.timeout(20):
+            await renewing
+        assert gate_in(side) is not first
+        await feed(side, clock, range(15, 33))
+    assert sealed.found == {(1, slot): (30, 0, 1) for slot in range(3)}
+
+
 async def test_a_new_epoch_begins_without_a_baseline_and_with_its_first_message() -> None:
     clock, sealed = Clock(), Sealed()
     side = side_of(clock)
