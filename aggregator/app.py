@@ -17,6 +17,8 @@ from aggregator.api.terms import Terms, planned_by
 from aggregator.condition import Examiner, Live
 from aggregator.config import BUCKETS, AggregatorConfig, Factory
 from aggregator.derivation import Derivation, People
+from aggregator.fact_book import FactBook, SiteName
+from aggregator.facts import FactFile
 from aggregator.feed import Feed, Followed
 from aggregator.inbox import Inbox, Opened, Opener, Outcome, sheet_pin
 from aggregator.ledger import Ledger, LedgerError
@@ -330,6 +332,9 @@ class Aggregator:
             self._tell_erased |= touched
             self._erased.set()
 
+    def _sites(self) -> set[SiteName]:
+        return {SiteName(one.enterprise, one.site) for one in self._factories().values()}
+
     async def _serve(self, stop: asyncio.Event) -> None:
         config = self._config.api
         token = await asyncio.to_thread(read_token, config.token_file)
@@ -360,6 +365,7 @@ class Aggregator:
                 look=examiner.look,
                 feed=self._feed,
                 terms=terms,
+                book=FactBook(FactFile(facts_path(self._config)), self._sites),
             )
             async with (
                 serving(self._config.socket, report),

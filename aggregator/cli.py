@@ -177,12 +177,19 @@ def token(
         list[str] | None, typer.Option(help=tr("a series (repeatable)", "序列（可重复）"))
     ] = None,
     days: Annotated[int, typer.Option(help=tr("validity", "有效天数"), min=1, max=3650)] = 365,
+    facts: Annotated[  # noqa: FBT002 - a flag
+        bool,
+        typer.Option(
+            "--write-facts",
+            help=tr("may enter facts of these firms over the API", "可经 API 填写这些企业的事实"),
+        ),
+    ] = False,
 ) -> None:
     """Make an API token that is good for certain firms and series only."""
     from aggregator.api.scopes import new_token  # noqa: PLC0415 - the command line starts fast without it
 
     tokens = read_config(path).api.tokens
-    made = new_token(tokens, name, firm or [], measurement or [], days)
+    made = new_token(tokens, name, firm or [], measurement or [], days, write=["facts"] * facts)
     typer.echo(made)
     typer.echo(
         tr(

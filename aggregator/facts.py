@@ -5,10 +5,14 @@ does everything computed from it.
 """
 
 import csv
+import fcntl
 import io
 import os
+import random
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from datetime import date
 from decimal import Decimal, InvalidOperation
@@ -21,6 +25,8 @@ from protocols.language import tr
 
 _MOST: Final = 100_000
 _LONGEST: Final = 200
+_WAIT_S: Final = 5.0
+_LOOK_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,6 +356,39 @@ class FactFile:
                 ]
             ) from None
         return parse_csv(text, str(self.path))
+
+    def change(self, make: Callable[[list[Fact]], Sequence[Fact]]) -> None:
+        """Replace the facts by what `make` makes of them; nobody else changes them meanwhile.
+
+        Raises:
+            ConfigError: the file is faulty, two facts are of one day, or somebody else has been
+                changing them for long.
+        """
+        with self._alone():
+            self.write(make(self.read()))
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.with_name(f".{self.path.name}.lock").open("a") as lock:
+            until = time.monotonic() + _WAIT_S
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except OSError:
+                    if time.monotonic() > until:
+                        raise ConfigError(
+                            [
+                                _fault(
+                                    tr("the facts are being changed", "事实正在被修改"),
+                                    str(self.path),
+                                    tr("try again", "请重试"),
+                                )
+                            ]
+                        ) from None
+                    time.sleep(_LOOK_S * random.random())  # noqa: S311 - jitter, no secret
+            yield
 
     def write(self, facts: Sequence[Fact]) -> None:
         """Replace all facts, atomically.

@@ -1,6 +1,5 @@
 """`millgate aggregator facts`: enter what only people know, with source and date."""
 
-import difflib
 import json
 from collections.abc import Sequence
 from dataclasses import astuple
@@ -11,6 +10,7 @@ from typing import Annotated
 import typer
 
 from aggregator.config import AggregatorConfig, read_config
+from aggregator.fact_book import FactBook, SiteName, check_site
 from aggregator.facts import (
     COLUMNS,
     KINDS,
@@ -100,8 +100,7 @@ def set_fact(
     cells = (firm, site, equipment, name, value, first, until, source, _today())
     fact = read_fact(dict(zip(COLUMNS, cells, strict=True)), tr("this fact", "该事实"))
     _check_equipment(config, [fact])
-    file = FactFile(facts_path(config))
-    file.write(merged(file.read(), [fact]))
+    FactFile(facts_path(config)).change(lambda known: merged(known, [fact]))
     what = (
         f"{firm}.{site} {equipment}{' ' * bool(equipment)}{name} = {fact.value} {KINDS[name].unit}"
     )
@@ -144,8 +143,7 @@ def import_facts(
     for fact in facts:
         _place(config, f"{fact.enterprise}.{fact.site}")
     _check_equipment(config, facts)
-    file = FactFile(facts_path(config))
-    file.write(merged(file.read(), facts))
+    FactFile(facts_path(config)).change(lambda known: merged(known, facts))
     typer.echo(tr(f"{len(facts)} fact(s) noted", f"已记录 {len(facts)} 项事实"))
 
 
@@ -191,16 +189,7 @@ def remove_fact(
     config = read_config(path)
     firm, _, site = enterprise.partition(".")
     place = (firm, site or "main", equipment, name)
-    file = FactFile(facts_path(config))
-    known = file.read()
-    kept = [fact for fact in known if (fact.place, str(fact.valid_from)) != (place, first)]
-    if len(kept) == len(known):
-        raise MillgateError(
-            tr("there is no such fact", "没有这项事实"),
-            where=f"{' '.join(filter(None, place))} {first}",
-            remedy=tr("see 'facts list'", "请用 'facts list' 查看"),
-        )
-    file.write(kept)
+    FactBook(FactFile(facts_path(config)), tuple).remove(place, first)
     typer.echo(tr("removed", "已删除"))
 
 
@@ -219,19 +208,10 @@ def _place(config: AggregatorConfig, text: str) -> tuple[str, str]:
         MillgateError: no card is of them.
     """
     firm, _, site = text.partition(".")
-    wanted = f"{firm}.{site or 'main'}"
-    known = sorted({f"{one.enterprise}.{one.site}" for one in config.factories().values()})
-    if wanted not in known:
-        near = difflib.get_close_matches(wanted, known, 1)
-        raise MillgateError(
-            tr(f"no agent's card is of '{wanted}'", f"没有 '{wanted}' 的名片"),
-            where=str(config.brain.factories),
-            remedy=tr(
-                f"did you mean {near[0]}?" if near else f"known: {', '.join(known) or 'none'}",
-                f"是否为 {near[0]}？" if near else f"已知：{', '.join(known) or '无'}",
-            ),
-        )
-    return firm, site or "main"
+    place = SiteName(firm, site or "main")
+    known = {SiteName(one.enterprise, one.site) for one in config.factories().values()}
+    check_site(place, known, str(config.brain.factories))
+    return place
 
 
 def _check_equipment(config: AggregatorConfig, facts: Sequence[Fact]) -> None:

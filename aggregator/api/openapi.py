@@ -3,7 +3,7 @@
 from http import HTTPStatus
 from typing import Final
 
-from aggregator.api import openapi_summaries, parquet
+from aggregator.api import openapi_facts, openapi_summaries, parquet
 from aggregator.api.export import FORMATS
 from aggregator.api.filling import FILLS
 from aggregator.api.openapi_parts import (
@@ -165,6 +165,7 @@ _SCHEMAS: Final[dict[str, Schema]] = {
             "status": {"type": "integer"},
             "remedy": TEXT,
             "parameter": TEXT,
+            "faults": array_of(record(where=TEXT, title=TEXT, remedy=TEXT)),
         },
     },
 }
@@ -318,6 +319,10 @@ def document(version: str) -> Schema:
     """
     operations = _OPERATIONS | openapi_summaries.OPERATIONS
     paths = {path: {"get": _operation(path, *each)} for path, each in operations.items()}
+    paths["/facts"] = {
+        method: _operation("/facts", *each, method=method) | more
+        for method, (each, more) in openapi_facts.OPERATIONS.items()
+    }
     return {
         "openapi": "3.1.0",
         "info": {
@@ -330,7 +335,7 @@ def document(version: str) -> Schema:
         "security": [{"token": []}],
         "paths": paths,
         "components": {
-            "schemas": _SCHEMAS | openapi_summaries.SCHEMAS,
+            "schemas": _SCHEMAS | openapi_summaries.SCHEMAS | openapi_facts.SCHEMAS,
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
     }
@@ -343,6 +348,8 @@ def _operation(
     parameters: list[Schema],
     kind: str,
     refusals: tuple[HTTPStatus, ...],
+    *,
+    method: str = "get",
 ) -> Schema:
     if kind == "application/json":
         good: Schema = {kind: {"schema": ref(schema) if schema else {"type": "object"}}}
@@ -359,7 +366,7 @@ def _operation(
         answers[str(int(status))] = {"description": status.phrase, "content": content}
     name = path.strip("/").replace("/{id}", "").replace("/", "_").replace(".json", "")
     return {
-        "operationId": name,
+        "operationId": name if method == "get" else f"{method}_{name}",
         "summary": about,
         "parameters": parameters,
         "responses": answers,

@@ -1,7 +1,7 @@
 """Refusals of the API as RFC 9457 problem documents, in the language the caller asked for."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Final, NamedTuple
 
@@ -28,6 +28,7 @@ class Problem(Exception):
         remedy: what the caller can do about it.
         parameter: the query parameter at fault; empty where there is none.
         headers: further headers of the answer.
+        faults: every fault of what was sent, where there can be several.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Problem(Exception):
         *,
         parameter: str = "",
         headers: Mapping[str, str] | None = None,
+        faults: Sequence[Mapping[str, str]] = (),
     ) -> None:
         super().__init__(title.en)
         self.status = status
@@ -47,6 +49,7 @@ class Problem(Exception):
         self.remedy = remedy
         self.parameter = parameter
         self.headers = headers or {}
+        self.faults = faults
 
 
 def bad_parameter(name: str, title: Text, remedy: Text) -> Problem:
@@ -145,6 +148,8 @@ def response(problem: Problem, accept_language: str) -> web.Response:
     }
     if problem.parameter:
         document["parameter"] = problem.parameter
+    if problem.faults:
+        document["faults"] = list(problem.faults)
     return web.Response(
         status=problem.status,
         body=json.dumps(document, ensure_ascii=False).encode(),

@@ -6,10 +6,11 @@ import re
 import secrets
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, field_validator
 
@@ -41,11 +42,13 @@ class Scope:
         name: of the token; for the log and the rate limit.
         enterprises: firms whose data may be seen; None is all, and the process's own condition.
         measurements: series that may be seen; None is all.
+        writes_facts: whether facts of these firms may be entered.
     """
 
     name: str
     enterprises: frozenset[str] | None = None
     measurements: frozenset[str] | None = None
+    writes_facts: bool = False
 
     @property
     def everything(self) -> bool:
@@ -73,6 +76,7 @@ class TokenEntry(Strict):
         name: whose it is.
         sha256: hash of the token, hex.
         enterprises, measurements: what it is good for; empty is all.
+        write: what may be written with it; nothing unless it says so.
         expires: from when on it is refused.
     """
 
@@ -80,6 +84,7 @@ class TokenEntry(Strict):
     sha256: Hex
     enterprises: list[Name] = Field(default=[], max_length=10_000)
     measurements: list[Name] = Field(default=[], max_length=1000)
+    write: list[Literal["facts"]] = Field(default=[], max_length=1)
     expires: datetime
 
     @field_validator("expires")
@@ -92,7 +97,7 @@ class TokenEntry(Strict):
     def scope(self) -> Scope:
         """Return what it is good for."""
         firms, series = frozenset(self.enterprises), frozenset(self.measurements)
-        return Scope(self.name, firms or None, series or None)
+        return Scope(self.name, firms or None, series or None, "facts" in self.write)
 
 
 class _TokenFile(Strict):
@@ -174,7 +179,13 @@ def read_tokens(path: Path) -> list[TokenEntry]:
 
 
 def new_token(
-    path: Path, name: str, enterprises: list[str], measurements: list[str], days: int
+    path: Path,
+    name: str,
+    enterprises: list[str],
+    measurements: list[str],
+    days: int,
+    *,
+    write: Sequence[str] = (),
 ) -> str:
     """Add a token to the file and return it; only its hash is kept.
 
@@ -190,6 +201,7 @@ def new_token(
         f'sha256 = "{hashlib.sha256(token.encode()).hexdigest()}"',
         f"enterprises = [{', '.join(map(_quoted, enterprises))}]",
         f"measurements = [{', '.join(map(_quoted, measurements))}]",
+        f"write = [{', '.join(map(_quoted, write))}]",
         f"expires = {expires.isoformat().replace('+00:00', 'Z')}",
         "",
     ]

@@ -14,6 +14,7 @@ from aiohttp import web
 from aggregator import cockpit
 from aggregator.api.catalog import Catalog
 from aggregator.api.changes import Changes
+from aggregator.api.facts import Facts
 from aggregator.api.guard import AccessLog, add_headers, check_token, guarding
 from aggregator.api.knowledge import Knowledge
 from aggregator.api.monitoring import Look, Monitoring
@@ -21,6 +22,7 @@ from aggregator.api.scopes import Tokens
 from aggregator.api.summaries import Summaries
 from aggregator.api.terms import Terms
 from aggregator.api.views import Views
+from aggregator.fact_book import FactBook
 from aggregator.feed import Feed
 from aggregator.stores import Store
 from protocols.errors import ConfigError, MillgateError
@@ -45,6 +47,7 @@ def make_app(
     look: Look | None = None,
     feed: Feed | None = None,
     terms: Terms | None = None,
+    book: FactBook | None = None,
 ) -> web.Application:
     """Build the web application; call it with an event loop running.
 
@@ -59,6 +62,8 @@ def make_app(
         feed: what has changed; without it changes cannot be asked for.
         terms: local time, disclosure rules and planned time; defaults are UTC, those shipped, none.
 
+        book: what people entered; without it there are no facts to ask for.
+
     Raises:
         MillgateError: when the token is too weak to be used.
         ConfigError: when the file of tokens has a fault.
@@ -71,6 +76,9 @@ def make_app(
     app.add_routes(views.routes())
     summaries = Summaries(catalog, terms or Terms(), now_ns)
     app.add_routes(summaries.routes())
+    facts = None if book is None else Facts(book)
+    if facts is not None:
+        app.add_routes(facts.routes())
     app.add_routes(_page_routes())
     monitoring = Monitoring(look)
     app.add_routes(monitoring.routes())
@@ -83,6 +91,8 @@ def make_app(
         await views.close()
         await summaries.close()
         await monitoring.close()
+        if facts is not None:
+            await facts.close()
         if changes is not None:
             await changes.close()
 

@@ -132,6 +132,60 @@ class Brain:
         ]
         return sources
 
+    def steps(
+        self,
+        series: Series,
+        field: str,
+        start: str,
+        end: str,
+        *,
+        step: str = "15m",
+        aggregate: str = "mean",
+        fill: str = "none",
+    ) -> list[tuple[str, float | None]]:
+        """Return one field over even steps: (start of the step, value).
+
+        `fill`: `none` leaves steps without data out; `null`, `previous` and `linear` fill them.
+        """
+        query = {"field": field, "start": start, "end": end}
+        query |= {"step": step, "aggregate": aggregate, "fill": fill}
+        found = self._get(f"/series/{series.id}/steps", query)
+        values = found["fields"].get(field, [None] * len(found["time"]))
+        return list(zip(found["time"], values, strict=True))
+
+    def oee(self, start: str, end: str, by: str = "equipment") -> Iterator[dict[str, Any]]:
+        """Yield OEE with its factors for each `equipment`, `site` or `enterprise`."""
+        for page in self._pages("/oee", {"start": start, "end": end, "by": by}):
+            yield from page["items"]
+
+    def carbon(self, start: str, end: str, each: str = "whole") -> Iterator[dict[str, Any]]:
+        """Yield each site's carbon by scope, method and factor, whole or by `day` or `month`."""
+        for page in self._pages("/carbon/summary", {"start": start, "end": end, "each": each}):
+            yield from page["sites"]
+
+    def ranking(self, kind: str, period: str) -> dict[str, Any]:
+        """Return firms by `oee` or `co2e` of a month, `carbon_per_value` or `carbon_per_area` of a year."""
+        firms: list[Any] = []
+        page: dict[str, Any] = {}
+        for page in self._pages("/rankings", {"kind": kind, "period": period}):
+            firms += page["firms"]
+        return {**page, "firms": firms}
+
+    def facts(self) -> Iterator[dict[str, Any]]:
+        """Yield what people entered, with source and date."""
+        for page in self._pages("/facts", {}):
+            yield from page["facts"]
+
+    def put_facts(self, facts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Enter facts, all or none; needs a token made with --write-facts.
+
+        Raises:
+            Refused: with kind `bad-fact`; nothing was entered.
+        """
+        body = json.dumps({"facts": facts}).encode()
+        taken: list[dict[str, Any]] = self._ask("PUT", "/facts", {}, body)["facts"]
+        return taken
+
     def head(self) -> str:
         """Return the position after the newest change there is."""
         return str(self._get("/changes", {"limit": "0"})["head"])
@@ -171,11 +225,18 @@ class Brain:
             following = page["next"]
 
     def _get(self, path: str, query: dict[str, str]) -> dict[str, Any]:
+        return self._ask("GET", path, query)
+
+    def _ask(
+        self, method: str, path: str, query: dict[str, str], body: bytes | None = None
+    ) -> dict[str, Any]:
         """Ask, and ask again where the brain says that it cannot answer just now."""
         url = f"{self._url}{path}"
         if query:
             url += "?" + urllib.parse.urlencode(query)
-        request = urllib.request.Request(url, headers=self._headers)  # noqa: S310 - the caller's own brain
+        request = urllib.request.Request(  # noqa: S310 - the caller's own brain
+            url, body, headers=self._headers, method=method
+        )
         for attempt in range(_TRIES):
             try:
                 with urllib.request.urlopen(  # noqa: S310 - same

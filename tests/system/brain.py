@@ -10,6 +10,7 @@ import numpy as np
 from aggregator.api.knowledge import Arrival, Notice, ReleasedPoint, Sheet, Source
 from aggregator.api.server import make_app, serving
 from aggregator.api.terms import Terms
+from aggregator.fact_book import FactBook
 from aggregator.stores import SeriesBlock, SeriesKey, Store
 from aggregator.stores.embedded import Config
 from aggregator.stores.embedded import Store as Embedded
@@ -230,7 +231,12 @@ def series(index: Ints) -> list[SeriesBlock]:
 
 @asynccontextmanager
 async def running(
-    folder: Path, port: int = 0, *, terms: Terms | None = None, tokens: Path | None = None
+    folder: Path,
+    port: int = 0,
+    *,
+    terms: Terms | None = None,
+    tokens: Path | None = None,
+    book: FactBook | None = None,
 ) -> AsyncIterator[Brain]:
     """Serve a brain that has received nothing yet; its readers are instances of their own."""
     config = Config(path=folder)
@@ -239,7 +245,9 @@ async def running(
     readers = {bucket: Embedded(config, bucket) for bucket in buckets}
     brain = Brain(writers, Told())
     try:
-        app = make_app(readers, brain.told, TOKEN, lambda: brain.now_ns, tokens=tokens, terms=terms)
+        app = make_app(
+            readers, brain.told, TOKEN, lambda: brain.now_ns, tokens=tokens, terms=terms, book=book
+        )
         async with serving(app, "127.0.0.1", port) as brain.port:
             yield brain
     finally:

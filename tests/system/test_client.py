@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
+from aggregator.api.scopes import new_token
 from aggregator.api.server import make_app, serving
+from aggregator.fact_book import FactBook, SiteName
+from aggregator.facts import FactFile
 from aggregator.feed import Feed, Followed
 from aggregator.stores import Store
 from aggregator.stores.embedded import Config
@@ -17,10 +20,11 @@ from aggregator.stores.embedded import Store as Embedded
 from protocols.tls import server_context
 from tests.certificates import Authority
 from tests.documents import ROOT
-from tests.system.brain import TOKEN, Told
+from tests.system.brain import FACTOR_VALUE, NAME, TOKEN, Told, running
 from tests.system.test_changes import BUCKET, KEYS, START_NS, block, change_something
 
 CLIENT = runpy.run_path(str(ROOT / "docs" / "client" / "millgate_client.py"))
+HOUR = ("2026-01-05T08:00:00Z", "2026-01-05T09:00:00Z")
 ALWAYS = ("2020-01-01T00:00:00Z", "2200-01-01T00:00:00Z")
 
 
@@ -111,3 +115,33 @@ async def test_the_client_says_what_the_brain_says(brain: Any, store: Store) -> 
         assert caught.value.status == 400
 
     await asyncio.to_thread(work)
+
+
+@pytest.fixture
+async def full(tmp_path: Path) -> AsyncIterator[Any]:
+    tokens, file = tmp_path / "tokens.toml", FactFile(tmp_path / "facts.csv")
+    token = new_token(tokens, "desk", [], [], 30, write=["facts"])
+    book = FactBook(file, lambda: [SiteName(NAME, "main")])
+    async with running(tmp_path / "store", tokens=tokens, book=book) as served:
+        served.receive(400, missing=frozenset(range(180, 361)))
+        yield CLIENT["Brain"](served.url, token)
+
+
+async def test_the_client_gives_summaries_steps_and_facts(full: Any) -> None:
+    def ask() -> None:
+        energy = next(iter(full.series("ff_energy")))
+        steps = full.steps(energy, "energy", *HOUR, step="15m", aggregate="sum", fill="null")
+        assert [value is None for _, value in steps] == [False, True, False, True]
+        assert list(full.oee(*HOUR)) == []
+        (site,) = full.carbon(*HOUR)
+        kwh = sum(value for _, value in steps if value)
+        assert site["totals"]["scope2_location_kg"] == [pytest.approx(kwh * FACTOR_VALUE)]
+        assert full.ranking("co2e", "2026-01")["protected"] == "firms"
+        fact = {"enterprise": NAME, "name": "land_area", "value": 12.5, "source": "登记"}
+        (taken,) = full.put_facts([{**fact, "from": "2026-01-01"}])
+        assert list(full.facts()) == [taken]
+        with pytest.raises(CLIENT["Refused"]) as refused:
+            full.put_facts([{**fact, "from": "someday"}])
+        assert refused.value.kind == "bad-fact"
+
+    await asyncio.to_thread(ask)
