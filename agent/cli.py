@@ -11,15 +11,22 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from agent import audit_cli, opcua_cli
+from agent import audit_cli, enroll_cli, opcua_cli
 from agent.config import PolicySource, no_devices, read_config
-from agent.founding import BrokerWords, make_keys, next_steps, refuse_configured, write_agent
+from agent.founding import (
+    BrokerWords,
+    make_keys,
+    next_steps,
+    notes_of,
+    refuse_configured,
+    write_agent,
+)
 from agent.onboarding.cli import mount
 from protocols.errors import ConfigError, MillgateError
 from protocols.language import tr
 from protocols.status import ask
-from protocols.topics import ID_BYTES, Address
-from security.cards import read_brain_card
+from protocols.topics import ID_BYTES
+from security.cards import AgentCard, read_brain_card
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -34,6 +41,7 @@ app = typer.Typer(
 app.add_typer(opcua_cli.app, name="cert")
 mount(app)
 audit_cli.mount(app)
+enroll_cli.mount(app)
 
 ConfigPath = Annotated[Path, typer.Argument(help=tr("path of agent.toml", "agent.toml 的路径"))]
 
@@ -74,15 +82,23 @@ def init(
     refuse_configured(folder)
     cards = [read_brain_card(path) for path in brain]
     folder.mkdir(parents=True, exist_ok=True)
-    address = Address(secrets.token_bytes(ID_BYTES), secrets.token_bytes(ID_BYTES))
     keys = make_keys(folder, officer or [], audit)
+    card = AgentCard(
+        card="millgate-agent/1",
+        factory=secrets.token_bytes(ID_BYTES),
+        agent=secrets.token_bytes(ID_BYTES),
+        signing_key=keys.signing.public,
+        attestation_key=keys.attestation.public,
+        officers=keys.officers,
+        threshold=threshold,
+    )
     for path in brain:
         (folder / path.name).write_bytes(path.read_bytes())
     broker = BrokerWords(broker_host, broker_port, protocol)
-    write_agent(folder, address, keys, threshold, broker, [path.name for path in brain])
+    write_agent(folder, card, keys.audit, broker, [path.name for path in brain])
     lines = [
         tr(f"The agent is configured in {folder}.", f"代理程序已在 {folder} 中配置。"),
-        *keys.notes,
+        *notes_of(folder),
         tr(
             f"Give {folder / 'agent.card'} to {cards[0].name}.",
             f"请将 {folder / 'agent.card'} 交给 {cards[0].name}。",

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
+from typing import Final
 
 from protocols.errors import MillgateError
 from protocols.language import tr
 from protocols.templates import switch_on, template
-from protocols.topics import Address
 from security.at_rest import KeyKind
 from security.cards import AgentCard, write_card
+from security.files import PUBLIC, write_whole
 from security.keys import (
     AttestationKey,
     OpeningKey,
@@ -22,20 +23,18 @@ from security.keys import (
 )
 from security.secret import Secret
 
+_OFFICER: Final = "officer.key"
+_AUDIT: Final = "audit.key"
+
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The keys of a new agent.
-
-    Attributes:
-        notes: what the person must still do with key files, a sentence each.
-    """
+    """The keys of a new agent; of officers and the firm's auditors, the public halves."""
 
     signing: SigningKey
     attestation: AttestationKey
     officers: list[VerifyKey]
     audit: SealingKey
-    notes: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,53 +82,45 @@ def make_keys(
     signing = SigningKey(_key(keys / "signing.key", "ed25519", again=again))
     attestation = AttestationKey(_key(keys / "attestation.key", "mldsa65", again=again))
     _key(keys / "gate.key", "aes256", again=again)
-    notes = []
     if not given:
-        path = keys / "officer.key"
-        given = [SigningKey(_key(path, "ed25519", again=again)).public]
-        notes.append(
-            tr(
-                f"{path}: the data officer's key. Move it to the officer's own machine.",
-                f"{path}：数据官私钥，请移到数据官自己的电脑上。",
-            )
-        )
+        given = [SigningKey(_key(keys / _OFFICER, "ed25519", again=again)).public]
     if given_audit is None:
-        path = keys / "audit.key"
-        given_audit = OpeningKey(_key(path, "xwing", again=again)).public
+        given_audit = OpeningKey(_key(keys / _AUDIT, "xwing", again=again)).public
+    return Keys(signing, attestation, given, given_audit)
+
+
+def notes_of(folder: Path) -> list[str]:
+    """Tell which keys in an agent's folder belong elsewhere, a sentence each."""
+    officer, audit = folder / "keys" / _OFFICER, folder / "keys" / _AUDIT
+    notes = []
+    if officer.exists():
         notes.append(
             tr(
-                f"{path}: the firm's audit key; it opens everything that left. Move it to a safe place.",
-                f"{path}：企业审计私钥，可解开所有已外发的数据，请移到安全的地方。",
+                f"{officer}: the data officer's key. Move it to the officer's own machine.",
+                f"{officer}：数据官私钥，请移到数据官自己的电脑上。",
             )
         )
-    return Keys(signing, attestation, given, given_audit, notes)
+    if audit.exists():
+        notes.append(
+            tr(
+                f"{audit}: the firm's audit key; it opens everything that left. Move it to a safe place.",
+                f"{audit}：企业审计私钥，可解开所有已外发的数据，请移到安全的地方。",
+            )
+        )
+    return notes
 
 
 def write_agent(
-    folder: Path,
-    address: Address,
-    keys: Keys,
-    threshold: int,
-    broker: BrokerWords,
-    cards: Sequence[str],
+    folder: Path, card: AgentCard, audit: SealingKey, broker: BrokerWords, cards: Sequence[str]
 ) -> None:
     """Write the agent's card and agent.toml; `cards` names the brains' cards in the folder."""
-    card = AgentCard(
-        card="millgate-agent/1",
-        factory=address.factory,
-        agent=address.agent,
-        signing_key=keys.signing.public,
-        attestation_key=keys.attestation.public,
-        officers=keys.officers,
-        threshold=threshold,
-    )
     write_card(folder / "agent.card", card)
     values = {
-        "factory": address.factory.hex(),
-        "agent": address.agent.hex(),
-        "officers": "".join(f'    "{key.to_text()}",\n' for key in keys.officers),
-        "threshold": threshold,
-        "audit_key": keys.audit.to_text(),
+        "factory": card.factory.hex(),
+        "agent": card.agent.hex(),
+        "officers": "".join(f'    "{key.to_text()}",\n' for key in card.officers),
+        "threshold": card.threshold,
+        "audit_key": audit.to_text(),
         "broker_host": broker.host,
         "broker_port": broker.port,
         "protocol": broker.protocol,
@@ -137,7 +128,8 @@ def write_agent(
         "devices": template("device.toml"),
     }
     text = Template(template("agent.toml")).substitute(values)
-    (folder / "agent.toml").write_text(switch_on(text, "broker", broker.tls), encoding="utf-8")
+    whole = switch_on(text, "broker", broker.tls)
+    write_whole(folder / "agent.toml", whole.encode(), PUBLIC)
 
 
 def next_steps(folder: Path) -> str:

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import AfterValidator, Field, model_validator
 
 from aggregator import stores
+from aggregator.joining_config import EnrolmentConfig
 from aggregator.stores import StoreConfig
 from protocols.broker import LOOPBACK, BrokerConfig
 from protocols.errors import ConfigError, MillgateError
@@ -195,6 +196,7 @@ class _AggregatorFile(Strict):
     tariff: TariffConfig = TariffConfig()
     api: ApiConfig = ApiConfig()
     disclosure: DisclosureConfig = DisclosureConfig()
+    enrolment: EnrolmentConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +222,7 @@ class AggregatorConfig:
     tariff: TariffConfig
     api: ApiConfig
     disclosure: DisclosureConfig
+    enrolment: EnrolmentConfig | None
 
     @property
     def socket(self) -> Path:
@@ -272,6 +275,7 @@ def read_config(path: Path) -> AggregatorConfig:
         tariff=file.tariff,
         api=file.api.under(folder),
         disclosure=file.disclosure,
+        enrolment=file.enrolment and file.enrolment.under(folder),
     )
 
 

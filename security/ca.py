@@ -142,7 +142,7 @@ class Authority:
         hosts: x509.SubjectAlternativeName | None,
         days: int,
     ) -> Issued:
-        key = _sound_key(request)
+        key = check_request(request)
         now, last = self._now(), self._chain[0].not_valid_after_utc
         ends = min(now + timedelta(days=days), last).replace(microsecond=0)
         builder = (
@@ -298,8 +298,12 @@ def _read_key(path: Path) -> _PrivateKey:
     return key
 
 
-def _sound_key(request: bytes) -> ec.EllipticCurvePublicKey:
-    """Return the key that a request is for, having checked that its holder made the request."""
+def check_request(request: bytes) -> ec.EllipticCurvePublicKey:
+    """Return the key that a request is for, having checked that its holder made the request.
+
+    Raises:
+        RequestRefused: when the request is not sound.
+    """
     try:
         pem = request.lstrip().startswith(b"-----BEGIN")
         load = x509.load_pem_x509_csr if pem else x509.load_der_x509_csr

@@ -1,0 +1,131 @@
+"""The HTTPS endpoint where factories join."""
+
+import asyncio
+import json
+import logging
+import ssl
+from http import HTTPStatus
+from typing import Final
+
+from aiohttp import web
+
+from aggregator.api.scopes import RateLimit
+from aggregator.joining import Joining, Terms
+from protocols.language import tr
+from security.enrolment import (
+    AUTHORITY_PATH,
+    MOST_BODY,
+    PATH,
+    Application,
+    Progress,
+    Unsound,
+    read_message,
+)
+
+_BURST: Final = 30.0
+_PER_SECOND: Final = 1.0
+_AT_ONCE: Final = 16
+
+_log = logging.getLogger(__name__)
+
+
+def make_app(joining: Joining, terms: Terms, bundle: bytes) -> web.Application:
+    """Build the endpoint's web application; call it with an event loop running.
+
+    Args:
+        joining: used by nothing else meanwhile.
+        terms: what every factory that joins is told.
+        bundle: the authority's certificates, PEM; anybody may ask for them.
+    """
+    desk = _Desk(joining, terms, bundle)
+    app = web.Application(client_max_size=MOST_BODY)
+    app.add_routes(
+        [
+            web.get(AUTHORITY_PATH, desk.authority),
+            web.post(PATH, desk.apply),
+            web.get(PATH, desk.progress),
+        ]
+    )
+    app.on_response_prepare.append(_add_headers)
+    return app
+
+
+def believing_clients(context: ssl.SSLContext, bundle: bytes) -> ssl.SSLContext:
+    """Let a server's context take certificates of the authority, without asking for one."""
+    context.load_verify_locations(cadata=bundle.decode("ascii"))
+    context.verify_mode = ssl.CERT_OPTIONAL
+    return context
+
+
+async def _add_headers(_: web.Request, answer: web.StreamResponse) -> None:
+    answer.headers["Server"] = "millgate"
+    answer.headers["Cache-Control"] = "no-store"
+
+
+class _Desk:
+    def __init__(self, joining: Joining, terms: Terms, bundle: bytes) -> None:
+        self._joining = joining
+        self._terms = terms
+        self._bundle = bundle
+        self._turn = asyncio.Lock()
+        self._places = asyncio.Semaphore(_AT_ONCE)
+        self._limit = RateLimit(_BURST, _PER_SECOND)
+
+    async def authority(self, _: web.Request) -> web.Response:
+        return web.Response(body=self._bundle, content_type="application/x-pem-file")
+
+    async def apply(self, request: web.Request) -> web.Response:
+        self._count(request)
+        async with self._places:
+            try:
+                given = read_message(await request.read(), Application)
+            except Unsound:
+                return _answer(Progress(state="refused", refusal="unsound"))
+            async with self._turn:
+                progress = await asyncio.to_thread(self._joining.apply, given, self._terms)
+        self._tell(given.invitation, progress)
+        return _answer(progress)
+
+    async def progress(self, request: web.Request) -> web.Response:
+        self._count(request)
+        shown = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        try:
+            ticket = bytes.fromhex(shown)
+        except ValueError:
+            ticket = b""
+        async with self._turn:
+            found = await asyncio.to_thread(self._joining.progress, ticket, self._terms)
+        return _answer(found)
+
+    def _count(self, request: web.Request) -> None:
+        wait_s = self._limit.take(request.remote or "")
+        if wait_s:
+            raise web.HTTPTooManyRequests(headers={"Retry-After": str(int(wait_s) + 1)})
+
+    def _tell(self, invitation: int, progress: Progress) -> None:
+        if progress.state == "refused":
+            _log.warning(
+                "%s",
+                tr(
+                    f"enrolment: invitation {invitation:04x}: {progress.refusal}",
+                    f"接入：邀请 {invitation:04x}：{progress.refusal}",
+                ),
+            )
+        else:
+            _log.info(
+                "%s",
+                tr(
+                    f"enrolment: invitation {invitation:04x} is used and waits for approval",
+                    f"接入：邀请 {invitation:04x} 已使用，等待核准",
+                ),
+            )
+
+
+def _answer(progress: Progress) -> web.Response:
+    status = {
+        "waiting": HTTPStatus.ACCEPTED,
+        "granted": HTTPStatus.OK,
+        "refused": HTTPStatus.FORBIDDEN,
+    }[progress.state]
+    body = json.dumps(progress.model_dump(mode="json"))
+    return web.Response(status=status, text=body, content_type="application/json")
