@@ -1,6 +1,7 @@
 """`millgate agent enroll`: join a brain with one code."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -9,7 +10,7 @@ import typer
 from agent.founding import make_keys, next_steps, notes_of, refuse_configured
 from protocols.language import tr
 from security.cards import read_brain_card
-from security.joining_code import Code, read_approval, read_code
+from security.joining_code import read_approval, read_code
 
 _HELP: Final = tr(
     "Join a brain with the code of an invitation.\n\n"
@@ -57,23 +58,40 @@ def enroll(
     ] = 30,
 ) -> None:
     """Join a brain with one code."""
-    read = read_code(code)
-    refuse_configured(folder)
-    asyncio.run(_enroll(read, folder, url, approval, officer or [], threshold, audit, wait))
+    asyncio.run(
+        enroll_now(
+            code,
+            folder,
+            approval=approval,
+            minutes=wait,
+            url=url,
+            officers=officer or [],
+            threshold=threshold,
+            audit=audit,
+        )
+    )
 
 
-async def _enroll(
-    code: Code,
+async def enroll_now(
+    text: str,
     folder: Path,
-    url: str,
+    *,
     approval: str,
-    officers: list[str],
-    threshold: int,
-    audit: Path | None,
-    minutes: int,
+    minutes: float,
+    url: str = "",
+    officers: Sequence[str] = (),
+    threshold: int = 1,
+    audit: Path | None = None,
 ) -> None:
+    """Join with the code in `text`, or go on where that was left; see the command's help.
+
+    Raises:
+        MillgateError: when the factory did not join.
+    """
     from agent import enrolling  # noqa: PLC0415 - the command line starts fast without it
 
+    code = read_code(text)
+    refuse_configured(folder)
     base = enrolling.base_url(code, url)
     errand = enrolling.under_way(folder, code)
     if errand is None:

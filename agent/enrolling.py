@@ -24,6 +24,7 @@ from protocols.https import Unreachable, ask_server, believing, unbelieving
 from protocols.language import tr
 from protocols.strict_cbor import Malformed
 from protocols.topics import Address
+from security.at_rest import KeyFault
 from security.ca import fingerprint_of
 from security.cards import AgentCard, BrainCard, card_from_text, check_threshold
 from security.certificate_request import certifies, life_of, make_private_key
@@ -42,7 +43,7 @@ from security.enrolment import (
 )
 from security.files import PUBLIC, write_whole
 from security.joining_code import PIN_BYTES, Code, bind
-from security.keys import KeyFault, SealingKey
+from security.keys import SealingKey
 
 _FIRST_S: Final = 1.0
 _LONGEST_S: Final = 10.0

@@ -21,6 +21,7 @@ from aggregator.fact_book import FactBook, SiteName
 from aggregator.facts import FactFile
 from aggregator.feed import Feed, Followed
 from aggregator.inbox import Inbox, Opened, Opener, Outcome, sheet_pin
+from aggregator.joining_api import desk
 from aggregator.ledger import Ledger, LedgerError
 from aggregator.localtime import LocalTime
 from aggregator.projection import Cursor, Projection
@@ -155,6 +156,7 @@ class Aggregator:
         self._forget_at = 0.0
         self._derive_at = 0.0
         self._erased = asyncio.Event()
+        self._joinable = asyncio.Event()
         self._port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     async def run(self, stop: asyncio.Event, ready: Path | None) -> None:
@@ -165,8 +167,10 @@ class Aggregator:
                 project = group.create_task(self._project(), name="projection")
                 look = group.create_task(self._look(), name="factories")
                 api = group.create_task(self._serve(stop), name="api")
+                group.create_task(self._enrol(stop), name="enrolment")
                 if ready is not None:
                     port = await self._port
+                    await self._joinable.wait()
                     _write_ready(ready, port)
                 async with connection(self._config.broker, self._client_id, subscriptions) as link:
                     self._live.link = link
@@ -334,6 +338,13 @@ class Aggregator:
 
     def _sites(self) -> set[SiteName]:
         return {SiteName(one.enterprise, one.site) for one in self._factories().values()}
+
+    async def _enrol(self, stop: asyncio.Event) -> None:
+        async with desk(self._config) as port:
+            if port is not None:
+                _log.info("%s: %d (HTTPS)", tr("factories join at port", "工厂接入端口"), port)
+            self._joinable.set()
+            await stop.wait()
 
     async def _serve(self, stop: asyncio.Event) -> None:
         config = self._config.api

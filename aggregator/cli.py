@@ -13,13 +13,15 @@ from zoneinfo import ZoneInfo
 
 import typer
 
-from aggregator import alarms_cli, facts_cli, trust_cli
+from aggregator import alarms_cli, broker_cli, factories_cli, facts_cli, joining_cli, trust_cli
+from aggregator.authority import BRAIN_CERTIFICATE, BRAIN_KEY, make_authority
 from aggregator.config import read_config
+from protocols.broker import LOOPBACK
 from protocols.errors import MillgateError
 from protocols.frame import SECOND
 from protocols.language import tr
 from protocols.status import ask, only_one
-from protocols.templates import template
+from protocols.templates import switch_on, template
 from protocols.vocabulary import export
 from security.cards import BrainCard, write_card
 from security.keys import OpeningKey, SigningKey, create_key_file
@@ -32,6 +34,9 @@ app = typer.Typer(
 )
 
 
+joining_cli.mount(app)
+factories_cli.mount(app)
+broker_cli.mount(app)
 trust_cli.mount(app)
 alarms_cli.mount(app)
 
@@ -56,11 +61,25 @@ def init(
     folder: Annotated[Path, typer.Argument(help=tr("new folder", "新目录"))],
     name: Annotated[str, typer.Option(help=tr("public name", "公开名称"))] = "brain",
     broker_host: Annotated[str, typer.Option(help=tr("broker", "消息代理主机"))] = "127.0.0.1",
-    broker_port: Annotated[int, typer.Option(help=tr("its port", "端口"))] = 1883,
+    broker_port: Annotated[
+        int | None,
+        typer.Option(
+            help=tr("its port (1883; 8883 with --host)", "端口（1883；用 --host 时 8883）")
+        ),
+    ] = None,
     protocol: Annotated[str, typer.Option(help="mqtt311 | mqtt5")] = "mqtt311",
     api_port: Annotated[
         int, typer.Option(help=tr("port of API and page", "API 与页面端口"))
     ] = 8750,
+    host: Annotated[
+        str,
+        typer.Option(
+            help=tr(
+                "by which name factories reach this machine: they join by code, all with TLS",
+                "工厂访问本机所用的名称：启用邀请码接入，全部使用 TLS",
+            )
+        ),
+    ] = "",
 ) -> None:
     """Make a new aggregator."""
     if (folder / "aggregator.toml").exists():
@@ -76,13 +95,15 @@ def init(
     values = {
         "name": json.dumps(name, ensure_ascii=False),
         "broker_host": broker_host,
-        "broker_port": broker_port,
+        "broker_port": broker_port or (8883 if host else 1883),
         "protocol": protocol,
         "api_port": api_port,
     }
-    (folder / "aggregator.toml").write_text(
-        Template(template("aggregator.toml")).substitute(values), "utf-8"
-    )
+    text = Template(template("aggregator.toml")).substitute(values)
+    if host:
+        text = _with_tls(text, host, broker_host)
+    path = folder / "aggregator.toml"
+    path.write_text(text, "utf-8")
     card = folder / "brain.card"
     write_card(
         card,
@@ -93,13 +114,46 @@ def init(
             receipt_key=receipt.public,
         ),
     )
+    if host:
+        make_authority(read_config(path))
+        _say_next_with_codes(path)
+        return
     typer.echo(
         tr(
             f"The aggregator is configured in {folder}. Give {card} to the factories, put their "
-            f"cards into {folder / 'factories'}, then\n"
-            f"  millgate aggregator run {folder / 'aggregator.toml'}",
+            f"cards into {folder / 'factories'}, then\n  millgate aggregator run {path}",
             f"聚合器已在 {folder} 中配置。请将 {card} 交给各工厂，把它们的名片放入 "
-            f"{folder / 'factories'}，然后\n  millgate aggregator run {folder / 'aggregator.toml'}",
+            f"{folder / 'factories'}，然后\n  millgate aggregator run {path}",
+        )
+    )
+
+
+def _with_tls(text: str, host: str, broker_host: str) -> str:
+    """Return aggregator.toml with TLS everywhere, and where factories join."""
+    files: dict[str, str | bool] = {
+        "tls": True,
+        "ca_file": "keys/ca.pem",
+        "certificate": str(BRAIN_CERTIFICATE),
+        "private_key": str(BRAIN_KEY),
+    }
+    text = switch_on(text, "broker", files)
+    own = {"certificate": "keys/server.pem", "private_key": "keys/server.key"}
+    text = switch_on(text, "api", own)
+    values = {"host": host, "broker_host": host if broker_host in LOOPBACK else broker_host}
+    return text + Template(template("enrolment.toml")).substitute(values)
+
+
+def _say_next_with_codes(path: Path) -> None:
+    typer.echo(
+        tr(
+            f"The aggregator is configured in {path.parent}. Next:\n"
+            f"  millgate aggregator broker-config {path} /etc/mosquitto/millgate\n"
+            f"  millgate aggregator run {path}\n"
+            f"  millgate aggregator invite {path} NAME      (again for each factory)",
+            f"聚合器已在 {path.parent} 中配置。下一步：\n"
+            f"  millgate aggregator broker-config {path} /etc/mosquitto/millgate\n"
+            f"  millgate aggregator run {path}\n"
+            f"  millgate aggregator invite {path} 企业名称      （每家工厂一次）",
         )
     )
 

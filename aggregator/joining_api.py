@@ -4,14 +4,21 @@ import asyncio
 import json
 import logging
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Final
 
 from aiohttp import web
 
 from aggregator.api.scopes import RateLimit
+from aggregator.api.server import serving
+from aggregator.authority import open_authority, open_joining, renew_own
+from aggregator.config import AggregatorConfig
 from aggregator.joining import Joining, Terms
 from protocols.language import tr
+from protocols.tls import server_context
+from security.cards import BrainCard, card_text
 from security.enrolment import (
     AUTHORITY_PATH,
     MOST_BODY,
@@ -48,6 +55,37 @@ def make_app(joining: Joining, terms: Terms, bundle: bytes) -> web.Application:
     )
     app.on_response_prepare.append(_add_headers)
     return app
+
+
+@asynccontextmanager
+async def desk(config: AggregatorConfig) -> AsyncIterator[int | None]:
+    """Let factories join until the context ends; yields the port, None where they cannot join.
+
+    Raises:
+        MillgateError: when a key or certificate cannot be used, or the address not be listened on.
+    """
+    if config.enrolment is None:
+        yield None
+        return
+    enrolment = config.enrolment
+    authority = await asyncio.to_thread(open_authority, config)
+    await asyncio.to_thread(renew_own, config, authority)
+    tls = await asyncio.to_thread(server_context, enrolment.certificate, enrolment.private_key)
+    card = BrainCard(
+        card="millgate-brain/1",
+        name=config.brain.name,
+        encryption_key=(await asyncio.to_thread(config.brain.opening)).public,
+        receipt_key=(await asyncio.to_thread(config.brain.signer)).public,
+    )
+    terms = Terms(authority.fingerprint, card_text(card), enrolment.broker_place(config.broker))
+    joining = await asyncio.to_thread(open_joining, config)
+    try:
+        app = make_app(joining, terms, authority.bundle)
+        context = believing_clients(tls, authority.bundle)
+        async with serving(app, enrolment.host, enrolment.port, context) as port:
+            yield port
+    finally:
+        joining.close()
 
 
 def believing_clients(context: ssl.SSLContext, bundle: bytes) -> ssl.SSLContext:

@@ -7,6 +7,7 @@ from typing import Final
 from pydantic import Field
 
 from protocols.broker import BrokerConfig
+from protocols.places import under
 from protocols.settings import Strict
 from security.enrolment import BrokerPlace
 
@@ -41,7 +42,7 @@ class EnrolmentConfig(Strict):
     def under(self, folder: Path) -> "EnrolmentConfig":
         """Return it with paths that count from a folder."""
         names = ("authority", "authority_key", "certificate", "private_key")
-        return self.model_copy(update={name: folder / getattr(self, name) for name in names})
+        return self.model_copy(update={name: under(folder, getattr(self, name)) for name in names})
 
     @property
     def reached_at(self) -> str:

@@ -59,7 +59,7 @@ class Entry:
     digest: str
 
 
-def record_admin(path: Path, action: str, now_ns: NowNs = time.time_ns, **facts: Fact) -> Entry:
+def record_admin(path: Path, action: str, now_ns: NowNs = time.time_ns, /, **facts: Fact) -> Entry:
     """Append what an administrator does, and return when it is on disk.
 
     Args:

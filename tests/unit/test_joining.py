@@ -1,0 +1,412 @@
+"""Joining by code: the way it goes, and every way in which it must not."""
+
+import asyncio
+import dataclasses
+import hashlib
+import json
+import stat
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from agent import enrolling
+from agent.config import read_config
+from agent.founding import make_keys
+from aggregator.api.server import serving
+from aggregator.authority import open_authority, open_joining
+from aggregator.joining import APPROVAL_S, MOST_TRIES, Joining, JoiningFault, Terms
+from aggregator.joining_api import make_app
+from protocols.errors import MillgateError
+from protocols.https import NotBelieved, ask_server, believing
+from protocols.tls import server_context
+from security.admin_log import read_log
+from security.cards import read_agent_card
+from security.certificate_request import life_of, make_private_key
+from security.enrolment import AUTHORITY_PATH, MOST_BODY, PATH, Application, Record, make_record
+from security.joining_code import Code, new_code, read_approval, read_code
+from tests.joining_site import Invitation, Site, enter
+from tests.small_factory import signing_key
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+@pytest.fixture
+async def opened(site: Site) -> AsyncIterator[Site]:
+    async with site.open():
+        yield site
+
+
+def prepared(site: Site, invitation: Invitation, mill: Path) -> enrolling.Errand:
+    """Make an application without sending it."""
+    code = read_code(invitation.code)
+    digits = read_approval(invitation.approval)
+    bundle = open_authority(site.config).bundle
+    keys = make_keys(mill, [], None, again=True)
+    return enrolling.prepare(mill, code, digits, keys, 1, bundle)
+
+
+def terms(site: Site) -> Terms:
+    config = site.config
+    assert config.enrolment is not None
+    brain = (site.path.parent / "brain.card").read_text("utf-8")
+    fingerprint = open_authority(config).fingerprint
+    return Terms(fingerprint, brain, config.enrolment.broker_place(config.broker))
+
+
+def given(site: Site, application: Application, now_s: float | None = None) -> str:
+    """Give an application to the brain, and return what it says."""
+    now = time.time() if now_s is None else now_s
+    joining = Joining(site.config.ledger.with_name("joining.db"), lambda: int(now * 10**9))
+    try:
+        progress = joining.apply(application, terms(site))
+    finally:
+        joining.close()
+    return progress.refusal or progress.state
+
+
+async def test_a_factory_joins_with_one_code(opened: Site, tmp_path: Path) -> None:
+    mill = tmp_path / "mill"
+    await opened.join(opened.invite("华丰", "--site", "织造"), mill, "华丰/织造")
+    config = read_config(mill / "agent.toml")
+    (factory,) = opened.config.factories().values()
+    assert (factory.enterprise, factory.site) == ("华丰", "织造")
+    assert factory.card == read_agent_card(mill / "agent.card")
+    assert factory.card.address == config.identity.address
+    assert [key.to_text() for key in factory.card.officers] == [
+        key.to_text() for key in config.policy.officers
+    ]
+    (brain,) = config.consumers.values()
+    assert brain.name == "brain"
+    assert config.broker.tls
+    assert config.broker.certificate is not None
+    assert life_of(config.broker.certificate.read_bytes()).name == config.identity.agent.hex()
+    assert not (mill / "joining.json").exists()
+    for path in [*mill.glob("keys/*.key"), opened.config.ledger.with_name("joining.db")]:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+    log = read_log(opened.config.ledger.with_name("admin.log"))
+    assert [entry.action for entry in log] == ["authority", "invite", "approve"]
+    assert log[-1].facts["officers"] == factory.card.officers[0].kid.hex()
+
+
+async def test_nothing_is_accepted_before_approval(opened: Site, tmp_path: Path) -> None:
+    invitation = opened.invite()
+    with pytest.raises(MillgateError, match=r"not approved yet — give the same command again"):
+        await enter(invitation, tmp_path / "mill", minutes=0.02)
+    assert opened.config.factories() == {}
+    joining = open_joining(opened.config)
+    assert joining.certificates() == []
+    joining.close()
+    assert not (tmp_path / "mill" / "agent.toml").exists()
+    assert "to approve" in await asyncio.to_thread(opened.run, "factories")
+
+
+async def test_the_same_command_goes_on_where_it_was(opened: Site, tmp_path: Path) -> None:
+    invitation, mill = opened.invite(), tmp_path / "mill"
+    with pytest.raises(MillgateError, match="not approved yet"):
+        await enter(invitation, mill, minutes=0)
+    await asyncio.to_thread(opened.approve, invitation)
+    # Now without the approval code, which was used, and nobody keeps.
+    await enter(dataclasses.replace(invitation, approval=""), mill)
+    assert read_config(mill / "agent.toml").identity.address in opened.config.factories()
+
+
+@pytest.mark.parametrize("crash", ["write_agent", "write_whole"])
+async def test_a_crash_while_keys_are_written_does_no_harm(
+    opened: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crash: str
+) -> None:
+    invitation, mill = opened.invite(), tmp_path / "mill"
+    await asyncio.to_thread(prepared, opened, invitation, mill)
+    assert given(opened, prepared_again(mill, invitation)) == "waiting"
+    await asyncio.to_thread(opened.approve, invitation)
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(enrolling, crash, fail)
+        with pytest.raises(OSError, match="No space"):
+            await enter(invitation, mill)
+    assert not (mill / "agent.toml").exists()
+    await enter(invitation, mill)
+    assert read_config(mill / "agent.toml").identity.address in opened.config.factories()
+
+
+def prepared_again(mill: Path, invitation: Invitation) -> Application:
+    errand = enrolling.under_way(mill, read_code(invitation.code))
+    assert errand is not None
+    return errand.application
+
+
+def test_an_application_sent_again_changes_nothing(site: Site, tmp_path: Path) -> None:
+    invitation = site.invite()
+    errand = prepared(site, invitation, tmp_path / "mill")
+    late = time.time() + 3600
+    assert given(site, errand.application) == "waiting"
+    assert given(site, errand.application, late) == "waiting"
+    site.approve(invitation)
+    assert given(site, errand.application, late) == "granted"
+    assert "approved already" in site.approve(invitation)
+    assert len(site.config.factories()) == 1
+
+
+def test_a_code_is_good_once(site: Site, tmp_path: Path) -> None:
+    invitation = site.invite()
+    assert given(site, prepared(site, invitation, tmp_path / "mill").application) == "waiting"
+    thief = prepared(site, invitation, tmp_path / "thief").application
+    assert given(site, thief) == "used"
+    site.approve(invitation)
+    assert given(site, thief) == "used"
+
+
+def test_a_code_is_good_for_minutes(site: Site, tmp_path: Path) -> None:
+    invitation = site.invite("mill", "--minutes", 5)
+    application = prepared(site, invitation, tmp_path / "mill").application
+    assert given(site, application, time.time() + 301) == "expired"
+    assert given(site, application, time.time() + 290) == "waiting"
+
+
+def test_a_new_invitation_ends_the_one_before(site: Site, tmp_path: Path) -> None:
+    first = prepared(site, site.invite(), tmp_path / "mill").application
+    site.invite()
+    assert given(site, first) == "expired"
+
+
+def test_wrong_secrets_lock_the_code_and_tell_nothing(site: Site, tmp_path: Path) -> None:
+    invitation = site.invite()
+    right = prepared(site, invitation, tmp_path / "mill").application
+    wrong = right.model_copy(update={"secret": bytes(5)})
+    for _ in range(MOST_TRIES):
+        assert given(site, wrong) == "unknown"
+    assert given(site, right) == "locked"
+    assert given(site, wrong) == "unknown"
+    nobody = right.model_copy(update={"invitation": right.invitation ^ 1})
+    assert given(site, nobody) == "unknown"
+
+
+def _other_officer(record: Record) -> Record:
+    return record.model_copy(update={"officers": [signing_key("thief").public]})
+
+
+def _other_key(record: Record) -> Record:
+    return record.model_copy(update={"signing_key": signing_key("thief").public})
+
+
+def _other_authority(record: Record) -> Record:
+    return record.model_copy(update={"authority": bytes(32)})
+
+
+@pytest.mark.parametrize("change", [_other_officer, _other_key, _other_authority])
+def test_a_record_changed_on_the_way_is_refused(
+    site: Site, tmp_path: Path, change: Callable[[Record], Record]
+) -> None:
+    right = prepared(site, site.invite(), tmp_path / "mill").application
+    record = change(Record.model_validate_json(right.record))
+    changed = right.model_copy(update={"record": make_record(record)})
+    assert given(site, changed) == "unsound"
+    assert given(site, right) == "waiting"
+
+
+def test_keys_and_requests_of_others_are_refused(site: Site, tmp_path: Path) -> None:
+    right = prepared(site, site.invite(), tmp_path / "mill").application
+    request = make_private_key(tmp_path / "other.key").decode()
+    for changes in ({"request": request}, {"signature": bytes(64)}, {"attestation": bytes(3309)}):
+        assert given(site, right.model_copy(update=changes)) == "unsound"
+
+
+def test_a_record_that_met_another_authority_is_refused(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    elsewhere = Site(tmp_path / "elsewhere")
+    invitation = site.invite()
+    code = read_code(invitation.code)
+    keys = make_keys(tmp_path / "mill", [], None)
+    bundle = open_authority(elsewhere.config).bundle
+    digits = read_approval(invitation.approval)
+    errand = enrolling.prepare(tmp_path / "mill", code, digits, keys, 1, bundle)
+    assert given(site, errand.application) == "unsound"
+
+
+def test_who_did_not_hear_the_approval_code_is_not_approved(site: Site, tmp_path: Path) -> None:
+    invitation = site.invite()
+    overheard = dataclasses.replace(invitation, approval=site.invite("other").approval)
+    assert given(site, prepared(site, overheard, tmp_path / "thief").application) == "waiting"
+    with pytest.raises(JoiningFault, match=r"another approval code was typed.*4 tries are left"):
+        site.approve(invitation)
+    assert site.config.factories() == {}
+    log = read_log(site.config.ledger.with_name("admin.log"))
+    assert log[-1].action == "approval-failed"
+
+
+def test_wrong_approval_codes_end_the_application(site: Site, tmp_path: Path) -> None:
+    invitation = site.invite()
+    errand = prepared(site, invitation, tmp_path / "mill")
+    assert given(site, errand.application) == "waiting"
+    wrong = site.invite("other")
+    for _ in range(MOST_TRIES - 1):
+        with pytest.raises(JoiningFault, match="tries are left"):
+            site.run("approve", "mill", wrong.approval)
+    with pytest.raises(JoiningFault, match="wrong approval code too often"):
+        site.run("approve", "mill", wrong.approval)
+    with pytest.raises(MillgateError, match="nobody of this name waits"):
+        site.approve(invitation)
+    assert given(site, errand.application) == "refused"
+
+
+def test_an_application_does_not_wait_for_ever(site: Site, tmp_path: Path) -> None:
+    application = prepared(site, site.invite(), tmp_path / "mill").application
+    past = time.time() - APPROVAL_S - 1
+    assert given(site, application, past) == "waiting"
+    assert given(site, application) == "late"
+    with pytest.raises(MillgateError, match="nobody of this name waits"):
+        site.run("approve", "mill")
+
+
+def test_an_operator_may_refuse(site: Site, tmp_path: Path) -> None:
+    errand = prepared(site, site.invite(), tmp_path / "mill")
+    assert given(site, errand.application) == "waiting"
+    assert "is refused" in site.run("refuse", "mill")
+    assert given(site, errand.application) == "refused"
+
+
+def test_a_name_is_given_once_and_can_be_a_files(site: Site, tmp_path: Path) -> None:
+    invitation = site.invite()
+    assert given(site, prepared(site, invitation, tmp_path / "mill").application) == "waiting"
+    site.approve(invitation)
+    with pytest.raises(MillgateError, match="an agent of this name already"):
+        site.invite()
+    for name in ("../mill", "a.b", "", "-x", "a\nb", "x" * 65):
+        with pytest.raises(MillgateError, match="cannot be used"):
+            site.invite("--", name) if name == "-x" else site.invite(name)
+
+
+def test_agents_of_one_firm_share_its_id(site: Site, tmp_path: Path) -> None:
+    for place in ("east", "west"):
+        invitation = site.invite("mill", "--site", place)
+        application = prepared(site, invitation, tmp_path / place).application
+        assert given(site, application) == "waiting"
+        site.approve(invitation, f"mill/{place}")
+    east, west = site.config.factories()
+    assert east.factory == west.factory
+    assert east.agent != west.agent
+
+
+async def test_another_server_is_noticed_before_anything_is_sent(
+    site: Site, tmp_path: Path
+) -> None:
+    invitation = site.invite()
+    (tmp_path / "fake").mkdir()
+    fake = Site(tmp_path / "fake", site.port)
+    async with fake.open():
+        with pytest.raises(
+            MillgateError, match=r"not the one that the code names; nothing was sent"
+        ):
+            await enter(invitation, tmp_path / "mill")
+    assert not (tmp_path / "mill").exists()
+
+
+async def test_somebody_in_between_learns_nothing(site: Site, tmp_path: Path) -> None:
+    """It shows the right authority, as anybody can, but has no key that the authority vouches for."""
+    invitation = site.invite()
+    (tmp_path / "fake").mkdir()
+    fake = Site(tmp_path / "fake").config.enrolment
+    assert fake is not None
+    asked: list[str] = []
+
+    @web.middleware
+    async def note(request: web.Request, handler: Any) -> web.StreamResponse:
+        asked.append(f"{request.method} {request.path}")
+        answer: web.StreamResponse = await handler(request)
+        return answer
+
+    app = web.Application(middlewares=[note])
+    bundle = open_authority(site.config).bundle
+
+    async def show(_: web.Request) -> web.Response:
+        return web.Response(body=bundle)
+
+    app.add_routes([web.get(AUTHORITY_PATH, show)])
+    tls = server_context(fake.certificate, fake.private_key)
+    async with serving(app, "127.0.0.1", site.port, tls):
+        with pytest.raises(NotBelieved, match="its certificate is not accepted"):
+            await enter(invitation, tmp_path / "mill")
+    assert asked == [f"GET {AUTHORITY_PATH}"]
+
+
+async def test_a_server_is_believed_under_its_own_names_only(site: Site, tmp_path: Path) -> None:
+    invitation, enrolment = site.invite(), site.config.enrolment
+    assert enrolment is not None
+    request = make_private_key(enrolment.private_key)
+    elsewhere = open_authority(site.config).issue_server(request, ["elsewhere.example"])
+    enrolment.certificate.write_bytes(elsewhere.certificate)
+    async with site.open():
+        with pytest.raises(NotBelieved, match="its certificate is not accepted"):
+            await enter(invitation, tmp_path / "mill")
+    assert site.config.factories() == {}
+
+
+@pytest.mark.parametrize(
+    "url", ["http://localhost:1", "ftp://localhost", "https://", "https://a:b@c"]
+)
+def test_joining_is_always_over_https(url: str) -> None:
+    with pytest.raises(MillgateError, match="no HTTPS address"):
+        enrolling.base_url(_code(""), url)
+
+
+def _code(host: str) -> Code:
+    return new_code(1, bytes(32), host)
+
+
+def test_the_address_is_in_the_code_or_given() -> None:
+    assert enrolling.base_url(_code("brain:8751"), "") == "https://brain:8751"
+    assert enrolling.base_url(_code("brain:8751"), "other:1") == "https://other:1"
+    assert enrolling.base_url(_code(""), "https://a.example/x/") == "https://a.example/x"
+    with pytest.raises(MillgateError, match="give the whole code"):
+        enrolling.base_url(_code(""), "")
+
+
+async def test_malformed_and_oversized_requests_are_refused_in_one_way(opened: Site) -> None:
+    base, trust = (
+        f"https://localhost:{opened.port}",
+        believing(open_authority(opened.config).bundle),
+    )
+    for body in (b"", b"{}", b"[1]", b"\xff", b"[" * 20_000, json.dumps({"state": "x"}).encode()):
+        status, answer = await ask_server(base + PATH, trust, MOST_BODY, body=body)
+        assert (status, json.loads(answer)["refusal"]) == (403, "unsound")
+    status, _ = await ask_server(base + PATH, trust, MOST_BODY, body=bytes(MOST_BODY + 1))
+    assert status == 413
+    for ticket in ("", "zz", "00" * 32):
+        status, answer = await ask_server(base + PATH, trust, MOST_BODY, token=ticket)
+        assert (status, json.loads(answer)["refusal"]) == (403, "unknown")
+
+
+async def test_who_asks_too_often_is_slowed_down(site: Site) -> None:
+    joining = open_joining(site.config)
+    app = make_app(joining, terms(site), b"")
+    async with serving(app, "127.0.0.1", site.port):
+        seen = set()
+        for _ in range(40):
+            reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+            writer.write(f"GET {PATH} HTTP/1.0\r\n\r\n".encode())
+            seen.add((await reader.read(100)).split()[1])
+            writer.close()
+    joining.close()
+    assert seen == {b"403", b"429"}
+
+
+def test_what_is_kept_of_a_code_does_not_give_it_back(site: Site) -> None:
+    invitation = site.invite()
+    secret = read_code(invitation.code).secret.reveal()
+    digits = read_approval(invitation.approval)
+    for path in site.config.ledger.parent.iterdir():
+        data = path.read_bytes()
+        assert secret not in data, path
+        assert secret.hex().encode() not in data, path
+        assert digits.encode() not in data, path
+        assert invitation.approval.encode() not in data, path
+        assert hashlib.sha256(secret).digest() not in data, path
