@@ -19,6 +19,7 @@ from protocols.version import VERSION
 
 if TYPE_CHECKING:
     from aggregator.account import BrainAccount, Ends, PointCells
+    from aggregator.sums import ChainSum
     from protocols.topics import Address
 
 
@@ -224,8 +225,14 @@ def _add_agent(report: dict[str, Any], found: dict[str, Any], stored: int | None
         "refused": out["refused"],
     }
     report["lost"] = out["released"] - kept - waiting - out["refused"]
-    inputs = all(device["balanced"] for device in devices)
-    report["balanced"] = inputs and report["lost"] >= 0
+    report["streams"] = found["streams"]
+    unbalanced = [name for name, book in found["devices"].items() if not book["balanced"]]
+    report["balanced"] = not unbalanced and report["lost"] >= 0
+    if unbalanced:
+        report["first_wrong"] = tr(f"inputs of {unbalanced[0]}", f"{unbalanced[0]} 的输入总账")
+    if found["altered"]:
+        report["wrong"] += 1
+        report["first_wrong"] = report["first_wrong"] or found["altered"]
 
 
 def _add_brain(
@@ -240,9 +247,31 @@ def _add_brain(
     report["series"] = brain.series
     doubled = sum(cell.doubled for cell in cells)
     report["doubled"] = doubled
-    report["wrong"] += doubled + brain.differing
-    if brain.differing:
-        report["first_wrong"] = brain.first_differing
+    sums = [one for one in brain.sums if address in {None, one.address}]
+    report["chains"] = [_chain_as_dict(one) for one in sums]
+    unbalanced = [one for one in sums if not one.balanced]
+    report["wrong"] += doubled + brain.differing + brain.altered + len(unbalanced)
+    broken = [_chain_in_words(one) for one in unbalanced]
+    for first in (brain.first_altered, *broken[:1], brain.first_differing):
+        report["first_wrong"] = report["first_wrong"] or first
+
+
+def _chain_as_dict(one: "ChainSum") -> dict[str, Any]:
+    names = ("epoch", "stream", "decided", "kept", "refused", "lost")
+    return {
+        "agent": one.address.agent.hex(),
+        **{name: getattr(one, name) for name in names},
+        "balanced": one.balanced,
+    }
+
+
+def _chain_in_words(one: "ChainSum") -> str:
+    return tr(
+        f"stream {one.stream}, epoch {one.epoch}: {one.decided} messages are not {one.kept} kept + "
+        f"{one.refused} refused + {one.lost} lost",
+        f"流 {one.stream}，纪元 {one.epoch}：{one.decided} 条消息不等于留存 {one.kept} + "
+        f"被拒 {one.refused} + 丢失 {one.lost}",
+    )
 
 
 def _is_replaced(cell: "PointCells") -> bool:
@@ -320,6 +349,10 @@ def _in_words(report: dict[str, Any]) -> str:
                 "输出：放行 {released} = 入库 {stored} + 等待 {waiting} + 被拒 {refused} + 丢失 {lost}",
             ),
         ]
+        lines += [_device_line(name, book) for name, book in report["devices"].items()]
+        lines += [_stream_line(one) for one in report["streams"]]
+    if "chains" in report:
+        lines += [_chain_line(one) for one in report["chains"]]
     if "series" in report:
         rows = ", ".join(f"{name} {count}" for name, count in report["series"].items())
         lines.append(tr(f"series:  {rows}", f"序列：{rows}"))
@@ -339,6 +372,40 @@ def _in_words(report: dict[str, Any]) -> str:
         tr("the account holds", "账目相符") if good else tr("THE ACCOUNT DOES NOT HOLD", "账目不符")
     )
     return "\n".join(lines).format(**report)
+
+
+def _device_line(name: str, book: dict[str, Any]) -> str:
+    dropped = ", ".join(f"{reason} {count}" for reason, count in book["dropped"].items())
+    said = tr(
+        f"  {name}: {book['produced']} = {book['consumed']} + {book['withheld']} + {book['open']} "
+        f"+ {sum(book['dropped'].values())}",
+        f"  {name}：{book['produced']} = {book['consumed']} + {book['withheld']} + {book['open']} "
+        f"+ {sum(book['dropped'].values())}",
+    )
+    return _literal(f"{said} ({dropped})" if dropped else said)
+
+
+def _stream_line(one: dict[str, Any]) -> str:
+    return tr(
+        f"  stream {one['stream']}: {one['sealed']} messages = {one['receipted']} receipted "
+        f"+ {one['waiting']} waiting + {one['refused']} refused + {one['lost']} lost",
+        f"  流 {one['stream']}：{one['sealed']} 条消息 = 已回执 {one['receipted']} "
+        f"+ 等待 {one['waiting']} + 被拒 {one['refused']} + 丢失 {one['lost']}",
+    )
+
+
+def _chain_line(one: dict[str, Any]) -> str:
+    return tr(
+        f"  brain, {one['agent'][:8]} stream {one['stream']} epoch {one['epoch']}: {one['decided']} "
+        f"messages = {one['kept']} kept + {one['refused']} refused + {one['lost']} lost",
+        f"  产业大脑 {one['agent'][:8]} 流 {one['stream']} 纪元 {one['epoch']}：{one['decided']} "
+        f"条消息 = 留存 {one['kept']} + 被拒 {one['refused']} + 丢失 {one['lost']}",
+    )
+
+
+def _literal(text: str) -> str:
+    """Keep braces of a name from being filled in."""
+    return text.replace("{", "{{").replace("}", "}}")
 
 
 if __name__ == "__main__":

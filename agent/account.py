@@ -6,6 +6,7 @@ from typing import Any
 
 from agent.config import AgentConfig
 from agent.spool import Spool
+from agent.sums import first_altered, stream_sums
 from protocols.errors import MillgateError
 from protocols.language import tr
 from security.policy.account import Account
@@ -32,6 +33,7 @@ def read_account(config: AgentConfig) -> dict[str, Any]:
             tally, epoch = spool.tally(), spool.meta("epoch", 0)
             chains = spool.chains(epoch)
             place = epoch, spool.meta("memory_policy"), spool.meta("number")
+        streams, altered = stream_sums(path, epoch), first_altered(path)
         devices: dict[str, Account] = {}
         if memory:
             key = config.identity.load(config.identity.gate_key, "aes256")
@@ -51,4 +53,6 @@ def read_account(config: AgentConfig) -> dict[str, Any]:
         "outputs": asdict(tally),
         "epoch": epoch,
         "chains": chains,
+        "streams": [asdict(one) for one in streams],
+        "altered": altered,
     }

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Final, TypeAlias
 
@@ -14,13 +15,17 @@ from aggregator.config import AggregatorConfig, read_factories
 from aggregator.inbox import Opened, Opener
 from aggregator.ledger import Kept, Ledger
 from aggregator.series import carbon, future_factory
-from aggregator.stores import SeriesBlock, Store
+from aggregator.stores import SeriesBlock, SeriesKey, Store
+from aggregator.sums import ChainSum, altered_batches, chain_sums
 from protocols.batch import NO_VALUE, Block
-from protocols.frame import SECOND, Ints
+from protocols.frame import SECOND, Floats, Ints
 from protocols.topics import Address
 from security.policy.compiled import SheetPoint
 
 _GROUP: Final = 64
+_PORTION: Final = 100_000
+_END_NS: Final = 2**62
+_NONE: Final[Ints] = np.zeros(0, np.int64)
 
 Ends: TypeAlias = Mapping[Address, tuple[int, Mapping[int, int]]]
 """Each agent's epoch, and the sequence that comes next in each of its streams."""
@@ -60,7 +65,10 @@ class BrainAccount:
         restarts: by agent, begin and end (s) of each time between two epochs of which the agent said
             why the one ended and the other began: it then misses what it declared lost.
         series: rows in the stores, by measurement.
-        differing: rows that the stores lack or hold otherwise than the ledger says.
+        sums: the output sum of every chain.
+        altered: batches of the ledger that are not what came.
+        first_altered: the first of them, in words.
+        differing: rows that the stores lack, hold otherwise than the ledger says, or have of their own.
         first_differing: the first of them, in words.
     """
 
@@ -70,6 +78,9 @@ class BrainAccount:
     cells: dict[Address, list[PointCells]] = field(default_factory=dict)
     restarts: dict[Address, list[tuple[int, int]]] = field(default_factory=dict)
     series: dict[str, int] = field(default_factory=dict)
+    sums: list[ChainSum] = field(default_factory=list)
+    altered: int = 0
+    first_altered: str = ""
     differing: int = 0
     first_differing: str = ""
 
@@ -95,7 +106,8 @@ def read_account(config: AggregatorConfig, ends: Ends | None = None) -> BrainAcc
                 account.known[address] = ledger.stored_before(agent, *ends[address])
             account.refused[address] = ledger.totals(agent)[2]
             account.restarts[address] = _restarts(ledger, agent)
-        account.cells = _cells(config, ledger)
+        account.sums = chain_sums(config.ledger)
+        account.cells = _cells(config, ledger, account)
         _compare(config, ledger, stores, account)
         for module in (future_factory, carbon):
             for measurement in module.MEASUREMENTS:
@@ -116,16 +128,23 @@ def _restarts(ledger: Ledger, agent: int) -> list[tuple[int, int]]:
     ]
 
 
-def _cells(config: AggregatorConfig, ledger: Ledger) -> dict[Address, list[PointCells]]:
+def _cells(
+    config: AggregatorConfig, ledger: Ledger, account: BrainAccount
+) -> dict[Address, list[PointCells]]:
+    """Return what the ledger keeps of each point, having looked whether it is what came."""
     key = config.brain.opening()
     opener = Opener(ledger, key, Opened())
     parts: dict[tuple[int, int], list[tuple[Ints, Ints, Ints]]] = {}
     points: dict[tuple[int, int], tuple[SheetPoint, int]] = {}
-    after = 0
-    while batches := ledger.batches(after, _GROUP):
-        after = batches[-1].id
-        for kept in batches:
-            _take(opener, kept, parts, points)
+
+    def opened(kept: Kept) -> list[tuple[int, Block]]:
+        blocks = opener.blocks(kept)
+        _take(opener, kept, blocks, parts, points)
+        return blocks
+
+    for one in altered_batches(config.ledger, opened):
+        account.altered += 1
+        account.first_altered = account.first_altered or one.where
     cells: dict[Address, list[PointCells]] = {}
     for place, (point, window_s) in sorted(points.items()):
         address = ledger.address(place[0])
@@ -136,6 +155,7 @@ def _cells(config: AggregatorConfig, ledger: Ledger) -> dict[Address, list[Point
 def _take(
     opener: Opener,
     kept: Kept,
+    blocks: Sequence[tuple[int, Block]],
     parts: dict[tuple[int, int], list[tuple[Ints, Ints, Ints]]],
     points: dict[tuple[int, int], tuple[SheetPoint, int]],
 ) -> None:
@@ -143,7 +163,7 @@ def _take(
     if known is None:
         return
     terms = known.streams[kept.stream]
-    for window_s, block in opener.blocks(kept):
+    for window_s, block in blocks:
         places, spans = terms.places(block.numbers), block.span_matrix()
         for column, (place, number) in enumerate(zip(places, block.numbers.tolist(), strict=True)):
             points[kept.agent, number] = (terms.points[int(place)], window_s)
@@ -175,6 +195,14 @@ def _compare(
 ) -> None:
     """Project the ledger again and look for every row in the stores."""
     factories = read_factories(config.brain.factories)
+    # The stores before the ledger: while the brain runs, it may only have more of what explains them.
+    there = {
+        (module.BUCKET, key): _times(stores[module.BUCKET], key)
+        for module in (future_factory, carbon)
+        for measurement in module.MEASUREMENTS
+        for key in stores[module.BUCKET].series(measurement)
+    }
+    times: dict[tuple[str, SeriesKey], list[Ints]] = {}
     projection = make_projection(config, lambda: factories, Opened(), stores)
     try:
         projection.name_agents()
@@ -184,8 +212,33 @@ def _compare(
             for bucket, blocks in projection.blocks(batches).items():
                 for block in blocks:
                     _compare_block(stores[bucket], block, account)
+                    times.setdefault((bucket, block.key), []).append(block.time)
     finally:
         projection.close()
+    for place, found in there.items():
+        own = times.get(place, [])
+        more = np.setdiff1d(found, np.concatenate(own) if own else _NONE)
+        if len(more):
+            account.differing += len(more)
+            account.first_differing = account.first_differing or _named(place[1], int(more[0]))
+
+
+def _times(store: Store, key: SeriesKey) -> Ints:
+    """Return when a series has rows."""
+    names = list(store.newest(key).fields)[:1]
+    parts, start = [_NONE], 0
+    while names:
+        parts.append(store.query(key, names, start, _END_NS, limit=_PORTION).time)
+        if len(parts[-1]) < _PORTION:
+            break
+        start = int(parts[-1][-1]) + 1
+    return np.concatenate(parts)
+
+
+def _named(key: SeriesKey, at_ns: int) -> str:
+    tags = ", ".join(value for _, value in key.tags)
+    at = datetime.fromtimestamp(at_ns // SECOND, UTC)
+    return f"{key.measurement} ({tags}) {at:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _compare_block(store: Store, block: SeriesBlock, account: BrainAccount) -> None:
@@ -196,14 +249,21 @@ def _compare_block(store: Store, block: SeriesBlock, account: BrainAccount) -> N
     missing = expected - present
     account.differing += missing.total()
     if missing and not account.first_differing:
-        tags = ", ".join(value for _, value in block.key.tags)
-        first = min(missing, key=lambda row: int(str(row[0])))
-        account.first_differing = f"{block.key.measurement} ({tags}) at {first[0]} ns"
+        first = min(int(str(row[0])) for row in missing)
+        account.first_differing = _named(block.key, first)
 
 
 def _rows(block: SeriesBlock) -> Counter[tuple[object, ...]]:
     columns = [
-        column if isinstance(column, list) else column.tolist()
+        column if isinstance(column, list) else _comparable(column)
         for _, column in sorted(block.fields.items())
     ]
     return Counter(zip(block.time.tolist(), *columns, strict=True))
+
+
+def _comparable(column: Floats | Ints) -> list[object]:
+    """Return a column's values; what a row lacks equals what another lacks."""
+    values: list[object] = column.tolist()
+    for at in np.flatnonzero(np.isnan(column)).tolist():
+        values[at] = None
+    return values

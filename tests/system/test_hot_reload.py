@@ -1,15 +1,27 @@
-"""A running agent goes over to a changed configuration and loses no sample; a faulty one changes nothing."""
+"""A running agent goes over to a changed configuration and loses no sample; a faulty one changes nothing.
+
+The account says so afterwards, and names the first slot of everything that is tampered with.
+"""
 
 import asyncio
 import os
 import re
 import signal
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pytest
 
+from aggregator.app import make_stores
+from aggregator.config import read_config
+from aggregator.stores import RowSpan, SeriesBlock
+from millgate import account
+from protocols.frame import SECOND
 from simulators.demo import Mill
 from tests.servers.mosquitto import running
 from tests.system.mills import MOSQUITTO, edit, plant_mill
@@ -89,6 +101,72 @@ async def test_devices_come_go_and_change_while_the_others_go_on(tmp_path: Path)
             await asyncio.sleep(LAST_TRAFFIC_S / 2)
             await mill.stop("agent")
             check(await mill.settled_account(tolerance=SLOT))
+            await mill.stop("aggregator")
+            await asyncio.to_thread(check_that_every_tampering_is_named, mill)
+
+
+def look(mill: Mill) -> dict[str, Any]:
+    return account(mill.agent_toml, mill.aggregator_toml, None, SLOT)
+
+
+def check_that_every_tampering_is_named(mill: Mill) -> None:
+    """Of a row in the store, one that nothing explains, a batch here and there, and the inputs."""
+    good = look(mill)
+    assert (good["first_wrong"], good["wrong"], good["balanced"]) == ("", 0, True)
+    assert all(one["balanced"] and one["kept"] for one in good["chains"])
+    assert {one["sealed"] for one in good["streams"]} <= {one["decided"] for one in good["chains"]}
+    tamper_store(mill)
+    ledger, spool = mill.folder / "brain/data/ledger.db", mill.folder / "mill/data/spool.db"
+    for path, where in ((ledger, "cells > 0"), (spool, "is_sheet = 0")):
+        with closing(sqlite3.connect(path)) as db, db:
+            found = f"SELECT id, sequence, sealed FROM batch WHERE {where} ORDER BY id LIMIT 1"  # noqa: S608 - one of two constants
+            number, sequence, sealed = db.execute(found).fetchone()
+            bad = sealed[:-1] + bytes([sealed[-1] ^ 1])
+            db.execute("UPDATE batch SET sealed = ? WHERE id = ?", (bad, number))
+        told = look(mill)
+        assert told["wrong"] > 0
+        assert re.search(rf"\b{sequence}\b.*20\d\d-.*Z", told["first_wrong"]), told["first_wrong"]
+        with closing(sqlite3.connect(path)) as db, db:
+            db.execute("UPDATE batch SET sealed = ? WHERE id = ?", (sealed, number))
+    with closing(sqlite3.connect(ledger)) as db, db:
+        db.execute("DELETE FROM batch WHERE cells > 0 AND id = (SELECT MIN(id) FROM batch)")
+        db.execute("UPDATE chain SET next = next + 1 WHERE next > 1")
+    told = look(mill)
+    assert not all(one["balanced"] for one in told["chains"])
+    assert told["first_wrong"]
+
+
+def tamper_store(mill: Mill) -> None:
+    config = read_config(mill.aggregator_toml)
+    for moved_ns, more in ((0, 1), (7, 1)):
+        stores = make_stores(config)
+        try:
+            store = stores["future_factory"]
+            (key, *_) = store.series("ff_energy")
+            row = store.query(key, list(store.newest(key).fields), 0, 2**62, limit=1)
+            at = row.time + moved_ns
+            value = next(
+                name for name, column in row.fields.items() if not isinstance(column, list)
+            )
+            changed = {**row.fields, value: np.asarray(row.fields[value]) + 1}
+            store.write([SeriesBlock(key, at, changed)])
+        finally:
+            for each in stores.values():
+                each.close()
+        told = look(mill)
+        moment = datetime.fromtimestamp(int(at[0]) // SECOND, UTC)
+        assert told["wrong"] >= more
+        assert told["first_wrong"].startswith("ff_energy")
+        assert f"{moment:%Y-%m-%dT%H:%M:%SZ}" in told["first_wrong"]
+        stores = make_stores(config)
+        try:
+            store = stores["future_factory"]
+            store.delete_rows([RowSpan(key, int(at[0]), int(at[0]) + 1)])
+            if not moved_ns:
+                store.write([row])
+        finally:
+            for each in stores.values():
+                each.close()
 
 
 def edit_whole(mill: Mill, text: str) -> None:

@@ -1,0 +1,161 @@
+"""The ledger against itself: the output sum of every chain, and whether what is kept is what came."""
+
+import hashlib
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from aggregator.ledger import Kept
+from protocols.batch import Block
+from protocols.errors import MillgateError
+from protocols.language import tr
+from protocols.strict_cbor import Malformed
+from protocols.topics import Address
+from security.evidence import KEPT, REFUSED
+from security.keys import BadSignature
+
+_AT_ONCE: Final = 256
+
+Open = Callable[[Kept], list[tuple[int, Block]]]
+
+
+@dataclass(frozen=True, slots=True)
+class ChainSum:
+    """One chain, in messages: `decided = kept + refused + lost`.
+
+    Attributes:
+        decided: how many the chain has.
+        lost: declared by the agent.
+    """
+
+    address: Address
+    epoch: int
+    stream: int
+    decided: int
+    kept: int
+    refused: int
+    lost: int
+
+    @property
+    def balanced(self) -> bool:
+        """Whether the sum holds."""
+        return self.decided == self.kept + self.refused + self.lost
+
+
+@dataclass(frozen=True, slots=True)
+class Altered:
+    """A batch that is not what came.
+
+    Attributes:
+        id: its row; None where it is gone.
+        where: which it is and the slots that it covers, in words.
+    """
+
+    id: int | None
+    where: str
+
+
+def chain_sums(path: Path) -> list[ChainSum]:
+    """Return the sums of all chains of a ledger.
+
+    Raises:
+        sqlite3.Error: when it cannot be read.
+    """
+    with closing(_reading(path)) as db:
+        # All of one moment, while the brain may go on.
+        db.execute("BEGIN")
+        counts = {
+            tuple(row[:4]): row[4]
+            for row in db.execute(
+                "SELECT agent, epoch, stream, kind, COUNT(*) FROM log WHERE kind IN (?, ?)"
+                " GROUP BY agent, epoch, stream, kind",
+                (KEPT, REFUSED),
+            )
+        }
+        lost = {
+            tuple(row[:3]): row[3]
+            for row in db.execute(
+                "SELECT agent, epoch, stream, SUM(last - first + 1) FROM loss"
+                " GROUP BY agent, epoch, stream"
+            )
+        }
+        chains = db.execute(
+            "SELECT chain.agent, epoch, stream, next, factory, agent.agent FROM chain"
+            " JOIN agent ON agent.id = chain.agent ORDER BY chain.agent, epoch, stream"
+        ).fetchall()
+    return [
+        ChainSum(
+            Address(factory, name),
+            epoch,
+            stream,
+            decided,
+            counts.get((agent, epoch, stream, KEPT), 0),
+            counts.get((agent, epoch, stream, REFUSED), 0),
+            lost.get((agent, epoch, stream), 0),
+        )
+        for agent, epoch, stream, decided, factory, name in chains
+    ]
+
+
+def altered_batches(path: Path, open_blocks: Open) -> Iterator[Altered]:
+    """Yield the batches that are not what came, or are gone, in the order they were kept.
+
+    Each must be what its leaf of the log names, open, and hold as many values as is noted.
+    """
+    with closing(_reading(path)) as db:
+        rows = db.execute(
+            "SELECT log.digest, log.stream, log.sequence, batch.id, batch.agent, batch.digest,"
+            " sheet, start_s, end_s, cells, sealed FROM log LEFT JOIN batch"
+            " ON batch.agent=log.agent AND batch.epoch=log.epoch AND batch.stream=log.stream"
+            " AND batch.sequence=log.sequence WHERE log.kind=? ORDER BY place",
+            (KEPT,),
+        )
+        while group := rows.fetchmany(_AT_ONCE):
+            for (
+                leaf,
+                stream,
+                sequence,
+                number,
+                agent,
+                digest,
+                sheet,
+                start,
+                end,
+                cells,
+                sealed,
+            ) in group:
+                said = tr(
+                    f"message {sequence} of stream {stream}", f"流 {stream} 的第 {sequence} 条消息"
+                )
+                if number is None:
+                    yield Altered(None, said + tr(" is gone from the ledger", "已不在账本中"))
+                    continue
+                kept = Kept(number, agent, stream, digest, sheet, start, end, sealed)
+                if digest != leaf or (sealed and not _is_whole(kept, cells, open_blocks)):
+                    at = _at(start)
+                    said += tr(f", slots from {at}, is altered", f"（时段始于 {at}）已被改动")
+                    yield Altered(number, said)
+
+
+def _is_whole(kept: Kept, cells: int, open_blocks: Open) -> bool:
+    if hashlib.sha256(kept.sealed).digest() != kept.digest:
+        return False
+    if not cells:
+        return True
+    try:
+        found = open_blocks(kept)
+    except (Malformed, BadSignature, MillgateError, KeyError):
+        return False
+    return sum(block.values for _, block in found) == cells
+
+
+def _at(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _reading(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10.0, isolation_level=None)
