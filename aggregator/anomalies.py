@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from aggregator.series.derived.checks import ANOMALY
+from aggregator.series.derived.findings import ANOMALY
 from aggregator.stores import SeriesKey, Store
 from protocols.frame import SECOND
 from protocols.language import tr

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Final, Self
+from typing import Annotated, Final, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, Field, model_validator
@@ -23,6 +23,7 @@ from security.cards import AgentCard, read_agent_card
 from security.keys import MessageSigner, OpeningKey, load_key_file
 from security.signers import load_signer
 
+Period = Literal["sharp", "peak", "flat", "valley", "deep"]
 BUCKETS: Final = ("future_factory", "carbon_emission")
 _DEFAULT_SITE: Final = "main"
 
@@ -115,10 +116,13 @@ class TariffConfig(Strict):
     Attributes:
         calendar: id of a shipped tariff, or a .toml file beside aggregator.toml; empty: none.
         holidays: local days on which deep valley hours hold.
+        registers: which period each tariff register of the meters is, such as t1 = "sharp"; empty:
+            their split is not checked.
     """
 
     calendar: str = ""
     holidays: list[date] = Field(default=[])
+    registers: dict[Literal["t1", "t2", "t3", "t4"], Period] = Field(default={})
 
 
 class DisclosureConfig(Strict):

@@ -19,7 +19,15 @@ from protocols.errors import ConfigError
 FACTORY, CARBON = "future_factory", "carbon_emission"
 
 MEASUREMENTS: Final = {
-    FACTORY: ("ff_production", "ff_quality", "ff_oee", "ff_connectivity", "ff_check", "ff_fact"),
+    FACTORY: (
+        "ff_production",
+        "ff_quality",
+        "ff_oee",
+        "ff_power",
+        "ff_connectivity",
+        "ff_check",
+        "ff_fact",
+    ),
     CARBON: ("ce_balance", "ce_quality", "ce_intensity"),
 }
 """Measurements that only derivation writes."""
@@ -29,6 +37,7 @@ _PER_HOUR: Final = (
     production.production,
     production.oee,
     energy.from_power,
+    energy.power,
     energy.own_use,
     energy.balance,
     energy.market,

@@ -49,7 +49,8 @@ def read_rules(config: AggregatorConfig) -> Rules:
     local = LocalTime(config.local.zone)
     factors = carbon.factors()
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
-    context = Context(local, factors, profile)
+    registers = {str(name): str(period) for name, period in config.tariff.registers.items()}
+    context = Context(local, factors, profile, tariff, registers)
     return Rules(carbon, factors, EnergyTerms(coal.by_unit, tariff), context, digest)
 
 

@@ -32,6 +32,8 @@ BUCKET = "future_factory"
 MEASUREMENTS = ("ff_energy", "ff_equipment_state", "ff_reading", "ff_refused")
 
 
+GENERATED = "energy.generated"
+
 _FIELDS = {
     "run": "run_s",
     "setup": "setup_s",
@@ -85,7 +87,8 @@ def medium_tags(measurand: str) -> dict[str, str]:
     must not meet in one series; electricity has one, and its series keep their old name.
     """
     medium = energy_medium(measurand)
-    return {"medium": medium, "measurand": "" if medium == "Electricity" else measurand}
+    plain = medium == "Electricity" and measurand != GENERATED
+    return {"medium": medium, "measurand": "" if plain else measurand}
 
 
 def _reading(slots: ReleasedSlots, column: int) -> Iterator[SeriesBlock]:
@@ -133,6 +136,8 @@ def _energy(slots: ReleasedSlots, column: int, terms: EnergyTerms) -> Iterator[S
 
 def meter_role(point: SheetPoint) -> str:
     """Return the role that a meter's energy is filed under."""
+    if point.measurand == GENERATED:
+        return "pv"
     return "export" if point.measurand.endswith("_export") else point.role or "main"
 
 

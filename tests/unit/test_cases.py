@@ -136,7 +136,9 @@ class Bench:
         if "facts" in case:
             head = "enterprise,site,equipment,name,value,from,until,source,entered\n"
             (folder / "facts.csv").write_text(head + case["facts"], "utf-8")
-        context = Context(self.local, self.factors, find_profile("zj-2021-method", folder))
+        profile = find_profile("zj-2021-method", folder)
+        registers = rules.get("registers", {})
+        context = Context(self.local, self.factors, profile, tariff, registers)
         people = People(folder / "facts.csv", folder / "calendars")
         self.derivation = Derivation(self.stores, context, people)
 

@@ -14,15 +14,16 @@ from aggregator.series.derived.energy import (
     IMPORT,
     POWER,
     balance_of,
+    generation,
     meters,
     power_integral,
 )
+from aggregator.series.derived.findings import check_rows
 from aggregator.series.derived.site import Hours, PlanPoint, counted, rows_of, summed
-from aggregator.series.future_factory import energy_medium
+from aggregator.series.derived.tariff_registers import registers
+from aggregator.series.future_factory import GENERATED, energy_medium
 from aggregator.stores import FieldColumn, SeriesBlock
-from protocols.frame import Flags, Floats
-
-OK, ANOMALY = "OK", "ANOMALY"
+from protocols.frame import Flags
 
 RESIDUAL = (-0.02, 0.15)
 """Of main - sum of sub-meters, as a part of main: recommended bounds, no standard's."""
@@ -42,24 +43,14 @@ def checks(hours: Hours) -> Iterator[SeriesBlock]:
             yield from _residual(hours, measurand)
     yield from _own_use(hours)
     for equipment, points in hours.site.by_equipment.items():
-        if POWER in points and IMPORT in points:
-            yield from _integral(hours, equipment, points[POWER], points[IMPORT])
+        counter = points.get(IMPORT) or points.get(GENERATED)
+        if POWER in points and counter is not None:
+            yield from _integral(hours, equipment, points[POWER], counter)
+        yield from registers(hours, equipment, points)
         for point in points.values():
             yield from _rated(hours, equipment, point)
         if "production.total" in points:
             yield from _pieces(hours, equipment, points)
-
-
-def _check(
-    hours: Hours, name: str, equipment: str, made: Flags, bad: Flags, value: Floats, reason: str
-) -> list[SeriesBlock]:
-    fields: dict[str, FieldColumn] = {
-        "status": [ANOMALY if wrong else OK for wrong in bad.tolist()],
-        "value": value,
-        "reason": [reason if wrong else "" for wrong in bad.tolist()],
-    }
-    key = hours.site.key("ff_check", check=name, equipment_id=equipment)
-    return rows_of(key, hours.starts, made, fields)
 
 
 def _residual(hours: Hours, measurand: str) -> list[SeriesBlock]:
@@ -73,11 +64,11 @@ def _residual(hours: Hours, measurand: str) -> list[SeriesBlock]:
     low, high = RESIDUAL
     bad = (ratio < low) | (ratio > high)
     reason = f"main meter - sub-meters is outside {low:+.0%} to {high:+.0%} of the main meter"
-    return _check(hours, f"balance:{measurand}", "", usable, bad, ratio, reason)
+    return check_rows(hours, f"balance:{measurand}", "", usable, bad, ratio, reason)
 
 
 def _own_use(hours: Hours) -> list[SeriesBlock]:
-    generated = meters(hours.site, IMPORT, ("pv",))
+    generated = generation(hours.site)
     fed = meters(hours.site, EXPORT, ("", "main", "export"))
     if not generated or not fed:
         return []
@@ -88,7 +79,7 @@ def _own_use(hours: Hours) -> list[SeriesBlock]:
         [rise.values for rise in out], axis=0
     )
     reason = "more is exported than PV generates"
-    return _check(hours, "pv-self-use", "", usable, used < 0, used, reason)
+    return check_rows(hours, "pv-self-use", "", usable, used < 0, used, reason)
 
 
 def _integral(
@@ -105,11 +96,11 @@ def _integral(
     larger = np.maximum(ratio, 1.0 / ratio)
     near = np.any([np.abs(larger / step - 1.0) <= _CT_WITHIN for step in CT_STEPS], axis=0)
     reason = "counter and power differ by a factor like that of a wrong CT ratio"
-    return _check(hours, "power-integral", equipment, usable, near, ratio, reason)
+    return check_rows(hours, "power-integral", equipment, usable, near, ratio, reason)
 
 
 def _rated(hours: Hours, equipment: str, point: PlanPoint) -> list[SeriesBlock]:
-    if point.measurand != IMPORT or point.aggregate != "delta":
+    if point.measurand not in {IMPORT, GENERATED} or point.aggregate != "delta":
         return []
     rated = hours.fact("rated_power", equipment)
     if np.isnan(rated).all():
@@ -122,7 +113,7 @@ def _rated(hours: Hours, equipment: str, point: PlanPoint) -> list[SeriesBlock]:
     np.maximum.at(largest, place, column.values / (column.span_s / 3600.0))
     made = (counted(place, hours.count) > 0) & ~np.isnan(rated)
     reason = f"more energy than rated power x time x {PLAUSIBLE}"
-    return _check(hours, "plausibility", equipment, made, above, largest, reason)
+    return check_rows(hours, "plausibility", equipment, made, above, largest, reason)
 
 
 def _pieces(hours: Hours, equipment: str, own: Mapping[str, PlanPoint]) -> list[SeriesBlock]:
@@ -134,7 +125,7 @@ def _pieces(hours: Hours, equipment: str, own: Mapping[str, PlanPoint]) -> list[
     usable = np.all([rise.complete for rise in (total, *parts)], axis=0)
     rest = total.values - np.sum([rise.values for rise in parts], axis=0)
     reason = "good + scrap is more than the total"
-    return _check(hours, "pieces", equipment, usable, rest < 0, rest, reason)
+    return check_rows(hours, "pieces", equipment, usable, rest < 0, rest, reason)
 
 
 def connectivity(hours: Hours) -> Iterator[SeriesBlock]:

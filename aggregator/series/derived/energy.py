@@ -13,18 +13,20 @@ import numpy as np
 from aggregator.localtime import HOUR_S
 from aggregator.series.carbon import counted_scope_of
 from aggregator.series.derived.site import (
+    HOUR_NS,
     Column,
     Hours,
     PlanPoint,
     Rise,
     Site,
+    counted,
     exact,
     floats,
     quality,
     rows_of,
     summed,
 )
-from aggregator.series.future_factory import energy_medium, medium_tags
+from aggregator.series.future_factory import GENERATED, energy_medium, medium_tags
 from aggregator.series.slots import QUALITY_ESTIMATED
 from aggregator.stores import FieldColumn, SeriesBlock
 from protocols.frame import SECOND, Flags, Floats
@@ -40,7 +42,8 @@ def from_power(hours: Hours) -> Iterator[SeriesBlock]:
     """Yield `ff_energy` of equipment that has power and no counter, with how it was computed."""
     for equipment, points in hours.site.by_equipment.items():
         point = points.get(POWER)
-        if point is not None and IMPORT not in points and point.aggregate in {"last", "mean"}:
+        counted = IMPORT in points or GENERATED in points
+        if point is not None and not counted and point.aggregate in {"last", "mean"}:
             method = "mean_power" if point.aggregate == "mean" else "integrated"
             column, energy = power_integral(hours, point)
             inside = ~np.isnan(energy) & (column.time >= hours.start_ns)
@@ -86,6 +89,16 @@ def meters(site: Site, measurand: str, roles: Sequence[str]) -> list[PlanPoint]:
         and points[measurand].role in roles
         and points[measurand].aggregate == "delta"
     ]
+
+
+def generation(site: Site) -> list[PlanPoint]:
+    """Return the counters of what is generated on site: by their measurand, or by the role `pv`.
+
+    An equipment that has both counts once.
+    """
+    own = meters(site, GENERATED, ("", "main", "sub", "pv"))
+    known = {point.equipment for point in own}
+    return own + [one for one in meters(site, IMPORT, ("pv",)) if one.equipment not in known]
 
 
 def _sum(hours: Hours, points: Sequence[PlanPoint]) -> Rise | None:
@@ -134,7 +147,7 @@ def own_use(hours: Hours) -> Iterator[SeriesBlock]:
 
 def _pv(hours: Hours) -> tuple[Floats, Floats, Floats, Flags] | None:
     """Return import, PV and export per hour, and where all are complete; None without PV."""
-    generated = _sum(hours, meters(hours.site, IMPORT, ("pv",)))
+    generated = _sum(hours, generation(hours.site))
     drawn = _sum(hours, meters(hours.site, IMPORT, ("", "main")))
     fed = _sum(hours, meters(hours.site, EXPORT, ("", "main", "export")))
     if generated is None or drawn is None or fed is None:
@@ -162,7 +175,7 @@ def balance_of(hours: Hours, measurand: str) -> tuple[Floats, Floats, Flags] | N
     usable = main.complete & subs.complete
     supply = main.values
     pv = _pv(hours) if measurand == IMPORT else None
-    if measurand == IMPORT and meters(hours.site, IMPORT, ("pv",)):
+    if measurand == IMPORT and generation(hours.site):
         if pv is None:
             return None
         supply, usable = pv[0] + pv[1] - pv[2], usable & pv[3]
@@ -300,21 +313,76 @@ def data_quality(hours: Hours) -> Iterator[SeriesBlock]:
     known = np.any([rise.known for rise in rises], axis=0)
     estimated = np.zeros(hours.count)
     received = np.zeros(hours.count)
+    age = np.zeros(hours.count)
     for point in points:
         column = hours.column(point)
         place = hours.place(column.time)
         received += summed(place, column.span_s, hours.count)
+        age = np.maximum(age, _age(hours, column))
         over_one = column.span_s > column.window_s
         estimated += summed(place, np.where(over_one, column.span_s, 0), hours.count)
     share = np.where(received > 0, estimated / np.where(received > 0, received, 1.0), np.nan)
     fields: Fields = {
         "coverage": coverage,
         "estimated_share": share,
+        "freshness_s": age,
         # Rows are made of nothing but batches whose signature verified.
         "verified": np.ones(hours.count, np.int64),
         "quality": quality(coverage),
     }
     yield from rows_of(hours.site.key("ce_quality"), hours.starts, known, fields)
+
+
+def _age(hours: Hours, column: Column) -> Floats:
+    """Return, at the end of each hour, how many seconds a point's newest value of it is behind."""
+    newest = np.zeros(hours.count, np.int64)
+    np.maximum.at(newest, hours.place(column.time), column.time + column.window_s * SECOND)
+    behind = (hours.starts + HOUR_NS - newest) / SECOND
+    return np.clip(behind, 0.0, float(HOUR_S))
+
+
+def power(hours: Hours) -> Iterator[SeriesBlock]:
+    """Yield `ff_power`: the highest power of each hour, and the mean where a counter tells it.
+
+    Of what is released the nearest to the truth counts: maxima of slots, else their means, else
+    last values; `method` says which.
+    """
+    released = {(one.equipment, one.aggregate): one for one in hours.site.plan if _is_power(one)}
+    for equipment in hours.site.equipments:
+        found = [(how, released.get((equipment, how))) for how in ("max", "mean", "last")]
+        for method, point in found:
+            if point is not None:
+                yield from _power(hours, equipment, point, method)
+                break
+
+
+def _is_power(point: PlanPoint) -> bool:
+    return point.measurand == POWER and not point.part
+
+
+def _power(hours: Hours, equipment: str, point: PlanPoint, method: str) -> list[SeriesBlock]:
+    column = hours.column(point)
+    place = hours.place(column.time)
+    highest = np.full(hours.count, -np.inf)
+    np.maximum.at(highest, place, column.values)
+    known = counted(place, hours.count) > 0
+    points = hours.site.by_equipment[equipment]
+    counter = points.get(IMPORT) or points.get(GENERATED)
+    average = np.full(hours.count, np.nan)
+    if counter is not None and counter.aggregate == "delta":
+        rise = hours.rise(counter)
+        # The rise of a whole hour in kWh is its mean power in kW.
+        average = np.where(rise.complete, rise.values, np.nan)
+    coverage = np.minimum(counted(place, hours.count) * point.window_s / HOUR_S, 1.0)
+    fields: Fields = {
+        "power_max_kw": np.where(known, highest, np.nan),
+        "power_avg_kw": average,
+        "method": [method] * hours.count,
+        "coverage": coverage,
+        "quality": quality(coverage),
+    }
+    key = hours.site.key("ff_power", equipment_id=equipment, medium="Electricity")
+    return rows_of(key, hours.starts, known, fields)
 
 
 def decimal_sum(values: Floats) -> Decimal:

@@ -1,7 +1,7 @@
 """What a site releases, and what people said of it: everything derived series are made of."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
 from functools import cached_property
@@ -15,6 +15,7 @@ from aggregator.facts import SiteFacts
 from aggregator.localtime import HOUR_S, LocalTime
 from aggregator.series.slots import QUALITY_GOOD, QUALITY_PARTIAL, statistic, statistic_tag
 from aggregator.stores import FieldColumn, SeriesBlock, SeriesKey, Store
+from aggregator.tariffs import Tariff
 from protocols.frame import SECOND, Flags, Floats, Ints
 from security.policy.compiled import SheetPoint
 
@@ -68,11 +69,18 @@ def plan_of(lines: Iterable[tuple[SheetPoint, int]]) -> tuple[PlanPoint, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What holds for all sites."""
+    """What holds for all sites.
+
+    Attributes:
+        tariff: periods of electricity; None where none is configured.
+        registers: which period a tariff register of a meter is, such as t1 -> sharp.
+    """
 
     local: LocalTime
     factors: Factors
     profile: CodeProfile
+    tariff: Tariff | None = None
+    registers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
