@@ -191,6 +191,14 @@ class Mqtt:
     ) -> None:
         # Where the broker refused the connection, that was said.
         was_up, self._up = self._up and not self._closing, False
+        if self._config.tls and not (was_up or self._closing or self._said):
+            # In TLS 1.3 our side is done before the broker has looked at our certificate.
+            self._say(
+                tr(
+                    "the broker ended the connection at once; it may not accept our certificate",
+                    "消息代理立即断开连接；可能不接受本机证书",
+                )
+            )
         if was_up and not reason.is_failure:
             self._say(tr("the broker ended the connection", "消息代理断开了连接"))
         elif was_up:
