@@ -172,7 +172,8 @@ def summary(found: Statement) -> list[str]:
             tr(
                 "Nothing left of this day, or the archive no longer reaches so far back.",
                 "当日没有任何数据外发，或归档已不含当日数据。",
-            )
+            ),
+            *(_erasure(name, one) for name, one in found.erasures),
         ]
     receivers = ", ".join(sorted(found.receivers)) or tr("unknown", "未知")
     versions = ", ".join(map(str, sorted(found.versions)))

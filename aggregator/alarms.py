@@ -21,6 +21,7 @@ ATTESTATION_LATE: Final = "attestation_late"
 EQUIVOCATION: Final = "equivocation"
 EPOCH_UNEXPLAINED: Final = "epoch_unexplained"
 GAP: Final = "gap"
+STOPPED: Final = "stopped"
 REFUSAL: Final = "refusal"
 SILENCE: Final = "silence"
 POLICY_OLDER: Final = "policy_older"
@@ -160,6 +161,13 @@ def _gap(alarm: Alarm) -> Words:
     )
 
 
+def _stopped(alarm: Alarm) -> Words:
+    return (
+        f"a data officer has stopped policy {alarm.first}: nothing leaves until there is a newer one",
+        f"工厂的数据官已停止策略 {alarm.first}：有更新的策略之前不再放行数据",
+    )
+
+
 def _refusal(alarm: Alarm) -> Words:
     (en, zh), span = _chain(alarm), _span(alarm)
     return (
@@ -231,6 +239,7 @@ _KINDS: Final = {
     EQUIVOCATION: _Kind(Severity.FAULT, _equivocation),
     EPOCH_UNEXPLAINED: _Kind(Severity.WARNING, _epoch_unexplained),
     GAP: _Kind(Severity.FAULT, _gap),
+    STOPPED: _Kind(Severity.WARNING, _stopped),
     REFUSAL: _Kind(Severity.FAULT, _refusal),
     SILENCE: _Kind(Severity.FAULT, _silence),
     POLICY_OLDER: _Kind(Severity.WARNING, _policy_older),

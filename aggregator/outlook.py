@@ -16,6 +16,7 @@ from aggregator.alarms import (
     POLICY_ENDS,
     POLICY_OLDER,
     SILENCE,
+    STOPPED,
 )
 from aggregator.ledger import Ledger
 from aggregator.raising import Raising
@@ -154,7 +155,8 @@ class Outlook:
 
     def _look_at_silence(self, agent: int, address: Address, window_s: int) -> None:
         now_s, heard_s = self._raising.now_s, self._ledger.last_decided(agent)
-        if heard_s and now_s - heard_s > silent_after_s(window_s):
+        stopped = self._ledger.record.open_alarm(agent, STOPPED) is not None
+        if heard_s and now_s - heard_s > silent_after_s(window_s) and not stopped:
             self._raising.holds(Alarm(agent, SILENCE, 0, 0, heard_s, heard_s, now_s), address)
         else:
             self._raising.over(agent, SILENCE)

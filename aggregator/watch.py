@@ -12,6 +12,7 @@ from aggregator.alarms import (
     GAP,
     MESSAGES_MISSING,
     REFUSAL,
+    STOPPED,
 )
 from aggregator.config import Factory
 from aggregator.ledger import Ledger
@@ -21,7 +22,7 @@ from aggregator.record import Alarm
 from protocols.frame import NowNs
 from protocols.strict_cbor import Malformed
 from protocols.topics import Address
-from security.envelope import REASON_REFUSED, Header
+from security.envelope import REASON_REFUSED, REASON_STOPPED, Header
 from security.keys import BadSignature
 from security.statements import ATTEST_S, Ask, Attestation, Loss, read_attestation
 
@@ -48,9 +49,22 @@ class Watch:
         """Look at a message whose turn it was, kept or refused."""
         self._outlook.heard(agent, header.address, header.issued_at)
         self._outlook.sealed_under(agent, header)
+        self._stopped(agent, header)
         for gap in header.gaps:
-            if gap.reason != REASON_REFUSED:
+            if gap.reason not in {REASON_REFUSED, REASON_STOPPED}:
                 self._happened(GAP, agent, header, gap.first, gap.last)
+
+    def _stopped(self, agent: int, header: Header) -> None:
+        """An officer's stop is no loss; it ends with what is sealed under a newer policy."""
+        if any(gap.reason == REASON_STOPPED for gap in header.gaps):
+            version = header.policy_version
+            alarm = Alarm(agent, STOPPED, 0, 0, version, version, self._raising.now_s)
+            self._raising.holds(alarm, header.address)
+        elif header.window == (0, 0):
+            # A sheet, which comes before all else that is sealed under a newer policy.
+            known = self._record.open_alarm(agent, STOPPED)
+            if known is not None and header.policy_version > known.last:
+                self._raising.over(agent, STOPPED)
 
     def asked(self, agent: int, ask: Ask) -> None:
         """Look at a question, which is signed as it is sent."""

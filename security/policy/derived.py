@@ -75,12 +75,19 @@ class Output:
         for at, rule in enumerate(rules):
             self._groups.setdefault(rule.formula, []).append(at)
 
-    def compute(self, now_ns: int) -> None:
+    def begin(self) -> None:
+        """Begin with the next slot that no input has begun, by the time of the devices.
+
+        Call it before inputs close slots, so that none of the first ones is passed over.
+        """
+        begun = [lane.cursor for lane in self.lanes if lane.cursor is not None]
+        if self.cursor is None and begun:
+            self.cursor = max(begun) + 1
+
+    def compute(self) -> None:
         """Compute every slot that all inputs have closed."""
-        if self.cursor is None:
-            self.cursor = -(-now_ns // self.window_ns)
         closed = [lane.cursor for lane in self.lanes if lane.cursor is not None]
-        if not closed:
+        if not closed or self.cursor is None:
             return
         # A device that lags far behind the others, or never began, has no values.
         end = max(min(closed), max(closed) - _MOST_BEHIND)
@@ -227,10 +234,15 @@ class Derived:
         """Return the lanes of all inputs."""
         return [lane for device in sorted(self.lanes) for lane in self.lanes[device]]
 
-    def compute(self, now_ns: int) -> None:
+    def begin(self) -> None:
+        """Begin what can begin, before any input closes a slot."""
+        for output in self.outputs:
+            output.begin()
+
+    def compute(self) -> None:
         """Compute what can be computed, and forget the inputs that are used up."""
         for output in self.outputs:
-            output.compute(now_ns)
+            output.compute()
         for lane in self.all_lanes():
             used = [output.cursor for output in self.outputs if lane in output.lanes]
             lane.waiting.forget_through(min((c for c in used if c is not None), default=0) - 1)

@@ -148,6 +148,10 @@ class Gate:
             return
         now_ns = self._now()
         self._notice_pause(now_ns)
+        for lane in self._all_lanes():
+            if lane.cursor is None and not lane.table.brings_time:
+                lane.start(now_ns)
+        self._derived.begin()
         for device in self._lanes:
             lanes = [*self._lanes[device], *self._derived.lanes.get(device, [])]
             own_time = self._tables[device].brings_time
@@ -155,14 +159,12 @@ class Gate:
             if until_ns is None:
                 continue
             for lane in lanes:
-                if lane.cursor is None and not own_time:
-                    lane.start(now_ns)
                 try:
                     lane.advance(until_ns)
                 except Exception as error:  # noqa: BLE001 - fail closed: any fault drops the window
                     self._drop(lane, error)
         try:
-            self._derived.compute(now_ns)
+            self._derived.compute()
         except Exception as error:  # noqa: BLE001 - same
             self._derived.forget()
             self._tell("derived", error)

@@ -142,7 +142,7 @@ async def until(done: Callable[[], bool], seconds: float, mill: Mill | None = No
         await asyncio.sleep(_POLL_S)
 
 
-def rows(mill: Mill, bucket: str, measurement: str) -> list[tuple[SeriesKey, SeriesBlock]]:
+def rows(mill: Mill, bucket: str, measurement: str | None) -> list[tuple[SeriesKey, SeriesBlock]]:
     """Return every series of a measurement with all its rows."""
     stores = make_stores(read_config(mill.aggregator_toml))
     try:

@@ -349,19 +349,23 @@ class ReferenceGate:
 
     def advance(self, now: int) -> None:
         for group in self._all():
-            if group.table.brings_time:
-                until = self.clocks.get(group.table.device)
-            else:
-                until = now - LATENESS
-                if group.cursor is None:
-                    group.begin(now)
+            if not group.table.brings_time and group.cursor is None:
+                group.begin(now)
+        for place, cursor in self.computed.items():
+            begun = [one.cursor for one in self._inputs_of(place) if one.cursor is not None]
+            if cursor is None and begun:
+                # The next slot that begins, by the time of the devices.
+                self.computed[place] = max(begun) + 1
+        for group in self._all():
+            own_time = group.table.brings_time
+            until = self.clocks.get(group.table.device) if own_time else now - LATENESS
             if until is None:
                 continue
             self._fill(group, until)
             while group.cursor is not None and (group.cursor + 1) * group.window <= until:
                 self._close(group, group.cursor, until)
                 group.cursor += 1
-        self._derive(now)
+        self._derive()
 
     def _fill(self, group: Group, until: int) -> None:
         """What came late for a slot that was missing leaves when its time to be filled is over."""
@@ -538,22 +542,28 @@ class ReferenceGate:
 
     # Derivations.
 
-    def _derive(self, now: int) -> None:
-        for place, cursor in self.computed.items():
-            mine = [one for one in self.derived if (one.stream, one.delay_s) == place]
+    def _of(self, place: tuple[int, int]) -> list[Derivation]:
+        return [one for one in self.derived if (one.stream, one.delay_s) == place]
+
+    def _inputs_of(self, place: tuple[int, int]) -> list[Group]:
+        return [
+            group
+            for (_, window_s, kind), group in self.inputs.items()
+            if any(
+                window_s == one.window_s
+                and kind == ("state" if source.name == "state" else "delta")
+                and source.device == group.table.device
+                for one in self._of(place)
+                for source in one.inputs
+            )
+        ]
+
+    def _derive(self) -> None:
+        for place, start in self.computed.items():
+            if start is None:
+                continue
+            mine, groups = self._of(place), self._inputs_of(place)
             window = mine[0].window_s * SECOND
-            groups = [
-                group
-                for (_, window_s, kind), group in self.inputs.items()
-                if any(
-                    window_s == one.window_s
-                    and kind == ("state" if source.name == "state" else "delta")
-                    and source.device == group.table.device
-                    for one in mine
-                    for source in one.inputs
-                )
-            ]
-            start = -(-now // window) if cursor is None else cursor
             begun = [group.cursor for group in groups if group.cursor is not None]
             end = start
             if begun:

@@ -24,6 +24,7 @@ from aggregator.alarms import (
     POLICY_OLDER,
     REFUSAL,
     SILENCE,
+    STOPPED,
     in_words,
     severity_of,
     words_of,
@@ -35,7 +36,7 @@ from protocols.errors import MillgateError
 from protocols.frame import SECOND
 from protocols.topics import Address
 from security.certificates import certificate_end
-from security.envelope import REASON_DROPPED, Gap
+from security.envelope import REASON_DROPPED, REASON_STOPPED, Gap
 from security.policy.compiled import ReleaseSheet
 from security.statements import Loss, sign_statement
 from tests.certificates import Authority
@@ -135,6 +136,25 @@ def test_a_gap_in_a_header_is_told_but_not_one_that_only_answers_a_refusal(
     assert open_alarms(brain) == []
     send(brain, forger, SLOT + 1, gaps=(Gap(7, 8, REASON_DROPPED),))
     assert open_alarms(brain) == [(GAP, 7, 8)]
+
+
+def test_an_officers_stop_is_told_as_that_makes_no_silence_and_ends_with_a_newer_policy(
+    brain: Brain, forger: Forger
+) -> None:
+    brain.take(KEYS, forger.sheet_message())
+    brain.take(KEYS, forger.sheet_message(gaps=(Gap(1, 1, REASON_STOPPED),)))
+    assert open_alarms(brain) == [(STOPPED, 1, 1)]
+    assert "stopped policy 1" in in_words(brain.ledger.record.alarms(1)[0])
+    brain.clock += 901
+    brain.inbox.look()
+    assert open_alarms(brain) == [(STOPPED, 1, 1)]
+    # What was on its way already ends nothing; what is signed anew does.
+    send(brain, forger)
+    assert open_alarms(brain) == [(STOPPED, 1, 1)]
+    newer = Forger(KEYS, signed_policy(KEYS, 2))
+    newer.ends = forger.ends
+    brain.take(KEYS, newer.sheet_message())
+    assert open_alarms(brain) == []
 
 
 def test_a_clock_that_is_ahead_is_told_at_once_and_ends_when_it_is_right(
