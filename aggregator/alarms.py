@@ -29,6 +29,7 @@ POLICY_ENDS: Final = "policy_ends"
 POLICY_ENDED: Final = "policy_ended"
 CLOCK_AHEAD: Final = "clock_ahead"
 CLOCK_BEHIND: Final = "clock_behind"
+PASSED_OVER: Final = "passed_over"
 BRAIN_CLOCK: Final = "brain_clock"
 CERTIFICATE_ENDS: Final = "certificate_ends"
 CERTIFICATE_ENDED: Final = "certificate_ended"
@@ -176,6 +177,14 @@ def _refusal(alarm: Alarm) -> Words:
     )
 
 
+def _passed_over(alarm: Alarm) -> Words:
+    (en, zh), span = _chain(alarm), _span(alarm)
+    return (
+        f"kept, but not in the series: some of messages {span} of {en}; see the log, then 'rebuild'",
+        f"已留存但未进入序列：{zh} 的消息 {span} 中的部分；请查看日志，再执行 'aggregator rebuild'",
+    )
+
+
 def _silence(alarm: Alarm) -> Words:
     since = _moment(alarm.first)
     return f"nothing has come since {since}", f"自 {since} 起没有任何消息"
@@ -241,6 +250,7 @@ _KINDS: Final = {
     GAP: _Kind(Severity.FAULT, _gap),
     STOPPED: _Kind(Severity.WARNING, _stopped),
     REFUSAL: _Kind(Severity.FAULT, _refusal),
+    PASSED_OVER: _Kind(Severity.FAULT, _passed_over),
     SILENCE: _Kind(Severity.FAULT, _silence),
     POLICY_OLDER: _Kind(Severity.WARNING, _policy_older),
     POLICY_ENDS: _Kind(Severity.WARNING, _policy_ends),

@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import json
 import logging
+import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -46,6 +47,8 @@ _GROUP: Final = 64
 _IDLE_S: Final = 5.0
 _STORE_WAIT_S: Final = 1.0
 _STORE_LONGEST_S: Final = 60.0
+_STORE_MOST_S: Final = 900.0
+_DRAIN_S: Final = 10.0
 _FACTORIES_S: Final = 3.0
 _RETENTION_S: Final = 3600.0
 _ALARMS_S: Final = 60.0
@@ -152,6 +155,7 @@ class Aggregator:
         # Faults of what series are computed with are told before anything is started.
         read_rules(config)
         self._more = asyncio.Event()
+        self._ending = asyncio.Event()
         self._tell_erased: set[Address] = set()
         self._forget_at = 0.0
         self._derive_at = 0.0
@@ -160,7 +164,7 @@ class Aggregator:
         self._port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     async def run(self, stop: asyncio.Event, ready: Path | None) -> None:
-        """Run until `stop`; what was received is decided about before it ends."""
+        """Run until `stop`; what was received is decided about, and written, before it ends."""
         subscriptions = [topics.ALL_UP, topics.ALL_STATE]
         try:
             async with asyncio.TaskGroup() as group:
@@ -174,12 +178,16 @@ class Aggregator:
                     _write_ready(ready, port)
                 async with connection(self._config.broker, self._client_id, subscriptions) as link:
                     self._live.link = link
-                    receive = group.create_task(self._receive(link), name="inbox")
+                    receive = group.create_task(self._receive(link, stop), name="inbox")
                     erasures = group.create_task(self._tell(link), name="erasures")
                     await stop.wait()
-                    receive.cancel()
                     erasures.cancel()
+                    await asyncio.wait([receive], timeout=_DRAIN_S)
+                    receive.cancel()
                     await asyncio.wait([receive, erasures])
+                self._ending.set()
+                self._more.set()
+                await asyncio.wait([project], timeout=_DRAIN_S)
                 for task in (project, look):
                     task.cancel()
                 await asyncio.wait([api])
@@ -188,30 +196,37 @@ class Aggregator:
             self._ledger.close()
             self._feed.close()
 
-    async def _receive(self, link: Mqtt) -> None:
+    async def _receive(self, link: Mqtt, stop: asyncio.Event) -> None:
+        """Decide about what comes until `stop`, and then about what has come by then."""
+        while not stop.is_set():
+            first = await _first_message(link, stop)
+            if first is not None:
+                await self._decide(link, [first, *_waiting(link, _GROUP - 1)])
+        left = link.messages.qsize()
+        while left > 0 and (group := _waiting(link, min(left, _GROUP))):
+            await self._decide(link, group)
+            left -= len(group)
+
+    async def _decide(self, link: Mqtt, group: Sequence[Message]) -> None:
         loop = asyncio.get_running_loop()
-        while True:
-            group = [await link.messages.get()]
-            while len(group) < _GROUP and not link.messages.empty():
-                group.append(link.messages.get_nowait())
-            batches = [message for message in group if not self._note_state(message)]
-            if batches:
-                pairs = [(message.topic, message.payload[: MAX_MESSAGE + 1]) for message in batches]
-                outcome = await insist(
-                    partial(loop.run_in_executor, self._executor, self._inbox.process, pairs),
-                    LedgerError,
-                    MillgateError(
-                        tr(
-                            "the disk does not take the ledger's data; what comes waits at the broker",
-                            "磁盘无法写入账本；新数据在消息代理处等待",
-                        ),
-                        where="ledger.db",
-                        remedy=tr("free some space, check the disk", "请释放空间并检查磁盘"),
+        batches = [message for message in group if not self._note_state(message)]
+        if batches:
+            pairs = [(message.topic, message.payload[: MAX_MESSAGE + 1]) for message in batches]
+            outcome = await insist(
+                partial(loop.run_in_executor, self._executor, self._inbox.process, pairs),
+                LedgerError,
+                MillgateError(
+                    tr(
+                        "the disk does not take the ledger's data; what comes waits at the broker",
+                        "磁盘无法写入账本；新数据在消息代理处等待",
                     ),
-                )
-                self._answer(link, outcome)
-            for message in group:
-                message.acknowledge()
+                    where="ledger.db",
+                    remedy=tr("free some space, check the disk", "请释放空间并检查磁盘"),
+                ),
+            )
+            self._answer(link, outcome)
+        for message in group:
+            message.acknowledge()
 
     def _note_state(self, message: Message) -> bool:
         found = topics.parse(message.topic)
@@ -269,7 +284,7 @@ class Aggregator:
         """Write series; a store that is away is tried again, with back-off."""
         wait_s, said = _STORE_WAIT_S, ""
         with ThreadPoolExecutor(1, "projection") as executor:
-            while True:
+            while not self._ending.is_set():
                 try:
                     await self._project_on(executor)
                 except StoreUnavailable as fault:
@@ -277,7 +292,14 @@ class Aggregator:
                         _log.error("%s", fault)
                     wait_s = min(2 * wait_s, _STORE_LONGEST_S) if said else _STORE_WAIT_S
                     said = self._live.store_fault = str(fault)
-                    await asyncio.sleep(wait_s)
+                    await self._leave_alone(max(wait_s, min(fault.retry_after_s, _STORE_MOST_S)))
+
+    async def _leave_alone(self, seconds: float) -> None:
+        """Leave a store alone that takes nothing, and a little longer, or until the end."""
+        jitter = random.uniform(1.0, 1.3)  # noqa: S311 - jitter, so that brains do not ask in step
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds * jitter):
+                await self._ending.wait()
 
     async def _project_on(self, executor: ThreadPoolExecutor) -> None:
         loop = asyncio.get_running_loop()
@@ -295,6 +317,8 @@ class Aggregator:
                     self._live.store_fault = ""
                     if not more or loop.time() >= self._derive_at + _DERIVE_LATEST_S:
                         await self._derive(executor, projection)
+                if self._ending.is_set():
+                    return
                 if loop.time() >= self._forget_at:
                     await self._forget(executor, projection)
                 with contextlib.suppress(TimeoutError):
@@ -412,6 +436,26 @@ def read_token(path: Path) -> str:
             where=str(path),
             remedy=tr("make one with 'aggregator init'", "请用 'aggregator init' 生成"),
         ) from None
+
+
+def _waiting(link: Mqtt, most: int) -> list[Message]:
+    """Take messages that are there already."""
+    found: list[Message] = []
+    while len(found) < most and not link.messages.empty():
+        found.append(link.messages.get_nowait())
+    return found
+
+
+async def _first_message(link: Mqtt, stop: asyncio.Event) -> Message | None:
+    """Wait for a message; None when `stop` was set before one came."""
+    async with asyncio.TaskGroup() as group:
+        coming = group.create_task(link.messages.get(), name="next-message")
+        stopping = group.create_task(stop.wait(), name="stop")
+        await asyncio.wait([coming, stopping], return_when=asyncio.FIRST_COMPLETED)
+        found = coming.result() if coming.done() else None
+        coming.cancel()
+        stopping.cancel()
+    return found
 
 
 def _write_ready(path: Path, port: int) -> None:

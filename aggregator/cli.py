@@ -13,7 +13,15 @@ from zoneinfo import ZoneInfo
 
 import typer
 
-from aggregator import alarms_cli, broker_cli, factories_cli, facts_cli, joining_cli, trust_cli
+from aggregator import (
+    alarms_cli,
+    broker_cli,
+    factories_cli,
+    facts_cli,
+    joining_cli,
+    rebuild_cli,
+    trust_cli,
+)
 from aggregator.authority import BRAIN_CERTIFICATE, BRAIN_KEY, make_authority
 from aggregator.config import read_config
 from protocols.broker import LOOPBACK
@@ -39,6 +47,7 @@ factories_cli.mount(app)
 broker_cli.mount(app)
 trust_cli.mount(app)
 alarms_cli.mount(app)
+rebuild_cli.mount(app)
 
 ConfigPath = Annotated[
     Path, typer.Argument(help=tr("path of aggregator.toml", "aggregator.toml 的路径"))

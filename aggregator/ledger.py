@@ -603,6 +603,13 @@ class Ledger:
             (agent,),
         ).fetchall()
 
+    def place_of(self, batch: int) -> tuple[int, int, int]:
+        """Return epoch, stream and sequence of a batch that is here."""
+        row = self._db.execute(
+            "SELECT epoch, stream, sequence FROM batch WHERE id=?", (batch,)
+        ).fetchone()
+        return row[0], row[1], row[2]
+
     def newest_sheet(self, agent: int) -> SheetRow | None:
         """Return an agent's release sheet of the newest policy version; None before the first."""
         row = self._db.execute(

@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,14 +17,17 @@ from typing import Final
 
 import numpy as np
 
+from aggregator.alarms import PASSED_OVER
 from aggregator.config import Factory
 from aggregator.derivation import MEASUREMENTS as DERIVED
 from aggregator.derivation import Derivation
 from aggregator.factors import Factors
 from aggregator.inbox import KnownSheet, Opener
-from aggregator.ledger import Kept, Ledger
+from aggregator.ledger import Kept, Ledger, LedgerError
 from aggregator.localtime import UTC, LocalTime
 from aggregator.ownership import Owners, columns_of, second_sources
+from aggregator.raising import Raising
+from aggregator.record import Alarm
 from aggregator.retention import forget_ended
 from aggregator.revisions import Revisions
 from aggregator.series import carbon, future_factory
@@ -31,7 +35,14 @@ from aggregator.series.derived.site import PlanPoint, Site, plan_of
 from aggregator.series.future_factory import NO_TERMS, EnergyTerms
 from aggregator.series.runs import PointSet, Runs
 from aggregator.series.slots import ReleasedSlots, chosen_rows, merge
-from aggregator.stores import FieldColumn, SeriesBlock, SeriesKey, Store, StoreRefused
+from aggregator.stores import (
+    FieldColumn,
+    SeriesBlock,
+    SeriesKey,
+    Store,
+    StoreRefused,
+    StoreUnavailable,
+)
 from protocols.batch import Block
 from protocols.errors import MillgateError
 from protocols.frame import Flags
@@ -79,10 +90,15 @@ class Position:
 
 
 class Cursor:
-    """Keeps the position in a small file, written atomically."""
+    """Keeps the position in a small file, written atomically.
+
+    Attributes:
+        wanted: a file that is there while somebody wants all series to be written anew.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.wanted = path.with_name("rebuild.wanted")
 
     def read(self) -> Position:
         """Return the position; the very beginning when there is none."""
@@ -98,6 +114,19 @@ class Cursor:
             )
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return Position()
+
+    def ask_anew(self) -> None:
+        """Ask that all series be written anew, now or at the next start."""
+        self.wanted.touch(mode=0o600)
+
+    @property
+    def asked_anew(self) -> bool:
+        """Whether somebody asked that all series be written anew."""
+        return self.wanted.exists()
+
+    def begun_anew(self) -> None:
+        """Note that what was asked for is under way: the position says so."""
+        self.wanted.unlink(missing_ok=True)
 
     def write(self, position: Position) -> None:
         """Note the position."""
@@ -153,6 +182,8 @@ class Projection:
         self._names: dict[int, Factory] = {}
         self._looked = self._noted = self._examined = False
         self._point_sets: dict[tuple[int, str, str, bytes, int, bytes], _Points] = {}
+        self._raising = Raising(ledger.record, time.time_ns)
+        self._unreadable: list[Kept] = []
 
     def step(self) -> int:
         """Project the next batches; return how many there were.
@@ -167,11 +198,39 @@ class Projection:
         batches = self._same_revision(self._ledger.batches(position.batch, _BATCHES))
         if not batches:
             return 0
-        for bucket, blocks in self.blocks(batches).items():
-            self._write(bucket, self._known_first(bucket, blocks))
+        self._project(batches)
         position.batch = batches[-1].id
         self._cursor.write(position)
         return len(batches)
+
+    def _project(self, batches: Sequence[Kept]) -> None:
+        """Write what batches mean; one that cannot be is passed over alone, and told."""
+        self._unreadable.clear()
+        try:
+            for bucket, blocks in self.blocks(batches).items():
+                self._write(bucket, self._known_first(bucket, blocks))
+        except (StoreUnavailable, LedgerError):
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever one batch does, it must not stop the others
+            if len(batches) == 1:
+                _log.error("batch %d cannot be projected: %s", batches[0].id, type(error).__name__)
+                self._tell_passed_over(batches)
+                return
+            for kept in batches:
+                self._project([kept])
+            return
+        self._tell_passed_over(self._unreadable)
+
+    def _tell_passed_over(self, batches: Sequence[Kept]) -> None:
+        if not batches:
+            return
+        with self._ledger.transaction():
+            for kept in batches:
+                epoch, stream, sequence = self._ledger.place_of(kept.id)
+                alarm = Alarm(
+                    kept.agent, PASSED_OVER, epoch, stream, sequence, sequence, self._raising.now_s
+                )
+                self._raising.happened(alarm, self._ledger.address(kept.agent))
 
     def _write(self, bucket: str, blocks: Sequence[SeriesBlock]) -> None:
         try:
@@ -227,8 +286,10 @@ class Projection:
             self._noted = True
         names: Names = {str(n): [one.enterprise, one.site] for n, one in self._names.items()}
         new = [number for number in names if number not in position.names]
+        asked = self._cursor.asked_anew
         stale = (
-            self._stores_are_empty(position)
+            asked
+            or self._stores_are_empty(position)
             or position.rules != self._rules
             # An older ledger was put back: its next batches have numbers that were passed.
             or position.batch > self._ledger.newest_batch()
@@ -240,16 +301,25 @@ class Projection:
                 _log.info(
                     "%s",
                     tr(
-                        "series are written anew from the ledger: rules, names or stores have changed",
-                        "规则、名称或存储已变化：正从账本重新生成序列",
+                        "series are written anew from the ledger: rules, names or stores have changed, "
+                        "or somebody asked for it",
+                        "规则、名称或存储已变化，或有人要求：正从账本重新生成序列",
                     ),
                 )
             self.clear()
+            self._nothing_passed_over()
             position = Position(rules=self._rules)
         position.names |= names
         if stale or new:
             self._cursor.write(position)
+        if asked:
+            self._cursor.begun_anew()
         return position
+
+    def _nothing_passed_over(self) -> None:
+        with self._ledger.transaction():
+            for agent in self._ledger.agents().values():
+                self._raising.over(agent, PASSED_OVER)
 
     def _stores_are_empty(self, position: Position) -> bool:
         """Tell, once, whether stores that should hold something were taken away or lost."""
@@ -363,6 +433,7 @@ class Projection:
         except MillgateError as fault:
             # It was verified before it was kept, so the factory's card has other officers now.
             _log.error("the sheet of batch %d cannot be verified: %s", kept.id, fault.what)
+            self._unreadable.append(kept)
             return None
 
     def _opened(self, kept: Kept) -> list[Block]:
@@ -371,6 +442,7 @@ class Projection:
         except MillgateError as fault:
             # It was opened before it was kept, so this is a damaged ledger or a changed key.
             _log.error("batch %d of the ledger cannot be opened: %s", kept.id, fault.what)
+            self._unreadable.append(kept)
             return []
 
     def _points(
@@ -422,12 +494,31 @@ class Projection:
         for enterprise, name, first, last, anew in pieces:
             if (enterprise, name) in self._sites():
                 site, _ = self._derivation.site(enterprise, name, self._plan(enterprise, name))
-                if anew:
-                    self._derivation.clear(site, (first, last))
-                    self._derivation.tell_facts(site)
-                self._derivation.derive(site, first, last)
+                self._derive_piece(self._derivation, site, (first, last), anew)
         self._cursor.write(position)
         return bool(position.again)
+
+    @staticmethod
+    def _derive_piece(
+        derivation: Derivation, site: Site, hours: tuple[int, int], anew: int
+    ) -> None:
+        try:
+            if anew:
+                derivation.clear(site, hours)
+                derivation.tell_facts(site)
+            derivation.derive(site, *hours)
+        except StoreUnavailable:
+            raise
+        except StoreRefused as fault:
+            _log.error("%s", fault)
+        except Exception as error:  # noqa: BLE001 - one site's hours must not stop the others
+            _log.error(
+                "hours %d-%d of %s/%s cannot be combined: %s",
+                *hours,
+                site.enterprise,
+                site.site,
+                type(error).__name__,
+            )
 
     def _note_again(self, derivation: Derivation, position: Position) -> None:
         """Note what new batches, sheets and facts make anew."""

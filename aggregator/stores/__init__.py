@@ -27,7 +27,13 @@ ENTERPRISE, SITE, EQUIPMENT = "enterprise_id", "site_id", "equipment_id"
 
 
 class StoreUnavailable(MillgateError):
-    """The store cannot be reached or cannot take the rows now; the same call may work later."""
+    """The store cannot be reached or cannot take the rows now; the same call may work later.
+
+    Attributes:
+        retry_after_s: how long the store wants to be left alone; 0 where it does not say.
+    """
+
+    retry_after_s: float = 0.0
 
 
 class StoreRefused(MillgateError):

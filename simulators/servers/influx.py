@@ -10,6 +10,7 @@ import json
 import subprocess
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -62,6 +63,9 @@ class Faults:
         poison: text for which a request is refused as a whole, as InfluxDB 2 does.
         unsupported: a statement's beginning that is answered as an unknown one.
         token: the token asked for; None asks for none.
+        turns: what happens to the next writes, one after the other: `pass`; `half`, the first half is
+            written and then 503; `mute`, all is written and nothing answered; `later`, 429 with a
+            Retry-After of one second; `token`, 401; `large`, 413 where it has more than one line.
     """
 
     write: tuple[int, str] | None = None
@@ -70,6 +74,7 @@ class Faults:
     poison: bytes | None = None
     unsupported: str | None = None
     token: str | None = None
+    turns: deque[str] = field(default_factory=deque)
 
 
 @dataclass
@@ -140,20 +145,40 @@ class _Handler(BaseHTTPRequestHandler):
         target = urlsplit(self.path)
         self.owner.seen.append((target.path, len(body)))
         fault = self._fault(target.path, target.query, body)
+        if fault is None and target.path == "/api/v2/write" and self.owner.faults.turns:
+            fault = self._turn(self.owner.faults.turns.popleft(), target.query, body)
+        if self.close_connection:
+            return
         if fault is not None:
             self._answer(fault[0], json.dumps({"error": fault[1]}).encode(), "application/json")
             return
         try:
-            answer = self.pool.request(
-                self.command,
-                self.owner.upstream + self._translated(target.path, target.query),
-                body=body or None,
-                headers={"Content-Type": self.headers.get("Content-Type", "text/plain")},
-            )
+            answer = self._upstream(target.path, target.query, body)
         except urllib3.exceptions.HTTPError:
             self._answer(502, b'{"error":"no upstream"}', "application/json")
             return
         self._answer(answer.status, answer.data, answer.headers.get("Content-Type", "text/plain"))
+
+    def _upstream(self, path: str, query: str, body: bytes) -> urllib3.BaseHTTPResponse:
+        return self.pool.request(
+            self.command,
+            self.owner.upstream + self._translated(path, query),
+            body=body or None,
+            headers={"Content-Type": self.headers.get("Content-Type", "text/plain")},
+        )
+
+    def _turn(self, turn: str, query: str, body: bytes) -> tuple[int, str] | None:
+        lines = body.splitlines(keepends=True)
+        if turn == "half":
+            self._upstream("/api/v2/write", query, b"".join(lines[: len(lines) // 2]))
+            return 503, "lost its way"
+        if turn == "mute":
+            self._upstream("/api/v2/write", query, body)
+            self.close_connection = True
+        if turn == "large" and len(lines) == 1:
+            return None
+        answers = {"later": (429, "later"), "token": (401, "who?"), "large": (413, "too large")}
+        return answers.get(turn)
 
     def _fault(self, path: str, query: str, body: bytes) -> tuple[int, str] | None:
         faults = self.owner.faults
@@ -180,6 +205,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, status: int, body: bytes, kind: str) -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
+        if status == 429:
+            self.send_header("Retry-After", "1")
         if status != 204:
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()

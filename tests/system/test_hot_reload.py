@@ -16,15 +16,17 @@ from typing import Any, Final
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from aggregator.app import make_stores
+from aggregator.cli import app
 from aggregator.config import read_config
 from aggregator.stores import RowSpan, SeriesBlock
 from millgate import account
 from protocols.frame import SECOND
 from simulators.demo import Mill
 from tests.servers.mosquitto import running
-from tests.system.mills import MOSQUITTO, edit, plant_mill
+from tests.system.mills import MOSQUITTO, edit, plant_mill, position, rows
 from tests.system.test_kills import LAST_TRAFFIC_S, check
 from tests.system.test_sides import SLOT, processes
 
@@ -99,10 +101,38 @@ async def test_devices_come_go_and_change_while_the_others_go_on(tmp_path: Path)
             assert report["processes"]["sealed"]["restarts"] == 0
 
             await asyncio.sleep(LAST_TRAFFIC_S / 2)
+            # Who stops the brain in order finds everything that had come in the series.
+            await mill.stop("aggregator")
+            assert position(mill)["batch"] == newest_batch(mill) > 0
+            await mill.start("aggregator")
             await mill.stop("agent")
             check(await mill.settled_account(tolerance=SLOT))
+            await asyncio.to_thread(check_that_series_are_written_anew, mill)
             await mill.stop("aggregator")
+            await asyncio.to_thread(check_that_series_are_written_anew, mill)
             await asyncio.to_thread(check_that_every_tampering_is_named, mill)
+
+
+def newest_batch(mill: Mill) -> int:
+    with closing(sqlite3.connect(mill.folder / "brain/data/ledger.db")) as db:
+        found: int = db.execute("SELECT MAX(id) FROM batch WHERE cells > 0").fetchone()[0]
+    return found
+
+
+def check_that_series_are_written_anew(mill: Mill) -> None:
+    """By the running aggregator and without one, and all rows are there again."""
+    before = energy_rows(mill)
+    done = CliRunner().invoke(app, ["rebuild", str(mill.aggregator_toml)])
+    assert done.exit_code == 0, done.output
+    assert energy_rows(mill) == before != []
+    assert not (mill.folder / "brain/data/rebuild.wanted").exists()
+
+
+def energy_rows(mill: Mill) -> list[tuple[Any, ...]]:
+    return [
+        (key, block.time.tolist(), {name: list(column) for name, column in block.fields.items()})
+        for key, block in rows(mill, "future_factory", "ff_energy")
+    ]
 
 
 def look(mill: Mill) -> dict[str, Any]:

@@ -1,7 +1,10 @@
 """The connection to InfluxDB, and what its refusals mean; the only place its client is used."""
 
 import json
+from collections.abc import Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -104,7 +107,7 @@ class Link:
         if status == 404 and b"database not found" not in body:
             raise self._no_bucket()
         if status != 404:
-            self._check(status, "")
+            self._check(status, "", answer.headers.get("Retry-After"))
         return self._read(body)
 
     def close(self) -> None:
@@ -130,7 +133,7 @@ class Link:
                 return False
             if error.status == 413:
                 raise TooLarge from None
-            self._check(error.status or 0, _reason(error.body))
+            self._check(error.status or 0, _reason(error.body), _retry_after(error))
         except (urllib3.exceptions.HTTPError, UnicodeDecodeError):
             # A proxy's own page need not be UTF-8, which the client takes for granted.
             raise self._silent() from None
@@ -191,7 +194,7 @@ class Link:
             )
         return answers, cut
 
-    def _check(self, status: int, reason: str) -> None:
+    def _check(self, status: int, reason: str, retry_after: str | None) -> None:
         if 200 <= status < 300:
             return
         if status in {401, 403}:
@@ -204,10 +207,12 @@ class Link:
                 ),
             )
         if (status >= 500 and status != _NOT_IMPLEMENTED) or status in _WAIT:
-            raise self._unavailable(
+            fault = self._unavailable(
                 tr(f"InfluxDB answers with error {status}", f"InfluxDB 返回错误 {status}"),
                 tr("it is overloaded or failing: look into its log", "过载或故障：请查看其日志"),
             )
+            fault.retry_after_s = _seconds(retry_after)
+            raise fault
         if status >= 400:
             raise NotTaken(reason or tr(f"error {status}", f"错误 {status}"))
         raise self._unavailable(
@@ -241,6 +246,24 @@ class Link:
 
     def _unavailable(self, what: str, remedy: str) -> StoreUnavailable:
         return StoreUnavailable(what, where=self.where, remedy=remedy)
+
+
+def _retry_after(error: ApiException) -> str | None:
+    # The client has none where nothing came over HTTP.
+    headers: Mapping[str, str] = error.headers or {}
+    return headers.get("Retry-After")
+
+
+def _seconds(retry_after: str | None) -> float:
+    """Return how long to wait: seconds, or until a date (RFC 9110, 10.2.3); 0 for anything else."""
+    text = (retry_after or "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        until = parsedate_to_datetime(text)
+        return max(0.0, (until - datetime.now(until.tzinfo or UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return 0.0
 
 
 def _reason(body: object) -> str:
