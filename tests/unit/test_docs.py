@@ -47,6 +47,8 @@ BOTH_LANGUAGES = [
     ("docs/evidence.md", "docs/evidence.zh-CN.md"),
     ("docs/devices.md", "docs/devices.zh-CN.md"),
     ("docs/keys.md", "docs/keys.zh-CN.md"),
+    ("docs/joining.md", "docs/joining.zh-CN.md"),
+    ("docs/key-ceremony.md", "docs/key-ceremony.zh-CN.md"),
     ("docs/officer-guide.md", "docs/officer-guide.zh-CN.md"),
 ]
 

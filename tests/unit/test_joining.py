@@ -14,8 +14,10 @@ import pytest
 from aiohttp import web
 
 from agent import enrolling
+from agent.authority import usable_policy
 from agent.config import read_config
 from agent.founding import make_keys
+from agent.registry import Registry
 from aggregator.api.server import serving
 from aggregator.authority import open_authority, open_joining
 from aggregator.joining import APPROVAL_S, MOST_TRIES, Joining, JoiningFault, Terms
@@ -24,12 +26,16 @@ from protocols.errors import MillgateError
 from protocols.https import NotBelieved, ask_server, believing
 from protocols.tls import server_context
 from security.admin_log import read_log
-from security.cards import read_agent_card
+from security.cards import read_agent_card, write_card
 from security.certificate_request import life_of, make_private_key
+from security.cli import policy_app
 from security.enrolment import AUTHORITY_PATH, MOST_BODY, PATH, Application, Record, make_record
 from security.joining_code import Code, new_code, read_approval, read_code
+from security.policy.bundle import NoPolicy
 from tests.joining_site import Invitation, Site, enter
-from tests.small_factory import signing_key
+from tests.mill_folder import call
+from tests.small_factory import Keys, signing_key
+from tests.system.mills import REPLAY_DEVICE
 
 
 @pytest.fixture
@@ -105,6 +111,28 @@ async def test_nothing_is_accepted_before_approval(opened: Site, tmp_path: Path)
     joining.close()
     assert not (tmp_path / "mill" / "agent.toml").exists()
     assert "to approve" in await asyncio.to_thread(opened.run, "factories")
+
+
+async def test_the_brains_keys_count_only_as_the_signed_policy_pins_them(
+    opened: Site, tmp_path: Path
+) -> None:
+    mill = tmp_path / "mill"
+    await opened.join(opened.invite(), mill)
+    path = mill / "agent.toml"
+    with path.open("a", encoding="utf-8") as file:
+        file.write(REPLAY_DEVICE.format(port=1502))
+    registry = Registry(mill / "registry.json")
+    with pytest.raises(NoPolicy):
+        usable_policy(read_config(path), registry)
+    for words in (
+        ("new", path),
+        ("sign", mill / "policy.toml", "--key", mill / "keys/officer.key"),
+    ):
+        assert call(*words, room=policy_app).exit_code == 0
+    assert usable_policy(read_config(path), registry).policy.version == 1
+    write_card(mill / "brain.card", Keys("thief").brain_card)
+    with pytest.raises(NoPolicy, match="no card has the two keys that the policy pins"):
+        usable_policy(read_config(path), registry)
 
 
 async def test_the_same_command_goes_on_where_it_was(opened: Site, tmp_path: Path) -> None:
