@@ -8,6 +8,7 @@ import { language } from "./texts.js";
 
 const TIMEOUT_MS = 20_000;
 const MOST_PAGES = 5;
+const AT_ONCE = 6;
 
 /** The token is missing or wrong. */
 export class TokenNeeded extends Error {}
@@ -24,6 +25,9 @@ export class Refused extends Error {
   }
 }
 
+/** There is no such thing at this aggregator. */
+export class NotThere extends Error {}
+
 /**
  * @param {string} path below /api/v1
  * @param {Record<string, string|number>} [query]
@@ -37,6 +41,7 @@ async function get(path, query = {}) {
     signal: AbortSignal.timeout(TIMEOUT_MS),
   }));
   if (answer.status === 401) throw new TokenNeeded();
+  if (answer.status === 404) throw new NotThere(path);
   if (!answer.ok) {
     const problem = await answer.json().catch(() => ({}));
     throw new Refused(problem.title ?? String(answer.status));
@@ -95,12 +100,96 @@ export function newest() {
  * @param {{start: number, end: number, stepS: number}} period in ms and seconds
  * @returns {Promise<{time: string[], fields: Record<string, (number|null)[]>}>}
  */
-export function steps(id, fields, period) {
+export function steps(id, fields, period, aggregate = "sum") {
   return get(`/series/${id}/steps`, {
     field: fields.join(","),
     start: new Date(period.start).toISOString(),
     end: new Date(period.end).toISOString(),
     step: `${period.stepS}s`,
-    aggregate: "sum",
+    aggregate,
   });
+}
+
+/**
+ * @param {string} id
+ * @param {string[]} fields
+ * @param {{start: number, end: number}} span in ms
+ * @returns {Promise<{time: string[], fields: Record<string, any[]>}>}
+ */
+export function rows(id, fields, span) {
+  return get(`/series/${id}/rows`, {
+    fields: fields.join(","),
+    start: new Date(span.start).toISOString(),
+    end: new Date(span.end).toISOString(),
+  });
+}
+
+/**
+ * @param {string} id
+ * @param {{start: number, end: number}|null} span in ms; null: of the newest row
+ * @returns {Promise<any>} the batches behind rows
+ */
+export function provenance(id, span) {
+  const query = span === null ? {} : {
+    start: new Date(span.start).toISOString(), end: new Date(span.end).toISOString(),
+  };
+  return get(`/series/${id}/provenance`, query);
+}
+
+/**
+ * @param {"equipment"|"site"|"enterprise"} by what is added up
+ * @param {{start: number, end: number}} span in ms
+ * @param {{enterprise: string, site: string}|null} site null: all
+ * @returns {Promise<any[]>}
+ */
+export async function oee(by, span, site) {
+  const query = { by, start: new Date(span.start).toISOString(), end: new Date(span.end).toISOString(), limit: 500 };
+  if (site?.enterprise) query.enterprise = site.enterprise;
+  if (site?.site) query.site = site.site;
+  return (await all("/oee", "items", query)).items;
+}
+
+/**
+ * @param {string} kind what firms are ranked by
+ * @returns {Promise<any>} the ranking of the present month or year
+ */
+export function ranking(kind) {
+  return get("/rankings", { kind });
+}
+
+/** @returns {Promise<any[]>} early warnings that are open */
+export async function alarms() {
+  const { items } = await all("/alarms", "alarms", { limit: 200 });
+  return items.map((one) => ({
+    key: JSON.stringify([one.firm, one.agent, one.kind, one.stream, one.epoch, one.first]),
+    level: one.severity, firm: one.firm ?? "", words: one.words ?? one.kind, since: Date.parse(one.since), code: one.kind,
+  }));
+}
+
+/** @returns {Promise<any>} the names of measurands and media; public, as it is in the documents */
+export async function vocabulary() {
+  const answer = await hear(fetch("vocabulary.json", { signal: AbortSignal.timeout(TIMEOUT_MS) }));
+  if (!answer.ok) throw new Refused(String(answer.status));
+  return hear(answer.json());
+}
+
+/**
+ * Asks for many things, a few at a time.
+ * @template Item, Answer
+ * @param {Item[]} items
+ * @param {(item: Item) => Promise<Answer>} ask
+ * @returns {Promise<Answer[]>} in the order of the items
+ */
+export async function each(items, ask) {
+  const answers = new Array(items.length);
+  let next = 0;
+  const worker = async () => {
+    while (next < items.length) {
+      const at = next;
+      next += 1;
+      answers[at] = await ask(items[at]);
+    }
+  };
+  await Promise.all(Array.from({ length: AT_ONCE }, worker));
+  return answers;
 }

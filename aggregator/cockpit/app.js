@@ -4,27 +4,37 @@
  */
 
 import * as api from "./api.js";
-import { h, say, sync } from "./dom.js";
+import { board } from "./board.js";
+import { say, sync } from "./dom.js";
 import { equipmentCard } from "./equipment.js";
-import { factoryCard, keyOf } from "./factories.js";
 import { ago, clock, number, zone } from "./format.js";
-import { equipmentOf } from "./model.js";
+import { live } from "./live.js";
+import { equipmentOf, windowOf } from "./model.js";
+import { choice, fillOptions, onAsk } from "./panel.js";
 import { poll } from "./poll.js";
+import { sitesOf, within } from "./scope.js";
 import * as session from "./session.js";
 import { sheetsOf, sheetView } from "./sheets.js";
-import { fillTexts, switchLanguage, t } from "./texts.js";
+import { sourceDialog } from "./source.js";
+import { fillTexts, learn, switchLanguage, t } from "./texts.js";
 
 session.takeFromAddress();
 
 const RANGES = ["slots", "hour", "day", "week", "month"];
+const SHORT_SLOT_S = 60;
 const CARDS_AT_ONCE = 12;
 
 const at = (id) => document.getElementById(id);
 const view = {
-  range: "slots", cards: CARDS_AT_ONCE, asOf: 0, skew: 0, answered: 0, opened: Date.now(),
-  factories: null, series: null, cut: false, fault: null,
+  range: "", firm: "", cards: CARDS_AT_ONCE, skew: 0, answered: 0, opened: Date.now(),
+  factories: null, series: null, sites: [], cut: false, fault: null,
 };
-const questions = poll(ask);
+const ranges = choice(RANGES, (name) => t(`range.${name}`), (name) => { view.range = name; showReceived(); questions.start(); });
+const main = board(at("tiles"), at("board"), { choose: chooseFirm, again: () => questions.start() });
+const stream = live(() => questions.soon());
+const questions = poll(ask, stream.open);
+const seen = new IntersectionObserver(nearby, { rootMargin: "400px" });
+const near = new WeakSet();
 let cards = [];
 
 /** @returns {number} the aggregator's wall clock, so that ages hold where this machine's is off */
@@ -38,9 +48,11 @@ async function ask() {
     const [factories, newest] = await Promise.all([api.factories(view.factories ?? []), api.newest()]);
     if (!session.token()) return true;
     view.skew = newest.now - Date.now();
-    Object.assign(view, { factories, series: newest.items, cut: newest.cut });
+    Object.assign(view, { factories, series: newest.items, cut: newest.cut, sites: sitesOf(newest.items, factories) });
     showReceived();
-    await Promise.all(cards.map((card) => card.refresh(view.range, now())));
+    await main.refresh();
+    await refreshCards();
+    if (!session.token()) return true;
     Object.assign(view, { answered: Date.now(), fault: null });
   } catch (fault) {
     if (fault instanceof api.TokenNeeded) {
@@ -54,30 +66,71 @@ async function ask() {
   return view.fault === null;
 }
 
+/** Charts are drawn for cards that are on the screen, or nearly. */
+async function refreshCards() {
+  for (const card of cards) if (near.has(card.element)) await card.refresh(view.range, now());
+}
+
+function nearby(entries) {
+  let come = false;
+  for (const { target, isIntersecting } of entries) {
+    if (isIntersecting) near.add(target);
+    else near.delete(target);
+    come ||= isIntersecting;
+  }
+  if (come) questions.soon();
+}
+
+function chosenSite() {
+  return view.sites.find((each) => each.key === view.firm) ?? null;
+}
+
+function chooseFirm(enterprise) {
+  const found = view.sites.find((each) => each.enterprise === enterprise);
+  view.firm = found && found.key !== view.firm ? found.key : "";
+  showReceived();
+  questions.start();
+}
+
 function showReceived() {
   if (view.factories === null) return;
   const nowMs = now();
-  const factories = view.factories.map((each) => ({ ...each, nowMs }));
-  const equipment = equipmentOf(view.series, view.factories);
-  const shown = equipment.slice(0, view.cards);
-  const sheets = sheetsOf(view.factories, nowMs);
+  const site = chosenSite();
+  view.range ||= defaultRange();
+  const shown = showEquipment(equipmentOf(within(view.series, site), view.factories), nowMs);
+  const sheets = sheetsOf(view.factories.filter((each) => !site || (each.name || each.factory) === site.enterprise), nowMs);
+  const nothing = view.factories.length === 0 && view.series.length === 0;
 
   at("received").hidden = false;
-  sync(at("factories"), factories, keyOf, factoryCard);
+  at("first-steps").hidden = !nothing;
+  for (const id of ["board-area", "equipment-area", "sheets-area", "controls"]) at(id).hidden = nothing;
+  fillOptions(at("firm"), view.sites, view.firm, t("allFactories"));
+  ranges.update(RANGES, view.range);
+  main.show({ factories: view.factories, series: view.series, sites: view.sites, site, range: view.range, nowMs });
+  sync(at("sheets"), sheets, (entry) => entry.key, sheetView);
+  at("no-series").hidden = shown > 0;
+  at("no-sheets").hidden = sheets.length > 0;
+  at("cut").hidden = !view.cut;
+  say(at("cut"), t("cutOff", { count: number(view.series.length) }));
+  showAges();
+}
+
+/** A brain of short slots has little past to show; of long ones, a day says more than sixty slots. */
+function defaultRange() {
+  const windows = view.series.filter((one) => one.measurement === "ff_energy").map(windowOf);
+  return windows.length && Math.min(...windows) < SHORT_SLOT_S ? "slots" : "day";
+}
+
+function showEquipment(equipment, nowMs) {
+  const shown = equipment.slice(0, view.cards);
   cards = sync(
     at("cards"), shown.map((each) => ({ equipment: each, factories: view.factories, nowMs })),
     (entry) => entry.equipment.key, equipmentCard,
   );
-  sync(at("sheets"), sheets, (entry) => entry.key, sheetView);
-  at("no-factories").hidden = factories.length > 0;
-  at("no-series").hidden = equipment.length > 0;
-  at("no-sheets").hidden = sheets.length > 0;
-  at("ranges").hidden = equipment.length === 0;
+  for (const card of cards) seen.observe(card.element);
   at("more").hidden = equipment.length <= shown.length;
-  at("cut").hidden = !view.cut;
-  say(at("cut"), t("cutOff", { count: number(view.series.length) }));
   say(at("show-more"), t("showMore", { count: number(equipment.length - shown.length) }));
-  showAges();
+  return equipment.length;
 }
 
 function showAges() {
@@ -89,11 +142,12 @@ function showAges() {
 
 function showStanding() {
   const open = session.token() !== "";
-  const live = at("live");
+  const standing = at("live");
   const down = open && view.fault !== null;
-  live.hidden = !open;
-  live.dataset.standing = down ? "down" : view.answered ? "live" : "wait";
-  say(live, down ? t("stale") : view.answered ? t("live", { age: ago(view.answered, Date.now()) }) : t("connecting"));
+  const live = stream.open() ? t("told") : t("live", { age: ago(view.answered, Date.now()) });
+  standing.hidden = !open;
+  standing.dataset.standing = down ? "down" : view.answered ? "live" : "wait";
+  say(standing, down ? t("stale") : view.answered ? live : t("connecting"));
   at("notice").hidden = !down;
   at("received").classList.toggle("old", down);
   at("leave").hidden = !open;
@@ -110,30 +164,24 @@ function showAll() {
   fillTexts();
   say(at("language"), t("otherLanguage"));
   at("language").setAttribute("aria-label", t("switchLanguage"));
-  at("ranges").setAttribute("aria-label", t("ranges"));
+  say(at("theme"), t(document.documentElement.dataset.theme === "dark" ? "toLight" : "toDark"));
   say(at("zone"), t("zone", { zone: zone() }));
-  at("ranges").replaceChildren(...RANGES.map(rangeButton));
   showReceived();
   showStanding();
-}
-
-function rangeButton(range) {
-  const button = h("button", { type: "button", "aria-pressed": String(range === view.range) }, t(`range.${range}`));
-  button.addEventListener("click", () => {
-    view.range = range;
-    for (const each of at("ranges").children) each.setAttribute("aria-pressed", String(each === button));
-    questions.start();
-  });
-  return button;
 }
 
 /** Stops asking, takes what was shown off the screen and asks for a token. */
 function closeDoor(fault) {
   session.forget();
   questions.stop();
-  Object.assign(view, { factories: null, series: null, answered: 0, fault: null });
-  for (const id of ["factories", "cards", "sheets"]) sync(at(id), [], String, () => null);
+  stream.stop();
+  main.clear();
+  Object.assign(view, { factories: null, series: null, sites: [], firm: "", range: "", answered: 0, fault: null });
+  for (const id of ["cards", "sheets"]) sync(at(id), [], String, () => null);
+  at("source").close();
+  at("source").replaceChildren();
   at("received").hidden = true;
+  at("controls").hidden = true;
   at("door").hidden = false;
   say(at("door-fault"), fault);
   showStanding();
@@ -145,15 +193,27 @@ function openDoor() {
   at("token").value = "";
   say(at("door-fault"), "");
   showStanding();
-  questions.start();
+  api.vocabulary().then((found) => { learn(found); showAll(); }, () => showStanding()).finally(() => {
+    questions.start();
+    stream.start();
+  });
 }
 
+at("ranges").append(ranges.element);
+onAsk(sourceDialog(at("source"), now));
+at("firm").addEventListener("change", () => { view.firm = at("firm").value; showReceived(); questions.start(); });
 at("door").addEventListener("submit", (event) => {
   event.preventDefault();
   if (session.keep(at("token").value)) openDoor();
   else say(at("door-fault"), t("doorUnfit"));
 });
 at("language").addEventListener("click", () => { switchLanguage(); showAll(); });
+at("theme").addEventListener("click", () => {
+  const { dataset } = document.documentElement;
+  dataset.theme = dataset.theme === "dark" ? "light" : "dark";
+  localStorage.setItem("millgate.theme", dataset.theme);
+  showAll();
+});
 at("leave").addEventListener("click", () => closeDoor(""));
 at("retry").addEventListener("click", () => questions.start());
 at("show-more").addEventListener("click", () => {

@@ -5,9 +5,9 @@
 
 import { steps } from "./api.js";
 import { h, say, sync } from "./dom.js";
-import { energyFigure } from "./energy.js";
 import { number, percent, span } from "./format.js";
 import { addable, periodOf, slotsOf, spread, STATE_FIELDS, sumOf, unitOfMedium, unitText, windowOf } from "./model.js";
+import { stackFigure } from "./stack.js";
 import { legendOf, stateFigure } from "./states.js";
 import { t, term } from "./texts.js";
 
@@ -89,7 +89,7 @@ function chartView(first) {
 }
 
 function amountKind(onPoint) {
-  return { figure: energyFigure(onPoint), load: loadAmount, show: showAmount };
+  return { figure: stackFigure(onPoint), load: loadAmount, show: showAmount };
 }
 
 async function loadAmount({ series, field, carbon }, period) {
@@ -103,10 +103,14 @@ async function loadAmount({ series, field, carbon }, period) {
     columns.push(spread(await steps(each.id, ["co2e_kg"], period), "co2e_kg", period));
   }
   const unit = unitOfMedium(series.tags.medium) || unitText(series.fields.unit ?? "");
-  return { amounts, slots: slotsOf(covered, series, period), carbon: sumOf(columns), unit };
+  const parts = [{ kind: "plain", name: "", values: amounts }];
+  const line = { unit: "kg CO₂e", values: sumOf(columns) };
+  return { parts, slots: slotsOf(covered, series, period), line, unit };
 }
 
-function showAmount({ series }, { period, amounts, slots, carbon, unit }) {
+function showAmount({ series }, { period, parts, slots, line, unit }) {
+  const amounts = parts[0].values;
+  const carbon = line.values;
   const { medium = "", meter_role: role } = series.tags;
   const words = [term("medium", medium), role && term("role", role)].filter(Boolean);
   const what = t("energyOf", { medium: words.join(" · ") });

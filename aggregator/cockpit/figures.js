@@ -106,7 +106,12 @@ function carbonOf(series) {
   };
 }
 
-function factorText(id, fields) {
+/**
+ * @param {string} id
+ * @param {Record<string, any>} fields of the newest row
+ * @returns {string} an emission factor with its value, year and grade
+ */
+export function factorText(id, fields) {
   const words = [t("factor", { id, value: number(fields.factor_value, 6), unit: fields.factor_unit ?? "" })];
   const year = fields.factor_year ?? /(?:19|20)\d\d/.exec(id)?.[0];
   if (year) words.push(t("factorYear", { year: String(year) }));

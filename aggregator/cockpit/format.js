@@ -90,3 +90,38 @@ export function ago(fromMs, nowMs) {
 export function zone() {
   return Intl.DateTimeFormat().resolvedOptions().timeZone;
 }
+
+const SCALES = {
+  kWh: [["GWh", 1e6], ["MWh", 1e3]],
+  "kg CO₂e": [["kt CO₂e", 1e6], ["t CO₂e", 1e3]],
+};
+const ENOUGH = 10; // a larger unit from ten of it on, so that digits are not lost
+
+/**
+ * @param {number} value
+ * @param {string} unit
+ * @returns {{text: string, unit: string}} four digits in the unit that suits them
+ */
+export function amount(value, unit) {
+  const [name, size] = (SCALES[unit] ?? []).find(([, each]) => Math.abs(value) >= each * ENOUGH) ?? [unit, 1];
+  return { text: number(value / size, 4), unit: name };
+}
+
+/**
+ * @param {number} part from 0 to 1
+ * @param {number} [decimals]
+ * @returns {string} its percentage without the sign, for where the unit stands apart
+ */
+export function hundredths(part, decimals = 1) {
+  const shape = { minimumFractionDigits: decimals, maximumFractionDigits: decimals };
+  return new Intl.NumberFormat(locale(), shape).format(part * 100);
+}
+
+/**
+ * @param {{start: number, end: number}} period
+ * @param {number} nowMs
+ * @returns {string} such as "12:00:00 – 16:00:00"
+ */
+export function between({ start, end }, nowMs) {
+  return `${clock(start, nowMs)} – ${clock(end, nowMs)}`;
+}

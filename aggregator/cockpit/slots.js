@@ -6,9 +6,9 @@
 import { h, s } from "./dom.js";
 import { tick } from "./format.js";
 
-const NEWEST_LABEL_PX = 84;
+const LABEL_PX = 84;
 
-export const MARGIN = { left: 46, right: 46 };
+const MARGIN = { left: 46, right: 46 };
 
 /**
  * @typedef {object} Scale
@@ -16,6 +16,8 @@ export const MARGIN = { left: 46, right: 46 };
  * @property {number} height of the whole drawing, px
  * @property {number} slot width of one slot, px
  * @property {(at: number) => number} x left edge of a slot, px
+ * @property {number} left where slots begin, px
+ * @property {number} right where they end, px
  */
 
 /**
@@ -26,9 +28,11 @@ export const MARGIN = { left: 46, right: 46 };
  * @param {(data: any, at: number) => string} shape.describe one slot in words
  * @param {(data: any) => string} shape.label the figure in words
  * @param {(words: string) => void} shape.onPoint is told the slot pointed at, "" for none
+ * @param {{left: number, right: number}} [shape.margin] px beside the slots
+ * @param {boolean} [shape.axis] whether times stand below
  * @returns {{element: HTMLElement, update: (data: any) => void}} data has `period`, `nowMs`
  */
-export function slotFigure({ height, base, draw, describe, label, onPoint }) {
+export function slotFigure({ height, base, draw, describe, label, onPoint, margin = MARGIN, axis = true }) {
   const plot = h("div.plot", { tabindex: 0, role: "slider", "aria-orientation": "horizontal" });
   const element = h("figure.slots", {}, plot);
   let data = null;
@@ -37,8 +41,10 @@ export function slotFigure({ height, base, draw, describe, label, onPoint }) {
   let mark = null;
 
   const scale = () => {
-    const slot = (width - MARGIN.left - MARGIN.right) / data.period.count;
-    return { width, height, slot, x: (at) => MARGIN.left + at * slot };
+    const { left } = margin;
+    const right = width - margin.right;
+    const slot = (right - left) / data.period.count;
+    return { width, height, slot, left, right, x: (at) => left + at * slot };
   };
 
   function point(at) {
@@ -60,7 +66,7 @@ export function slotFigure({ height, base, draw, describe, label, onPoint }) {
     const view = scale();
     mark = s("rect.mark", { y: 0, height: base });
     const picture = s("svg", { width, height, "aria-hidden": "true", focusable: "false" });
-    picture.append(mark, ...draw(data, view), ...timeAxis(data.period, view, base));
+    picture.append(mark, ...draw(data, view), ...(axis ? timeAxis(data.period, view, base) : []));
     plot.replaceChildren(picture);
     plot.setAttribute("aria-label", label(data));
     point(pointed);
@@ -68,7 +74,7 @@ export function slotFigure({ height, base, draw, describe, label, onPoint }) {
 
   plot.addEventListener("pointermove", (event) => {
     if (!mark) return;
-    const inside = event.clientX - plot.getBoundingClientRect().left - MARGIN.left;
+    const inside = event.clientX - plot.getBoundingClientRect().left - margin.left;
     const at = Math.floor(inside / scale().slot);
     point(at >= 0 && at < data.period.count ? at : -1);
   });
@@ -90,10 +96,10 @@ export function slotFigure({ height, base, draw, describe, label, onPoint }) {
   return { element, update(next) { data = next; paint(); } };
 }
 
-function timeAxis(period, { width, x, slot }, base) {
+function timeAxis(period, { left, right, x, slot }, base) {
   const spanMs = period.end - period.start;
-  const apart = Math.max(1, Math.ceil(NEWEST_LABEL_PX / slot));
-  const parts = [s("line.axis", { x1: MARGIN.left, x2: width - MARGIN.right, y1: base + 0.5, y2: base + 0.5 })];
+  const apart = Math.max(1, Math.ceil(LABEL_PX / slot));
+  const parts = [s("line.axis", { x1: left, x2: right, y1: base + 0.5, y2: base + 0.5 })];
   for (let at = period.count - 1; at >= 0; at -= apart) {
     const ms = period.start + at * period.stepS * 1000;
     const middle = x(at) + slot / 2;

@@ -11,6 +11,7 @@ import { t } from "./texts.js";
 
 const HEIGHT = 62;
 const BASE = 38;
+const STRIP = 20;
 
 /**
  * @param {(words: string) => void} onPoint is told the slot pointed at, "" for none
@@ -18,7 +19,15 @@ const BASE = 38;
  *   `name` and `seconds`, for each state field one number or null per slot
  */
 export function stateFigure(onPoint) {
-  return slotFigure({ height: HEIGHT, base: BASE, draw, describe, label: (data) => data.name, onPoint });
+  return slotFigure({ height: HEIGHT, base: BASE, draw: drawing(BASE), describe, label: (data) => data.name, onPoint });
+}
+
+/** The same as a narrow strip without times below: one row of several. */
+export function stateStrip(onPoint) {
+  const margin = { left: 0, right: 0 };
+  return slotFigure({
+    height: STRIP, base: STRIP, draw: drawing(STRIP), describe, label: (data) => data.name, onPoint, margin, axis: false,
+  });
 }
 
 /**
@@ -41,20 +50,22 @@ function describe({ seconds, period, nowMs }, at) {
   return `${time} · ${words.join(", ") || t("noData")}`;
 }
 
-function draw({ seconds, period }, scale) {
-  const parts = [];
-  const absent = [];
-  for (let at = 0; at < period.count; at += 1) {
-    const shares = sharesOf(seconds, at);
-    absent.push(shares.length === 0);
-    let y = BASE;
-    for (const { code, share } of shares) {
-      y -= share * BASE;
-      // Half a pixel of overlap closes the seams between neighbours.
-      parts.push(s(`rect.state-${code}`, { x: scale.x(at), y, width: scale.slot + 0.5, height: share * BASE + 0.3 }));
+function drawing(base) {
+  return ({ seconds, period }, scale) => {
+    const parts = [];
+    const absent = [];
+    for (let at = 0; at < period.count; at += 1) {
+      const shares = sharesOf(seconds, at);
+      absent.push(shares.length === 0);
+      let y = base;
+      for (const { code, share } of shares) {
+        y -= share * base;
+        // Half a pixel of overlap closes the seams between neighbours.
+        parts.push(s(`rect.state-${code}`, { x: scale.x(at), y, width: scale.slot + 0.5, height: share * base + 0.3 }));
+      }
     }
-  }
-  return [...gaps(absent, scale, BASE), ...parts];
+    return [...gaps(absent, scale, base), ...parts];
+  };
 }
 
 /**

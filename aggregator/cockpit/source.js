@@ -1,0 +1,90 @@
+/**
+ * Where a number comes from: the series it is made of, the factor, the batches, the release sheet.
+ * @module source
+ */
+
+import { provenance } from "./api.js";
+import { h } from "./dom.js";
+import { between, clock, number } from "./format.js";
+import { factorText } from "./figures.js";
+import { t, term } from "./texts.js";
+
+const MOST_PARTS = 60;
+const MOST_BATCHES = 25;
+
+/**
+ * @param {HTMLDialogElement} dialog
+ * @param {() => number} now
+ * @returns {(origin: import("./panel.js").Origin) => void} shows an origin
+ */
+export function sourceDialog(dialog, now) {
+  dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+  return (origin) => {
+    const close = h("button.quiet", { type: "button", "aria-label": t("close") }, "✕");
+    close.addEventListener("click", () => dialog.close());
+    const parts = origin.parts.slice(0, MOST_PARTS).map((part) => partView(part, origin.span, now));
+    if (parts.length === 1) parts[0].open = true;
+    dialog.replaceChildren(
+      h("header", {}, h("div", {}, h("p.soft", {}, t("whereFrom")), h("h2", { id: "source-title" }, origin.title)), close),
+      h("p.exact", {}, origin.value),
+      h("dl.facts", {},
+        fact("timeSpan", origin.span ? between(origin.span, now()) : t("newestRow")),
+        fact("howMade", origin.how),
+        ...(origin.notes ?? []).filter(Boolean).map((note) => fact("remark", note))),
+      ...(parts.length ? [h("h3", {}, t("madeOf", { count: number(origin.parts.length) }))] : []),
+      ...parts,
+      ...(origin.parts.length > MOST_PARTS ? [h("p.soft", {}, t("firstParts", { count: number(MOST_PARTS) }))] : []),
+    );
+    dialog.showModal();
+  };
+}
+
+const fact = (key, value) => h("div", {}, h("dt", {}, t(key)), h("dd", {}, value));
+
+function partView({ series, text }, span, now) {
+  const { measurement, tags } = series;
+  const body = h("div.batches", {}, h("p.soft", {}, t("asking")));
+  const title = [tags.enterprise_id, tags.equipment_id, tags.medium && term("medium", tags.medium)].filter(Boolean).join(" · ");
+  const element = h("details.part", {},
+    h("summary", {}, h("span", {}, title || t("noEquipment")), h("code", {}, measurement), h("strong", {}, text)), body);
+  let asked = false;
+  element.addEventListener("toggle", () => {
+    if (!element.open || asked) return;
+    asked = true;
+    fill(body, series, span, now).catch((fault) => {
+      asked = false;
+      body.replaceChildren(h("p.fault", {}, t("noSource", { why: fault.title ?? "" })));
+    });
+  });
+  return element;
+}
+
+async function fill(body, series, span, now) {
+  const told = await provenance(series.id, span);
+  const { tags } = series;
+  const marks = Object.entries(tags).filter(([name]) => !["enterprise_id", "equipment_id"].includes(name));
+  const batches = told.sources.slice(-MOST_BATCHES).reverse();
+  body.replaceChildren(
+    h("p.tags", {}, ...marks.map(([name, value]) => h("code", {}, `${name}=${value}`))),
+    ...(tags.factor_id ? [h("p.factor-line", {}, factorText(tags.factor_id, series.fields))] : []),
+    ...(batches.length ? [batchTable(batches, now), h("p.soft.small", {}, moreText(told.sources.length))] : [h("p", {}, t("noBatches"))]),
+  );
+}
+
+function moreText(count) {
+  const shown = count > MOST_BATCHES ? `${t("newestBatches", { count: number(MOST_BATCHES), all: number(count) })} ` : "";
+  return shown + t("receiptNote");
+}
+
+function batchTable(batches, now) {
+  const head = ["arrived", "chainPlace", "logLeaf", "digest", "sheetAndPolicy", "pointNumbers"];
+  const rows = batches.map((batch) => h("tr", {},
+    h("td", {}, clock(Date.parse(batch.received), now())),
+    h("td", {}, t("chainAt", { sequence: number(batch.sequence), epoch: batch.epoch, stream: batch.stream })),
+    h("td.num", {}, batch.log_place === null ? "–" : number(batch.log_place)),
+    h("td", {}, h("code", { title: batch.digest }, `${batch.digest.slice(0, 12)}…`)),
+    h("td", {}, h("code", { title: batch.sheet }, `${batch.sheet.slice(0, 8)}…`), ` · v${batch.policy_version}${batch.erased ? ` · ${t("erased")}` : ""}`),
+    h("td.num", {}, batch.points.join(", "))));
+  return h("div.scroll", { tabindex: 0, role: "region", "aria-label": t("batchesBehind") },
+    h("table", {}, h("thead", {}, h("tr", {}, ...head.map((key) => h("th", { scope: "col" }, t(key))))), h("tbody", {}, ...rows)));
+}

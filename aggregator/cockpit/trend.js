@@ -1,0 +1,114 @@
+/**
+ * Energy and carbon over time, of all main meters in scope.
+ * @module trend
+ */
+
+import { h, say } from "./dom.js";
+import { amount, between, span } from "./format.js";
+import { choice, figure, panel } from "./panel.js";
+import { stackFigure } from "./stack.js";
+import { carbonOf, energyOf, mediaOf } from "./sums.js";
+import { t, term } from "./texts.js";
+import { slotsIn, together } from "./totals.js";
+
+const TARIFFS = ["deep", "valley", "flat", "peak", "sharp"];
+const HEIGHT = 118;
+
+/** @returns {{element: HTMLElement, update: (ctx: object) => void}} */
+export function trendPanel() {
+  const frame = panel("trend");
+  const energy = graph();
+  const carbon = graph();
+  let medium = "";
+  let method = "location";
+  let ctx = null;
+  const media = choice([], (name) => term("medium", name), (name) => { medium = name; paint(); });
+  const methods = choice(["location", "market"], (name) => t(`method.${name}`), (name) => { method = name; paint(); });
+  energy.tools.append(media.element);
+  carbon.tools.append(methods.element);
+  frame.body.append(energy.element, carbon.element);
+
+  function paint() {
+    const { totals, nowMs } = ctx;
+    frame.empty(totals ? "" : t("noMain"));
+    if (!totals) return;
+    const known = mediaOf(totals);
+    if (!known.includes(medium)) medium = known[0] ?? "";
+    media.update(known, medium);
+    media.element.hidden = known.length < 2;
+    const hasMarket = totals.carbon.some(({ series }) => series.tags.method === "market");
+    if (!hasMarket) method = "location";
+    methods.update(["location", "market"], method);
+    methods.element.hidden = !hasMarket;
+    const cut = totals.cut ? ` · ${t("tooMany")}` : "";
+    frame.note(`${between(totals.period, nowMs)} · ${t("perStepOf", { step: span(totals.period.stepS) })}${cut}`);
+    energy.update(energyGraph(totals, medium, nowMs));
+    carbon.update(carbonGraph(totals, method, nowMs));
+  }
+
+  return {
+    element: frame.element,
+    update(next) { ctx = next; paint(); },
+  };
+}
+
+function graph() {
+  const title = h("h3");
+  const total = figure();
+  const tools = h("div.tools");
+  const legend = h("p.legend");
+  const pointed = h("p.pointed", { "aria-live": "off" });
+  const plot = stackFigure((words) => say(pointed, words), HEIGHT);
+  const head = h("header", {}, title, total.element, tools);
+  return {
+    tools,
+    element: h("div.graph", {}, head, h("div.under", {}, legend, pointed), plot.element),
+    update({ name, sum, data }) {
+      say(title, name);
+      total.update(sum);
+      const marks = data.parts.length > 1 ? data.parts : [];
+      legend.replaceChildren(...marks.map((part) =>
+        h("span", {}, h(`i.${part.kind}`, { "aria-hidden": "true" }), part.name)));
+      plot.update(data);
+    },
+  };
+}
+
+function energyGraph(totals, medium, nowMs) {
+  const found = energyOf(totals, medium);
+  const { count } = totals.period;
+  const tariffs = TARIFFS.filter((name) => found.columns.some(({ series }) => series.tags.tariff === name));
+  const without = found.columns.filter(({ series }) => !TARIFFS.includes(series.tags.tariff));
+  const parts = tariffs.map((name) => ({
+    kind: `tariff-${name}`, name: t(`tariff.${name}`),
+    values: together(found.columns.filter(({ series }) => series.tags.tariff === name), count),
+  }));
+  if (without.length || parts.length === 0) {
+    parts.unshift({ kind: "plain", name: t("noTariff"), values: together(without, count) });
+  }
+  const name = t("energyOf", { medium: term("medium", medium) });
+  return { name, sum: shownSum(found, found.unit), data: dataOf(totals, found, parts, nowMs, name, found.unit) };
+}
+
+function carbonGraph(totals, method, nowMs) {
+  const found = carbonOf(totals, method);
+  const { count } = totals.period;
+  const of = (wanted) => found.columns.filter(({ series }) => series.tags.method === wanted);
+  const parts = [
+    { kind: "scope-1", name: t("scope1"), values: together(of("direct"), count) },
+    { kind: "scope-2", name: `${t("scope2")} · ${t(`method.${method}`)}`, values: together(of(method), count) },
+  ].filter((part) => part.values.some((value) => value !== null));
+  const shown = parts.length ? parts : [{ kind: "scope-2", name: "", values: new Array(count).fill(null) }];
+  const name = t("carbon");
+  const unit = "kg CO₂e";
+  return { name, sum: shownSum(found, unit), data: dataOf(totals, found, shown, nowMs, name, unit) };
+}
+
+function shownSum(found, unit) {
+  if (found.total === null) return { text: t("noData"), origin: null };
+  return { ...amount(found.total, unit), origin: found.origin };
+}
+
+function dataOf({ period }, { columns }, parts, nowMs, name, unit) {
+  return { period, nowMs, name: t("perStep", { name, unit, step: span(period.stepS) }), unit, parts, line: null, slots: slotsIn(columns, period) };
+}
