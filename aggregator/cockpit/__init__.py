@@ -53,7 +53,8 @@ def _names() -> dict[str, Any]:
     """Return measurands and media with their names for people, as the vocabulary has them."""
     return {
         "measurands": [
-            {"name": one.name, "en": one.en, "zh": one.zh} for one in MEASURANDS.values()
+            {"name": one.name, "unit": one.unit, "en": one.en, "zh": one.zh}
+            for one in MEASURANDS.values()
         ],
         "media": [{"name": one.name, "en": one.en, "zh": one.zh} for one in MEDIA.values()],
     }

@@ -7,7 +7,7 @@ import { alarms as ask, NotThere } from "./api.js";
 import { h, say, sync } from "./dom.js";
 import { clock, number } from "./format.js";
 import { panel } from "./panel.js";
-import { t } from "./texts.js";
+import { inWords, t, texts } from "./texts.js";
 
 const MOST = 7;
 const GRAVEST = ["fault", "warning", "check"];
@@ -15,7 +15,7 @@ const GRAVEST = ["fault", "warning", "check"];
 /**
  * @typedef {object} Alarms
  * @property {"alarms"|"checks"} from
- * @property {{key: string, level: string, firm: string, words: string, since: number, code: string}[]} list gravest first
+ * @property {{key: string, level: string, firm: string, words: {en: string, zh: string}, since: number, code: string}[]} list gravest first
  */
 
 /**
@@ -31,7 +31,10 @@ export async function loadAlarms(series, site) {
   } catch (fault) {
     if (!(fault instanceof NotThere)) throw fault;
   }
-  const own = (told ?? []).filter((one) => site === null || one.firm === site.enterprise);
+  const open = (told ?? []).map((one) => ({
+    key: `alarm-${one.id}`, level: one.severity, firm: one.name || t("theBrain"), words: one.text, since: Date.parse(one.since), code: one.kind,
+  }));
+  const own = open.filter((one) => site === null || one.firm === site.enterprise);
   const list = [...own, ...checks].sort((a, b) => GRAVEST.indexOf(a.level) - GRAVEST.indexOf(b.level) || b.since - a.since);
   return { from: told === null ? "checks" : "alarms", list };
 }
@@ -44,7 +47,7 @@ function checksIn(series) {
     const code = failed ? tags.check : `second-source:${tags.measurand}`;
     const [name] = code.split(":");
     const of = [tags.enterprise_id, tags.equipment_id].filter(Boolean).join(" · ");
-    return [{ key: id, level: "check", firm: of, words: t(`check.${name}`), since: Date.parse(time), code }];
+    return [{ key: id, level: "check", firm: of, words: texts(`check.${name}`), since: Date.parse(time), code }];
   });
 }
 
@@ -82,7 +85,7 @@ function row() {
       say(level, t(`level.${one.level}`));
       say(firm, one.firm);
       say(since, clock(one.since, nowMs));
-      say(words, one.words);
+      say(words, inWords(one.words));
     },
   };
 }

@@ -157,13 +157,9 @@ export function ranking(kind) {
   return get("/rankings", { kind });
 }
 
-/** @returns {Promise<any[]>} early warnings that are open */
+/** @returns {Promise<any[]>} early warnings that are open, newest first */
 export async function alarms() {
-  const { items } = await all("/alarms", "alarms", { limit: 200 });
-  return items.map((one) => ({
-    key: JSON.stringify([one.firm, one.agent, one.kind, one.stream, one.epoch, one.first]),
-    level: one.severity, firm: one.firm ?? "", words: one.words ?? one.kind, since: Date.parse(one.since), code: one.kind,
-  }));
+  return (await all("/alarms", "alarms", { limit: 200 })).items;
 }
 
 /** @returns {Promise<any>} the names of measurands and media; public, as it is in the documents */

@@ -162,6 +162,7 @@ function noticeText() {
 
 function showAll() {
   fillTexts();
+  ranges.element.setAttribute("aria-label", t("ranges"));
   say(at("language"), t("otherLanguage"));
   at("language").setAttribute("aria-label", t("switchLanguage"));
   say(at("theme"), t(document.documentElement.dataset.theme === "dark" ? "toLight" : "toDark"));

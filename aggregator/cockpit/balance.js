@@ -6,7 +6,7 @@
 import { each, steps } from "./api.js";
 import { h, say, sync } from "./dom.js";
 import { amount, between, hundredths, number } from "./format.js";
-import { unitOfMedium, windowOf } from "./model.js";
+import { unitOfEnergy, windowOf } from "./model.js";
 import { figure, panel } from "./panel.js";
 import { t, term } from "./texts.js";
 import { added } from "./totals.js";
@@ -62,7 +62,7 @@ function row() {
   return {
     element,
     update({ series, span, main, subs, rest, ratio }) {
-      const unit = unitOfMedium(series.tags.medium);
+      const unit = unitOfEnergy(series);
       say(name, series.tags.enterprise_id ?? "");
       say(medium, term("medium", series.tags.medium ?? ""));
       const odd = ratio !== null && (ratio < BOUNDS.low || ratio > BOUNDS.high);

@@ -84,9 +84,9 @@ export function board(tileArea, area, { choose, again }) {
     await renew("totals", [counted.times, counted.main.length], ANEW_MS, () => loadTotals(counted, range));
     const period = loaded.totals?.period ?? null;
     await Promise.all([
-      renew("states", timesOf(series, "ff_equipment_state"), ANEW_MS, () => loadStates(series, range)),
       renew("balances", timesOf(series, "ce_balance"), ANEW_MS, () => loadBalance(series, period)),
-      renew("oeeOf", timesOf(series, "ff_oee"), ANEW_MS, () => optional(() => loadOee(series, site, period), null)),
+      renew("oeeOf", timesOf(series, "ff_oee"), ANEW_MS, () => optional(() => loadOee(series, site, period), null))
+        .then(() => renew("states", timesOf(series, "ff_equipment_state"), ANEW_MS, () => loadStates(series, range, loaded.oeeOf?.items ?? []))),
       renew("alarms", timesOf(series, "ff_check"), ALARMS_MS, () => loadAlarms(series, site)),
       renew("ranking", ranks.kind(), RANKING_MS, () => optional(ranks.load)),
     ]);

@@ -3,13 +3,15 @@
  * @module charts
  */
 
-import { steps } from "./api.js";
+import { each, steps } from "./api.js";
 import { h, say, sync } from "./dom.js";
 import { number, percent, span } from "./format.js";
-import { addable, periodOf, slotsOf, spread, STATE_FIELDS, sumOf, unitOfMedium, unitText, windowOf } from "./model.js";
+import { addable, metersOf, periodOf, slotsOf, spread, STATE_FIELDS, sumOf, unitOfEnergy, unitText, windowOf } from "./model.js";
 import { stackFigure } from "./stack.js";
 import { legendOf, stateFigure } from "./states.js";
+import { tariffParts } from "./sums.js";
 import { t, term } from "./texts.js";
+import { together } from "./totals.js";
 
 const MOST_OF_A_KIND = 3;
 const ANEW_MS = 60_000; // late slots are filled in without moving the newest time
@@ -23,7 +25,7 @@ export function chartPanel() {
     element,
     update(equipment, nowMs) {
       const charts = chartsOf(equipment).map((chart) => ({ ...chart, nowMs }));
-      views = sync(element, charts, (chart) => chart.series.id, chartView);
+      views = sync(element, charts, (chart) => metersOf(chart.series), chartView);
     },
     async refresh(range, nowMs) {
       for (const view of views) await view.refresh(range, nowMs);
@@ -36,22 +38,28 @@ export function chartPanel() {
  * @returns {object[]} what to draw: `kind`, `series`, `field`, `carbon` beside it
  */
 function chartsOf(equipment) {
+  const meters = new Map();
+  for (const series of equipment.energy.filter((one) => one.time !== null)) {
+    meters.set(metersOf(series), [...(meters.get(metersOf(series)) ?? []), series]);
+  }
   const amounts = [
-    ...equipment.energy.map((series) => ({ series, field: "energy" })),
-    ...equipment.activities.map((series) => ({ series, field: "activity" })),
+    ...[...meters.values()].map((own) => ({ own, series: newestIn(own), field: "energy" })),
+    ...equipment.activities.map((series) => ({ own: [series], series, field: "activity" })),
   ].slice(0, MOST_OF_A_KIND);
   const emissions = addable(equipment.emissions);
   const taken = new Set();
-  const bars = amounts.map(({ series, field }) => {
+  const bars = amounts.map(({ own, series, field }) => {
     const { medium } = series.tags;
     const carbon = taken.has(medium) ? [] : emissions.filter((each) => each.tags.medium === medium);
     taken.add(medium);
-    return { kind: amountKind, series, field, carbon };
+    return { kind: amountKind, own, series, field, carbon };
   });
   const states = equipment.states.slice(0, MOST_OF_A_KIND);
-  return [...bars, ...states.map((series) => ({ kind: stateKind, series, carbon: [] }))]
+  return [...bars, ...states.map((series) => ({ kind: stateKind, own: [series], series, carbon: [] }))]
     .filter((chart) => chart.series.time !== null);
 }
+
+const newestIn = (own) => own.reduce((best, one) => (one.time > best.time ? one : best));
 
 function chartView(first) {
   const legend = h("p.legend");
@@ -77,7 +85,7 @@ function chartView(first) {
     element,
     update(next) { chart = next; paint(); },
     async refresh(range, nowMs) {
-      const times = [chart.series, ...chart.carbon].map((each) => each.time);
+      const times = [...chart.own, ...chart.carbon].map((each) => each.time);
       const wanted = JSON.stringify([range, times, Math.floor(nowMs / ANEW_MS)]);
       if (wanted === asked) return;
       const period = periodOf(range, Date.parse(chart.series.time), windowOf(chart.series));
@@ -92,30 +100,29 @@ function amountKind(onPoint) {
   return { figure: stackFigure(onPoint), load: loadAmount, show: showAmount };
 }
 
-async function loadAmount({ series, field, carbon }, period) {
-  const nothing = new Array(period.count).fill(null);
-  const answer = await steps(series.id, [field, "window_s"], period);
-  const amounts = spread(answer, field, period);
-  const whole = amounts.map((value) => (value === null ? null : period.stepS));
-  const covered = answer.fields.window_s ? spread(answer, "window_s", period) : whole;
-  const columns = [nothing];
-  for (const each of carbon) {
-    columns.push(spread(await steps(each.id, ["co2e_kg"], period), "co2e_kg", period));
-  }
-  const unit = unitOfMedium(series.tags.medium) || unitText(series.fields.unit ?? "");
-  const parts = [{ kind: "plain", name: "", values: amounts }];
-  const line = { unit: "kg CO₂e", values: sumOf(columns) };
-  return { parts, slots: slotsOf(covered, series, period), line, unit };
+async function loadAmount({ own, series, field, carbon }, period) {
+  const columns = await each(own, async (one) => {
+    const answer = await steps(one.id, [field, "window_s"], period);
+    return { series: one, values: spread(answer, field, period), seconds: spread(answer, "window_s", period) };
+  });
+  const emitted = await each(carbon, async (one) => ({
+    series: one, values: spread(await steps(one.id, ["co2e_kg"], period), "co2e_kg", period),
+  }));
+  const covered = sumOf(columns.map((column) => column.seconds));
+  const unit = unitOfEnergy(series) || unitText(series.fields.unit ?? "");
+  const line = { unit: "kg CO₂e", values: together(emitted, period.count) };
+  return { parts: tariffParts(columns, period.count), slots: slotsOf(covered, series, period), line, unit };
 }
 
 function showAmount({ series }, { period, parts, slots, line, unit }) {
-  const amounts = parts[0].values;
+  const amounts = sumOf(parts.map((part) => part.values));
   const carbon = line.values;
   const { medium = "", meter_role: role } = series.tags;
   const words = [term("medium", medium), role && term("role", role)].filter(Boolean);
   const what = t("energyOf", { medium: words.join(" · ") });
   const name = t("perStep", { name: what, unit, step: span(period.stepS) });
-  const marks = [["bar", name]];
+  const several = parts.length > 1 ? parts.map((part) => [part.kind, part.name]) : [];
+  const marks = [[several.length ? "none" : "plain", name], ...several];
   const sums = [];
   const add = (values, of, digits) => {
     const there = values.filter((value) => value !== null);

@@ -12,7 +12,7 @@ import { legendOf, stateStrip } from "./states.js";
 import { t } from "./texts.js";
 
 const FACTORS = ["availability", "performance", "quality_ratio"];
-const ROWS = 8;
+const ROWS = 6;
 const HOUR_MS = 3_600_000;
 
 const placeOf = (tags) => JSON.stringify([tags.enterprise_id ?? "", tags.site_id ?? "", tags.equipment_id ?? ""]);
@@ -35,7 +35,7 @@ export async function loadOee(series, site, period) {
     const key = JSON.stringify([item.enterprise, item.site, item.equipment]);
     const parts = own.filter((one) => placeOf(one.tags) === key).map((one) => ({ series: one, text: "" }));
     return { ...item, key, origin: originOf(item, item.equipment, span, parts) };
-  });
+  }).sort((a, b) => (a.oee ?? 2) - (b.oee ?? 2) || (a.key < b.key ? -1 : 1));
   const parts = items.flatMap((item) => item.origin.parts);
   return { span, items, whole: wholeOf(firms, span, parts) };
 }
@@ -61,10 +61,16 @@ function originOf(item, title, span, parts) {
 /**
  * @param {object[]} series in scope
  * @param {string} range
+ * @param {object[]} items machines with their OEE; the lowest are shown
  * @returns {Promise<object[]>} per machine its seconds in each state, per step
  */
-export async function loadStates(series, range) {
-  const own = series.filter((one) => one.measurement === "ff_equipment_state" && one.time !== null).slice(0, ROWS);
+export async function loadStates(series, range, items) {
+  const places = items.map((item) => item.key);
+  const rank = (one) => (places.includes(placeOf(one.tags)) ? places.indexOf(placeOf(one.tags)) : places.length);
+  const own = series
+    .filter((one) => one.measurement === "ff_equipment_state" && one.time !== null)
+    .sort((a, b) => rank(a) - rank(b) || (placeOf(a.tags) < placeOf(b.tags) ? -1 : 1))
+    .slice(0, ROWS);
   if (own.length === 0) return [];
   const newest = Math.max(...own.map((one) => Date.parse(one.time)));
   const period = periodOf(range, newest, Math.max(...own.map(windowOf)));
@@ -89,7 +95,7 @@ export function effectPanel() {
       const rows = rowsOf(oeeOf?.items ?? [], states);
       frame.empty(rows.length ? "" : t("noMachines"));
       const period = states[0]?.period ?? oeeOf?.span;
-      frame.note(period ? `${between(period, nowMs)} · ISO 22400-2` : "");
+      frame.note(period ? `${between(period, nowMs)} · ISO 22400-2 · ${t("lowestFirst")}` : "");
       const many = site === null && sites.length > 1;
       sync(list, rows.map((row) => ({ ...row, many, nowMs })), (row) => row.key, () => machine((words) => say(pointed, words)));
       const all = STATE_FIELDS.map(([field]) => [field, states.flatMap(({ seconds }) => seconds[field])]);
@@ -101,10 +107,10 @@ export function effectPanel() {
 }
 
 function rowsOf(items, states) {
-  const found = new Map(states.map((state) => [state.key, { key: state.key, state, item: null }]));
-  for (const item of items) {
-    if (found.has(item.key)) found.get(item.key).item = item;
-    else if (found.size < ROWS) found.set(item.key, { key: item.key, state: null, item });
+  const found = new Map(items.slice(0, ROWS).map((item) => [item.key, { key: item.key, state: null, item }]));
+  for (const state of states) {
+    if (found.has(state.key)) found.get(state.key).state = state;
+    else if (found.size < ROWS) found.set(state.key, { key: state.key, state, item: null });
   }
   return [...found.values()];
 }

@@ -4,12 +4,32 @@
  */
 
 import { h } from "./dom.js";
-import { clock, number, span } from "./format.js";
-import { unitOfMedium, unitOfReading, unitText, windowOf } from "./model.js";
-import { t, term } from "./texts.js";
+import { clock, hundredths, number, span } from "./format.js";
+import { metersOf, unitOfEnergy, unitOfReading, unitText, windowOf } from "./model.js";
+import { figure } from "./panel.js";
+import { knows, t, term } from "./texts.js";
 
-const ABOUT_THE_ROW = new Set(["window_s", "span_s", "quality", "coverage", "seq", "rev", "policy_ver"]);
 const MOST_OTHERS = 16;
+const DIGITS = 7; // the account where it comes from has them all
+
+const ratio = (value) => ({ value: hundredths(value), unit: "%" });
+const plain = (unit) => (value) => ({ value, unit });
+const pieces = (value, { tags }) => ({ value, unit: tags.unit ?? "pcs" });
+const metered = (value, series) => ({ value, unit: unitOfEnergy(series) });
+
+/** Of combined series, what is shown beside an equipment or a site; times that ratios are made of are not. */
+const FIELDS = {
+  ff_oee: Object.fromEntries(["oee", "availability", "performance", "quality_ratio", "nee", "technical_eff"].map((name) => [name, ratio])),
+  ff_production: { qty_total: pieces, qty_good: pieces, qty_scrap: pieces, qty_rework: pieces, cycles: plain("") },
+  ff_quality: { fpy: ratio, scrap_ratio: ratio },
+  ff_connectivity: { devices_online: plain(""), devices_total: plain(""), digital_rate: ratio },
+  ce_balance: { main: metered, sub_sum: metered, residual_ratio: ratio },
+  ce_quality: { coverage: ratio, estimated_share: ratio },
+  ce_intensity: {
+    kgco2e_per_unit: (value, { tags }) => ({ value: number(value, 6), unit: `kg CO₂e/${tags.denominator ?? ""}` }),
+    L: plain("t CO₂e/万元"), K: plain(""), grade: plain(""),
+  },
+};
 
 /**
  * @typedef {object} Figure
@@ -28,7 +48,7 @@ const MOST_OTHERS = 16;
  */
 export function figures(equipment, factories, nowMs) {
   const list = [
-    ...equipment.energy.map(energyOf),
+    ...newestTariffs(equipment.energy).map(energyOf),
     ...equipment.activities.map(activityOf),
     ...equipment.readings.map((each) => readingOf(each, factories)),
     ...equipment.emissions.map(carbonOf),
@@ -38,19 +58,38 @@ export function figures(equipment, factories, nowMs) {
     const absent = value === null || value === undefined;
     const text = absent ? t("noData") : valueText(value, kind);
     const further = [...notes, ...rowNotes(series, equipment.newestMs, nowMs)];
+    const shown = figure();
+    shown.update({ text, unit: absent ? "" : unit, origin: absent ? null : originOf(series, label, `${exactText(value)} ${unit}`) });
     return h("div", { class: `figure ${kind}` },
-      h("dt", {}, label),
-      h("dd", {},
-        h(`strong${absent ? ".absent" : ""}`, {}, text),
-        ...(absent || !unit ? [] : [h("span.unit", {}, ` ${unit}`)]),
-        ...further.map((note) => h("small", {}, note))));
+      h("dt", {}, label), h("dd", {}, shown.element, ...further.map((note) => h("small", {}, note))));
   });
+}
+
+const exactText = (value) => (typeof value === "number" ? number(value, 17) : value);
+
+function originOf(series, title, value) {
+  const start = Date.parse(series.time);
+  return {
+    title: [series.tags.equipment_id, title].filter(Boolean).join(" · "), value: value.trim(), how: howOf(series),
+    span: { start, end: start + windowOf(series) * 1000 }, parts: [{ series, text: "" }],
+  };
+}
+
+/** @returns {string} how a row of a series is made, in words */
+function howOf({ measurement, fields }) {
+  if (measurement === "ff_energy" && fields.method) return knows(`made.${fields.method}`) ? t(`made.${fields.method}`) : fields.method;
+  return knows(`how.${measurement}`) ? t(`how.${measurement}`) : t("how.other", { measurement });
+}
+
+/** Series of one meter that take turns by tariff show the one whose turn it was last. */
+function newestTariffs(energy) {
+  return energy.filter((one) => !energy.some((other) => metersOf(other) === metersOf(one) && other.time > one.time));
 }
 
 /** Fields may be text; whole numbers too large for JavaScript come as text too. */
 function valueText(value, kind) {
   const numeric = typeof value === "number" || /^-?\d+$/.test(value);
-  return numeric ? number(value, kind === "carbon" ? 4 : 9) : value;
+  return numeric ? number(value, kind === "carbon" ? 4 : DIGITS) : value;
 }
 
 function rowNotes(series, newestMs, nowMs) {
@@ -73,11 +112,11 @@ export function slotText(ms, windowS, nowMs) {
 }
 
 function energyOf(series) {
-  const { medium, meter_role: role } = series.tags;
+  const { medium, meter_role: role, tariff } = series.tags;
   return {
-    series, kind: "energy", value: series.fields.energy, unit: unitOfMedium(medium),
+    series, kind: "energy", value: series.fields.energy, unit: unitOfEnergy(series),
     label: medium ? t("energyOf", { medium: term("medium", medium) }) : t("energy"),
-    notes: role ? [term("role", role)] : [],
+    notes: [[role && term("role", role), tariff && t(`tariff.${tariff}`)].filter(Boolean).join(" · ")].filter(Boolean),
   };
 }
 
@@ -120,7 +159,12 @@ export function factorText(id, fields) {
 }
 
 function otherOf(series) {
-  return Object.entries(series.fields)
-    .filter(([name]) => !ABOUT_THE_ROW.has(name))
-    .map(([name, value]) => ({ series, label: `${series.measurement} · ${name}`, value, unit: "" }));
+  return Object.entries(FIELDS[series.measurement] ?? {})
+    .filter(([name]) => series.fields[name] !== undefined && series.fields[name] !== null)
+    .map(([name, shape]) => ({ series, ...shape(series.fields[name], series), label: labelOf(series.measurement, name) }));
+}
+
+function labelOf(measurement, name) {
+  const key = `field.${measurement}.${name}`;
+  return knows(key) ? t(key) : t(`kpi.${name}`);
 }

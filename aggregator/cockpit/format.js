@@ -10,6 +10,7 @@ const SPANS = [
   ["h", 3600],
   ["min", 60],
 ];
+const HOUR_MS = 3_600_000;
 const DAY = { year: "numeric", month: "short", day: "numeric" };
 
 /**
@@ -120,8 +121,15 @@ export function hundredths(part, decimals = 1) {
 /**
  * @param {{start: number, end: number}} period
  * @param {number} nowMs
- * @returns {string} such as "12:00:00 – 16:00:00"
+ * @returns {string} such as "5 Jan 16:00 – 6 Jan 16:00"; days only where they are not today, seconds
+ *   and the year only where they matter
  */
 export function between({ start, end }, nowMs) {
-  return `${clock(start, nowMs)} – ${clock(end, nowMs)}`;
+  const today = new Date(nowMs);
+  const here = [start, end].every((ms) => new Date(ms).toDateString() === today.toDateString());
+  const year = [start, end].every((ms) => new Date(ms).getFullYear() === today.getFullYear());
+  const day = here ? {} : { ...(year ? {} : { year: "numeric" }), month: "short", day: "numeric" };
+  const second = end - start < HOUR_MS || (start / 1000) % 60 !== 0 ? { second: "2-digit" } : {};
+  const shape = { ...day, hour: "2-digit", minute: "2-digit", ...second, hourCycle: "h23" };
+  return [start, end].map((ms) => new Intl.DateTimeFormat(locale(), shape).format(ms)).join(" – ");
 }

@@ -3,15 +3,19 @@
  * @module model
  */
 
+import { unitOfMeasurand } from "./texts.js";
+
 /** Seconds-in-state fields, in the order they are drawn; the number is the state's code. */
 export const STATE_FIELDS = [
   ["run_s", 1], ["setup_s", 2], ["idle_s", 3], ["starved_s", 4], ["held_s", 5],
   ["fault_s", 6], ["planned_down_s", 7], ["off_s", 8], ["unknown_s", 0],
 ];
 
-const KNOWN = new Set(["ff_energy", "ff_equipment_state", "ff_reading", "ce_activity", "ce_emission"]);
+const SHOWN_APART = new Set([
+  "ff_energy", "ff_equipment_state", "ff_reading", "ce_activity", "ce_emission", "ce_superseded", "ff_fact", "ff_check", "ff_refused", "vocabulary",
+]);
 const NATIVE_UNIT = { Electricity: "kWh", NaturalGas: "m³" };
-const UNIT_TEXT = { m3: "m³", degC: "°C", 1: "" };
+const UNIT_TEXT = { m3: "m³", Nm3: "Nm³", degC: "°C", 1: "" };
 const MAIN_FIRST = ["main", "sub", "pv", "export"];
 const NICE_STEPS_S = [
   1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400,
@@ -74,7 +78,7 @@ function assemble({ key, name, place, series }) {
     readings: of("ff_reading").filter((each) => !(energy.length && isEnergy(each))),
     activities: of("ce_activity").filter((each) => !media.has(each.tags.medium)),
     emissions: of("ce_emission"),
-    others: series.filter((each) => !KNOWN.has(each.measurement)).sort(byTags),
+    others: series.filter((each) => !SHOWN_APART.has(each.measurement)).sort(byTags),
     ...newestOf(series),
   };
 }
@@ -128,11 +132,19 @@ export function addable(emissions) {
 }
 
 /**
- * @param {string|undefined} medium
- * @returns {string} the unit in which its amounts are kept
+ * @param {Series} series of ff_energy
+ * @returns {string} the unit of its amounts: kWh, or that of its measurand
  */
-export function unitOfMedium(medium) {
-  return NATIVE_UNIT[medium] ?? "";
+export function unitOfEnergy({ tags: { measurand, medium } }) {
+  return unitText(measurand ? unitOfMeasurand(measurand) : NATIVE_UNIT[medium] ?? "");
+}
+
+/**
+ * @param {Series} series of ff_energy
+ * @returns {string} what it meters: all its tags but the tariff period
+ */
+export function metersOf({ tags }) {
+  return JSON.stringify(Object.entries(tags).filter(([name]) => name !== "tariff").sort());
 }
 
 /**

@@ -11,9 +11,9 @@ import { amount, date, hundredths, number } from "./format.js";
 import { figure, fillOptions, panel } from "./panel.js";
 import { t } from "./texts.js";
 
-const WIDTH = 300;
-const HEIGHT = 208;
-const RADIUS = 74;
+const WIDTH = 240;
+const HEIGHT = 196;
+const RADIUS = 66;
 const GRADES = 5;
 const RINGS = [0.25, 0.5, 0.75, 1];
 
@@ -21,11 +21,12 @@ const RINGS = [0.25, 0.5, 0.75, 1];
 export function portraitPanel() {
   const frame = panel("portrait");
   const picture = h("div.radar");
-  const list = h("dl.axes");
+  const list = h("tbody");
   const sites = h("select", { "aria-label": t("scope") });
   sites.addEventListener("change", () => { wanted = sites.value; paint(); });
   frame.tools.append(sites);
-  frame.body.append(picture, list);
+  const table = h("table.axes", {}, list);
+  frame.body.append(picture, table);
   let wanted = "";
   let ctx = null;
   let shown = "";
@@ -69,7 +70,7 @@ export function axesOf(series, machines) {
   const asPercent = (value) => ({ value: hundredths(value, 0), unit: "%" });
   const fact = (name, unit) => {
     const one = newest("ff_fact", "value", { fact: name });
-    return row(name, one, "value", null, (value) => ({ value: number(value, 6), unit }), unit, sourceOf(one));
+    return row(name, one, "value", null, (value) => ({ value: number(value, 6), unit }), unit, one?.fields.source ?? "");
   };
   const green = newest("ff_fact", "value", { fact: "green_power_share" });
   return [
@@ -78,7 +79,7 @@ export function axesOf(series, machines) {
     row("digital", newest("ff_connectivity", "digital_rate"), "digital_rate", ratio, asPercent, "1", t("from.released")),
     row("grade", newest("ce_intensity", "grade", { denominator: "万元" }), "grade", (grade) => (GRADES + 1 - grade) / GRADES,
       (grade) => ({ value: t("gradeOf", { grade }), unit: "" }), "", t("from.carbon")),
-    row("green", green, "value", ratio, asPercent, "1", sourceOf(green)),
+    row("green", green, "value", ratio, asPercent, "1", green?.fields.source ?? ""),
     row("trust", newest("ce_quality", "coverage"), "coverage", ratio, asPercent, "1", t("from.released")),
     fact("value_added", "万元"), fact("profit", "万元"), fact("tax", "万元"), fact("rd_spending", "万元"),
     row("per_mu", newest("ce_intensity", "kgco2e_per_unit", { denominator: "亩" }), "kgco2e_per_unit", null,
@@ -123,8 +124,8 @@ function originOf(name, one, field, unit) {
 function axisRow(axis) {
   const value = figure(".small");
   value.update({ text: axis.value ?? t("absent"), unit: axis.value === null ? "" : axis.unit, origin: axis.origin });
-  return h(`div${axis.value === null ? ".absent" : ""}`, {},
-    h("dt", {}, t(`axis.${axis.name}`)), h("dd", {}, value.element), h("dd.soft.small", {}, axis.source));
+  return h(`tr${axis.value === null ? ".absent" : ""}`, {},
+    h("th", { scope: "row" }, t(`axis.${axis.name}`)), h("td.num", {}, value.element), h("td.soft", { title: axis.source }, axis.source));
 }
 
 function radar(axes) {
@@ -145,7 +146,7 @@ function radar(axes) {
   const names = axes.map((axis, place) => {
     const [x, y] = at(place, 1.14);
     const anchor = Math.abs(x - WIDTH / 2) < 8 ? "middle" : x < WIDTH / 2 ? "end" : "start";
-    const text = axis.value === null ? `${t(`axis.${axis.name}`)} · ${t("absent")}` : t(`axis.${axis.name}`);
+    const text = axis.value === null ? `${t(`radar.${axis.name}`)} · ${t("absent")}` : t(`radar.${axis.name}`);
     return s(`text.axis-name${axis.value === null ? ".absent" : ""}`, { x, y: y + 4, "text-anchor": anchor }, text);
   });
   const said = axes.map((axis) => `${t(`axis.${axis.name}`)} ${axis.value === null ? t("absent") : `${axis.value} ${axis.unit}`}`);

@@ -6,7 +6,7 @@
 import { ranking } from "./api.js";
 import { h, say, sync } from "./dom.js";
 import { hundredths, number } from "./format.js";
-import { choice, figure, panel } from "./panel.js";
+import { figure, fillOptions, panel } from "./panel.js";
 import { t } from "./texts.js";
 
 const KINDS = ["oee", "carbon_per_value", "carbon_per_area", "co2e"];
@@ -19,19 +19,21 @@ const MEASUREMENT = { oee: "ff_oee", co2e: "ce_emission", carbon_per_value: "ce_
  */
 export function rankingPanel(again) {
   const frame = panel("ranking");
-  const kinds = choice(KINDS, (name) => t(`rank.${name}`), (name) => { kind = name; found = null; again(); });
+  const kinds = h("select");
   const list = h("ol.rows.ranks");
   const mean = h("p.soft.small");
   let kind = "oee";
   let found = null;
-  frame.element.querySelector("header").after(kinds.element);
+  kinds.addEventListener("change", () => { kind = kinds.value; again(); });
+  frame.tools.append(kinds);
   frame.body.append(list, mean);
   return {
     element: frame.element,
     kind: () => kind,
     async load() { found = await ranking(kind); },
     update({ series, site }) {
-      kinds.update(KINDS, kind);
+      fillOptions(kinds, KINDS.map((name) => ({ key: name, label: t(`rank.${name}`) })), kind);
+      kinds.setAttribute("aria-label", t("rankedBy"));
       frame.empty(emptyOf(found));
       if (!found) return;
       const { better, unit, period, least_ranked: least, protected: rule } = found;
@@ -59,8 +61,9 @@ function row() {
   const value = figure();
   const fill = h("span.fill");
   const coverage = h("span.soft.small");
-  const element = h("li", {}, place, h("div", {}, h("div.line", {}, name, value.element),
-    h("span.track", { "aria-hidden": "true" }, fill), coverage));
+  const reason = h("p.soft.small");
+  const track = h("span.track", { "aria-hidden": "true" }, fill);
+  const element = h("li", {}, place, h("div", {}, h("div.line", {}, h("div", {}, name, " ", coverage), value.element), track, reason));
   return {
     element,
     update({ firm, found, series, site, kind }) {
@@ -76,7 +79,11 @@ function row() {
       });
       const most = Math.max(...found.firms.map((each) => each.value ?? 0));
       fill.style.width = `${known && most > 0 ? (firm.value / most) * 100 : 0}%`;
-      say(coverage, reasonOf(firm, found));
+      const excluded = firm.excluded !== null;
+      track.hidden = excluded;
+      reason.hidden = !excluded;
+      say(coverage, excluded ? "" : t("coverageOf", { value: hundredths(firm.coverage, 0) }));
+      say(reason, excluded ? reasonOf(firm, found) : "");
     },
   };
 }

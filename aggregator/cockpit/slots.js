@@ -6,7 +6,10 @@
 import { h, s } from "./dom.js";
 import { tick } from "./format.js";
 
-const LABEL_PX = 84;
+const LABEL_PX = 64;
+const LABEL_STEPS_S = [
+  5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 604800, 1209600,
+];
 
 const MARGIN = { left: 46, right: 46 };
 
@@ -96,11 +99,21 @@ export function slotFigure({ height, base, draw, describe, label, onPoint, margi
   return { element, update(next) { data = next; paint(); } };
 }
 
+/** Labels stand where the clock is round; where no slot begins there, at even distances from the end. */
+function labelled(period, slot) {
+  const all = Array.from({ length: period.count }, (_, at) => at);
+  const zoneS = new Date(period.start).getTimezoneOffset() * 60;
+  const wanted = LABEL_STEPS_S.find((each) => (each / period.stepS) * slot >= LABEL_PX);
+  const round = all.filter((at) => (period.start / 1000 - zoneS + at * period.stepS) % wanted === 0);
+  if (round.length > 1) return round;
+  const apart = Math.max(1, Math.ceil(LABEL_PX / slot));
+  return all.filter((at) => (period.count - 1 - at) % apart === 0);
+}
+
 function timeAxis(period, { left, right, x, slot }, base) {
   const spanMs = period.end - period.start;
-  const apart = Math.max(1, Math.ceil(LABEL_PX / slot));
   const parts = [s("line.axis", { x1: left, x2: right, y1: base + 0.5, y2: base + 0.5 })];
-  for (let at = period.count - 1; at >= 0; at -= apart) {
+  for (const at of labelled(period, slot)) {
     const ms = period.start + at * period.stepS * 1000;
     const middle = x(at) + slot / 2;
     parts.push(

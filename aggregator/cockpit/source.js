@@ -22,7 +22,9 @@ export function sourceDialog(dialog, now) {
   return (origin) => {
     const close = h("button.quiet", { type: "button", "aria-label": t("close") }, "✕");
     close.addEventListener("click", () => dialog.close());
-    const parts = origin.parts.slice(0, MOST_PARTS).map((part) => partView(part, origin.span, now));
+    const named = (part) => titleOf(part.series.tags);
+    const sorted = [...origin.parts].sort((a, b) => named(a).localeCompare(named(b), "zh-CN", { numeric: true }));
+    const parts = sorted.slice(0, MOST_PARTS).map((part) => partView(part, origin.span, now));
     if (parts.length === 1) parts[0].open = true;
     dialog.replaceChildren(
       h("header", {}, h("div", {}, h("p.soft", {}, t("whereFrom")), h("h2", { id: "source-title" }, origin.title)), close),
@@ -44,7 +46,7 @@ const fact = (key, value) => h("div", {}, h("dt", {}, t(key)), h("dd", {}, value
 function partView({ series, text }, span, now) {
   const { measurement, tags } = series;
   const body = h("div.batches", {}, h("p.soft", {}, t("asking")));
-  const title = [tags.enterprise_id, tags.equipment_id, tags.medium && term("medium", tags.medium)].filter(Boolean).join(" · ");
+  const title = titleOf(tags);
   const element = h("details.part", {},
     h("summary", {}, h("span", {}, title || t("noEquipment")), h("code", {}, measurement), h("strong", {}, text)), body);
   let asked = false;
@@ -57,6 +59,15 @@ function partView({ series, text }, span, now) {
     });
   });
   return element;
+}
+
+/** What tells the series of one number apart, in words. */
+function titleOf(tags) {
+  const words = ["medium", "method", "tariff", "role"].map((name) => {
+    const value = tags[name === "role" ? "meter_role" : name];
+    return value && term(name, value);
+  });
+  return [tags.enterprise_id, tags.equipment_id, ...words].filter(Boolean).join(" · ");
 }
 
 async function fill(body, series, span, now) {

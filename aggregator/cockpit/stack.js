@@ -25,12 +25,13 @@ const TOP = 10;
 
 /**
  * @param {(words: string) => void} onPoint is told the slot pointed at, "" for none
- * @param {number} [base] px from the top to the time axis
+ * @param {{base?: number, margin?: {left: number, right: number}}} [shape] base: px from the top to
+ *   the time axis
  * @returns {{element: HTMLElement, update: (data: StackData) => void}}
  */
-export function stackFigure(onPoint, base = 152) {
+export function stackFigure(onPoint, { base = 152, margin } = {}) {
   const draw = (data, scale) => drawing(data, scale, base);
-  return slotFigure({ height: base + AXIS, base, draw, describe, label: (data) => data.name, onPoint });
+  return slotFigure({ height: base + AXIS, base, draw, describe, label: (data) => data.name, onPoint, margin });
 }
 
 function describe(data, at) {

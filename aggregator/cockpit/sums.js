@@ -4,34 +4,44 @@
  */
 
 import { number } from "./format.js";
-import { unitOfMedium } from "./model.js";
+import { unitOfEnergy } from "./model.js";
 import { t, term } from "./texts.js";
-import { added } from "./totals.js";
+import { added, together } from "./totals.js";
+
+const TARIFFS = ["deep", "valley", "flat", "peak", "sharp"];
+
+/** The one medium that has a place of its own: every factory has it. */
+export const ELECTRICITY = "Electricity kWh";
+
+/** Amounts of one medium in two units, such as gas as it flows and in normal cubic metres, never meet in one sum. */
+const kindOf = ({ series }) => `${series.tags.medium ?? ""} ${unitOfEnergy(series)}`;
 
 /**
  * @param {import("./totals.js").Totals} totals
- * @returns {string[]} media that are metered, electricity first
+ * @returns {string[]} what is metered, electricity first: medium and unit
  */
 export function mediaOf(totals) {
-  const media = [...new Set(totals.energy.map(({ series }) => series.tags.medium ?? ""))];
-  return media.sort((a, b) => Number(b === "Electricity") - Number(a === "Electricity") || (a < b ? -1 : 1));
+  const media = [...new Set(totals.energy.map(kindOf))];
+  return media.sort((a, b) => Number(b === ELECTRICITY) - Number(a === ELECTRICITY) || (a < b ? -1 : 1));
 }
 
 /**
  * @param {import("./totals.js").Totals} totals
- * @param {string} medium
- * @returns {{columns: object[], total: number|null, tce: number|null, unit: string, origin: object}}
+ * @param {string} kind one of `mediaOf`
+ * @returns {{columns: object[], name: string, total: number|null, tce: number|null, unit: string, origin: object}}
+ *   `tce` is of all media together
  */
-export function energyOf(totals, medium) {
-  const columns = totals.energy.filter(({ series }) => (series.tags.medium ?? "") === medium);
-  const total = added(columns.map((each) => each.total));
-  const unit = unitOfMedium(medium);
-  const tce = added(totals.energy.map((each) => each.tce));
+export function energyOf(totals, kind) {
+  const columns = totals.energy.filter((one) => kindOf(one) === kind);
+  const [medium, unit = ""] = kind.split(" ");
+  const total = added(columns.map((one) => one.total));
+  const tce = added(totals.energy.map((one) => one.tce));
+  const name = t("energyOf", { medium: term("medium", medium) });
   const origin = {
-    title: t("energyOf", { medium: term("medium", medium) }), value: `${number(total)} ${unit}`,
+    title: name, value: `${number(total)} ${unit}`,
     span: totals.period, how: t("how.ff_energy"), parts: partsOf(columns, unit), notes: [t("mainOnly")],
   };
-  return { columns, total, unit, tce, origin };
+  return { columns, name, total, tce, unit, origin };
 }
 
 /**
@@ -51,6 +61,22 @@ export function carbonOf(totals, method) {
     notes: [t("neverBoth")],
   };
   return { scope1, scope2, total, columns, origin };
+}
+
+/**
+ * @param {object[]} columns of energy
+ * @param {number} count of steps
+ * @returns {{kind: string, name: string, values: (number|null)[]}[]} one part per tariff period, cheap ones first
+ */
+export function tariffParts(columns, count) {
+  const tariffs = TARIFFS.filter((name) => columns.some(({ series }) => series.tags.tariff === name));
+  const parts = tariffs.map((name) => ({
+    kind: `tariff-${name}`, name: t(`tariff.${name}`),
+    values: together(columns.filter(({ series }) => series.tags.tariff === name), count),
+  }));
+  const without = columns.filter(({ series }) => !TARIFFS.includes(series.tags.tariff));
+  if (parts.length && without.length === 0) return parts;
+  return [{ kind: "plain", name: t("noTariff"), values: together(without, count) }, ...parts];
 }
 
 function partsOf(columns, unit) {

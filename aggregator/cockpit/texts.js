@@ -12,6 +12,9 @@ const KEPT = "millgate.language";
 /** @type {Record<string, [string, string]>} */
 const TEXTS = { ...PAGE, ...BOARD, ...TERMS };
 
+/** @type {Map<string, string>} units of measurands */
+const UNITS = new Map();
+
 let chosen = kept() ?? (preferred().toLowerCase().startsWith("zh") ? 1 : 0);
 
 /** @returns {string} the first language the browser asks for */
@@ -52,23 +55,57 @@ export function t(key, parts = {}) {
 }
 
 /**
+ * @param {string} key
+ * @returns {boolean} whether there is such a text
+ */
+export function knows(key) {
+  return Object.hasOwn(TEXTS, key);
+}
+
+/**
  * @param {string} group such as "medium"
  * @param {string} name such as "Electricity"
  * @returns {string} its text, or the name itself where the page knows none
  */
 export function term(group, name) {
   const key = `${group}.${name}`;
-  return Object.hasOwn(TEXTS, key) ? t(key) : name;
+  return knows(key) ? t(key) : name;
 }
 
 /**
- * Takes the names of measurands and media as the aggregator's vocabulary has them.
+ * @param {string} key
+ * @returns {{en: string, zh: string}} the text in both languages, as the API gives those of warnings
+ */
+export function texts(key) {
+  const [en, zh] = TEXTS[key] ?? [key, key];
+  return { en, zh };
+}
+
+/**
+ * @param {{en: string, zh: string}} words
+ * @returns {string} those of the language shown
+ */
+export function inWords(words) {
+  return (chosen ? words.zh : words.en) ?? "";
+}
+
+/**
+ * Takes the names of measurands and media, and their units, as the aggregator's vocabulary has them.
  * @param {{measurands: object[], media: object[]}} vocabulary
  */
 export function learn(vocabulary) {
+  for (const { name, unit } of vocabulary.measurands) UNITS.set(name, unit);
   for (const [group, list] of [["measurand", vocabulary.measurands], ["medium", vocabulary.media]]) {
     for (const { name, en, zh } of list) TEXTS[`${group}.${name}`] = [en, zh];
   }
+}
+
+/**
+ * @param {string} measurand
+ * @returns {string} its unit as the vocabulary writes it, "" where it has none
+ */
+export function unitOfMeasurand(measurand) {
+  return UNITS.get(measurand) ?? "";
 }
 
 /** Fills every element that carries data-text. */

@@ -4,10 +4,10 @@
  */
 
 import { h, say } from "./dom.js";
-import { amount, between, hundredths, number, percent } from "./format.js";
+import { amount, between, hundredths, number } from "./format.js";
 import { figure } from "./panel.js";
 import { presenceOf } from "./presence.js";
-import { carbonOf, energyOf } from "./sums.js";
+import { carbonOf, ELECTRICITY, energyOf } from "./sums.js";
 import { t } from "./texts.js";
 import { slotsIn } from "./totals.js";
 
@@ -59,7 +59,7 @@ function factories({ agents, nowMs }) {
 }
 
 function energy({ totals, nowMs }) {
-  const found = totals && energyOf(totals, "Electricity");
+  const found = totals && energyOf(totals, ELECTRICITY);
   if (!found || found.total === null) return absent(t("noMain"));
   const { text, unit } = amount(found.total, "kWh");
   const tce = found.tce === null ? "" : t("tceOf", { value: number(found.tce, 4) });
@@ -84,9 +84,9 @@ function oee({ oeeOf, nowMs }) {
   if (!oeeOf || oeeOf.whole.oee === null) return absent(t(oeeOf ? "noOee" : "noOeeSeries"));
   const { availability, performance, quality_ratio: quality } = oeeOf.whole;
   const factors = [["A", availability], ["P", performance], ["Q", quality]]
-    .filter(([, value]) => value !== null).map(([name, value]) => `${name} ${percent(value)}`);
+    .filter(([, value]) => value !== null).map(([name, value]) => `${name} ${hundredths(value, 0)}`);
   return {
-    text: hundredths(oeeOf.whole.oee), unit: "%", more: factors.join("  ×  "),
+    text: hundredths(oeeOf.whole.oee), unit: "%", more: `${factors.join(" × ")} %`,
     span: between(oeeOf.span, nowMs), origin: oeeOf.whole.origin,
   };
 }

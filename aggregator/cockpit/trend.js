@@ -7,12 +7,11 @@ import { h, say } from "./dom.js";
 import { amount, between, span } from "./format.js";
 import { choice, figure, panel } from "./panel.js";
 import { stackFigure } from "./stack.js";
-import { carbonOf, energyOf, mediaOf } from "./sums.js";
+import { carbonOf, energyOf, mediaOf, tariffParts } from "./sums.js";
 import { t, term } from "./texts.js";
 import { slotsIn, together } from "./totals.js";
 
-const TARIFFS = ["deep", "valley", "flat", "peak", "sharp"];
-const HEIGHT = 118;
+const SHAPE = { base: 96, margin: { left: 46, right: 16 } };
 
 /** @returns {{element: HTMLElement, update: (ctx: object) => void}} */
 export function trendPanel() {
@@ -22,7 +21,7 @@ export function trendPanel() {
   let medium = "";
   let method = "location";
   let ctx = null;
-  const media = choice([], (name) => term("medium", name), (name) => { medium = name; paint(); });
+  const media = choice([], (name) => term("medium", name.split(" ")[0]), (name) => { medium = name; paint(); });
   const methods = choice(["location", "market"], (name) => t(`method.${name}`), (name) => { method = name; paint(); });
   energy.tools.append(media.element);
   carbon.tools.append(methods.element);
@@ -58,7 +57,7 @@ function graph() {
   const tools = h("div.tools");
   const legend = h("p.legend");
   const pointed = h("p.pointed", { "aria-live": "off" });
-  const plot = stackFigure((words) => say(pointed, words), HEIGHT);
+  const plot = stackFigure((words) => say(pointed, words), SHAPE);
   const head = h("header", {}, title, total.element, tools);
   return {
     tools,
@@ -66,9 +65,10 @@ function graph() {
     update({ name, sum, data }) {
       say(title, name);
       total.update(sum);
-      const marks = data.parts.length > 1 ? data.parts : [];
-      legend.replaceChildren(...marks.map((part) =>
-        h("span", {}, h(`i.${part.kind}`, { "aria-hidden": "true" }), part.name)));
+      const marks = data.parts.length > 1 ? data.parts.map((part) => [part.kind, part.name]) : [];
+      const { present, expected } = data.slots;
+      if (present.some((slots, at) => slots > 0 && slots < expected[at])) marks.push(["partly", t("partly")]);
+      legend.replaceChildren(...marks.map(([kind, text]) => h("span", {}, h(`i.${kind}`, { "aria-hidden": "true" }), text)));
       plot.update(data);
     },
   };
@@ -76,17 +76,8 @@ function graph() {
 
 function energyGraph(totals, medium, nowMs) {
   const found = energyOf(totals, medium);
-  const { count } = totals.period;
-  const tariffs = TARIFFS.filter((name) => found.columns.some(({ series }) => series.tags.tariff === name));
-  const without = found.columns.filter(({ series }) => !TARIFFS.includes(series.tags.tariff));
-  const parts = tariffs.map((name) => ({
-    kind: `tariff-${name}`, name: t(`tariff.${name}`),
-    values: together(found.columns.filter(({ series }) => series.tags.tariff === name), count),
-  }));
-  if (without.length || parts.length === 0) {
-    parts.unshift({ kind: "plain", name: t("noTariff"), values: together(without, count) });
-  }
-  const name = t("energyOf", { medium: term("medium", medium) });
+  const parts = tariffParts(found.columns, totals.period.count);
+  const { name } = found;
   return { name, sum: shownSum(found, found.unit), data: dataOf(totals, found, parts, nowMs, name, found.unit) };
 }
 

@@ -11,6 +11,7 @@ from aggregator.api.knowledge import Arrival, Notice, ReleasedPoint, Sheet, Sour
 from aggregator.api.server import make_app, serving
 from aggregator.api.terms import Terms
 from aggregator.fact_book import FactBook
+from aggregator.feed import Feed, Followed
 from aggregator.stores import SeriesBlock, SeriesKey, Store
 from aggregator.stores.embedded import Config
 from aggregator.stores.embedded import Store as Embedded
@@ -243,13 +244,23 @@ async def running(
     buckets = ("future_factory", "carbon_emission")
     writers = {bucket: Embedded(config, bucket) for bucket in buckets}
     readers = {bucket: Embedded(config, bucket) for bucket in buckets}
-    brain = Brain(writers, Told())
+    feed = Feed(folder / "feed.db", lambda: START_NS)
+    followed = {bucket: Followed(store, bucket, feed) for bucket, store in writers.items()}
+    brain = Brain(followed, Told())
     try:
         app = make_app(
-            readers, brain.told, TOKEN, lambda: brain.now_ns, tokens=tokens, terms=terms, book=book
+            readers,
+            brain.told,
+            TOKEN,
+            lambda: brain.now_ns,
+            tokens=tokens,
+            terms=terms,
+            book=book,
+            feed=feed,
         )
         async with serving(app, "127.0.0.1", port) as brain.port:
             yield brain
     finally:
         for store in (*writers.values(), *readers.values()):
             store.close()
+        feed.close()

@@ -5,10 +5,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from aggregator.api.knowledge import Arrival, Source
+from aggregator.api.knowledge import Arrival, Notice, Source
 from aggregator.stores import SeriesBlock, SeriesKey
 from protocols.frame import SECOND, Floats, Ints
-from tests.system.brain import AGENT, FACTOR, FACTOR_VALUE, FACTORY, SHEET, START_NS, Brain
+from tests.system.brain import (
+    AGENT,
+    FACTOR,
+    FACTOR_VALUE,
+    FACTORY,
+    SHEET,
+    START_NS,
+    Brain,
+    notice,
+)
 
 HOUR_S = 3600
 QUARTER_S = 900
@@ -60,6 +69,22 @@ def fill(brain: Brain, firms: tuple[Firm, ...] = FIRMS) -> None:
     brain.now_ns = START_NS + (_DAY_SLOTS * QUARTER_S + 40) * SECOND
     brain.told.agents = [_arrival(at, firm, brain.now_ns) for at, firm in enumerate(firms)]
     brain.told.batches = [_source(at) for at in range(6)]
+    brain.told.notices = [_notice(at, firms[at % len(firms)].name, words) for at, words in enumerate(_WARNINGS)]
+
+
+_WARNINGS = (
+    ("silence", "fault", "nothing has come since 2026-01-06 05:56:40Z", "自 2026-01-06 05:56:40Z 起没有任何消息"),
+    ("policy_ends", "warning", "its newest policy ends at 2026-01-15 08:00:40Z; nothing leaves the factory after that",
+     "其最新策略将于 2026-01-15 08:00:40Z 到期；到期后不再放行数据"),
+    ("refusal", "fault", "refused among messages 88-89 of stream 1, epoch 1: the brain cannot take them, the agent keeps them apart",
+     "流 1，纪元 1 的消息 88-89 中有被拒收者：产业大脑无法接收，代理程序已另行保存"),
+)  # fmt: skip
+
+
+def _notice(at: int, firm: str, words: tuple[str, str, str, str]) -> Notice:
+    kind, severity, en, zh = words
+    since = START_NS + (70_000 + 4_000 * at) * SECOND
+    return replace(notice(at), name=firm, kind=kind, severity=severity, since_ns=since, text={"en": en, "zh": zh})
 
 
 def _arrival(at: int, firm: Firm, now_ns: int) -> Arrival:
@@ -205,12 +230,13 @@ def _machine_hours(
                 {"qty_total": total, "qty_good": good, "coverage": np.ones(24)}, machine, {"unit": "pcs"})  # fmt: skip
     with np.errstate(divide="ignore", invalid="ignore"):
         fields: dict[str, Floats | Ints | list[str]] = {
-            "apt_s": apt, "quality_ratio": good / total, "coverage": (apt + summed("idle")) / HOUR_S,
+            "apt_s": apt, "aupt_s": apt, "qty_total": total, "qty_good": good,
+            "quality_ratio": good / total, "coverage": np.where(busy, 0.97, 0.0),
         }  # fmt: skip
         if firm.calendar:
             fields |= {
                 "pbt_s": pbt, "availability": apt / pbt, "performance": total * 27 / apt,
-                "oee": good * 27 / pbt, "pru_s": np.full(24, 27.0),
+                "oee": good * 27 / pbt, "net_s": total * 27.0, "valuable_s": good * 27.0,
             }  # fmt: skip
     shown = {name: np.asarray(column)[busy] for name, column in fields.items()}
     yield _rows("ff_oee", firm, hours[busy], HOUR_S, shown, machine,
