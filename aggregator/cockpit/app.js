@@ -178,6 +178,7 @@ function closeDoor(fault) {
   stream.stop();
   main.clear();
   Object.assign(view, { factories: null, series: null, sites: [], firm: "", range: "", answered: 0, fault: null });
+  fillOptions(at("firm"), [], "");
   for (const id of ["cards", "sheets"]) sync(at(id), [], String, () => null);
   at("source").close();
   at("source").replaceChildren();

@@ -43,12 +43,7 @@ export const PAGE = {
   offline: ["offline", "离线"],
   unsaid: ["has not said", "未报告"],
   silent: ["silent", "静默"],
-  lastBatch: ["last batch {age}", "最近一批 {age}"],
   noBatch: ["no batch yet", "尚无批次"],
-  newestSlot: ["Newest slot ends", "最新时段截至"],
-  batches: ["Batches kept", "已存批次"],
-  values: ["Values kept", "已存数值"],
-  refused: ["Batches refused", "拒收批次"],
   agent: ["agent {id}", "代理 {id}"],
 
   equipment: ["Newest values", "最新数值"],

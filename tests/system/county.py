@@ -69,22 +69,31 @@ def fill(brain: Brain, firms: tuple[Firm, ...] = FIRMS) -> None:
     brain.now_ns = START_NS + (_DAY_SLOTS * QUARTER_S + 40) * SECOND
     brain.told.agents = [_arrival(at, firm, brain.now_ns) for at, firm in enumerate(firms)]
     brain.told.batches = [_source(at) for at in range(6)]
-    brain.told.notices = [_notice(at, firms[at % len(firms)].name, words) for at, words in enumerate(_WARNINGS)]
+    brain.told.notices = [
+        _notice(at, firms[at % len(firms)].name, words) for at, words in enumerate(_WARNINGS)
+    ]
 
 
 _WARNINGS = (
     ("silence", "fault", "nothing has come since 2026-01-06 05:56:40Z", "自 2026-01-06 05:56:40Z 起没有任何消息"),
     ("policy_ends", "warning", "its newest policy ends at 2026-01-15 08:00:40Z; nothing leaves the factory after that",
      "其最新策略将于 2026-01-15 08:00:40Z 到期；到期后不再放行数据"),
-    ("refusal", "fault", "refused among messages 88-89 of stream 1, epoch 1: the brain cannot take them, the agent keeps them apart",
-     "流 1，纪元 1 的消息 88-89 中有被拒收者：产业大脑无法接收，代理程序已另行保存"),
+    ("refusal", "fault", "refused among messages 88-89 of stream 1, epoch 1: the agent keeps them apart",
+     "流 1，纪元 1 的消息 88-89 中有被拒收者：代理程序已另行保存"),
 )  # fmt: skip
 
 
 def _notice(at: int, firm: str, words: tuple[str, str, str, str]) -> Notice:
     kind, severity, en, zh = words
     since = START_NS + (70_000 + 4_000 * at) * SECOND
-    return replace(notice(at), name=firm, kind=kind, severity=severity, since_ns=since, text={"en": en, "zh": zh})
+    return replace(
+        notice(at),
+        name=firm,
+        kind=kind,
+        severity=severity,
+        since_ns=since,
+        text={"en": en, "zh": zh},
+    )
 
 
 def _arrival(at: int, firm: Firm, now_ns: int) -> Arrival:
@@ -124,7 +133,8 @@ def _blocks(firm: Firm, chance: np.random.Generator) -> Iterator[SeriesBlock]:
         yield from _gas(firm, slot, chance)
     for number, machine in enumerate(firm.machines):
         seconds = _states(slot, number, chance)
-        yield _rows("ff_equipment_state", firm, slot, QUARTER_S, seconds, machine, {"state_model": "operating"})  # fmt: skip
+        model = {"state_model": "operating"}
+        yield _rows("ff_equipment_state", firm, slot, QUARTER_S, seconds, machine, model)
         yield from _machine_hours(firm, machine, seconds, chance)
     yield from _site_hours(firm, energy)
     if firm.facts:
@@ -145,9 +155,7 @@ def _rows(
         all_tags["equipment_id"] = equipment
     time = START_NS + index * window_s * SECOND
     window = np.full(len(index), window_s, np.int64)
-    return SeriesBlock(
-        SeriesKey.of(measurement, all_tags), time, {**fields, "window_s": window}
-    )
+    return SeriesBlock(SeriesKey.of(measurement, all_tags), time, {**fields, "window_s": window})
 
 
 def _factor(co2: Floats, value: float, unit: str) -> dict[str, Floats | list[str]]:
@@ -188,8 +196,10 @@ def _gas(firm: Firm, slot: Ints, chance: np.random.Generator) -> Iterator[Series
     yield _rows("ff_energy", firm, slot, QUARTER_S, {
         "energy": volume, "energy_tce": volume * 0.00133, "method": ["counter"] * len(slot),
     }, "gas-1", {**medium, "meter_role": "main", "measurand": "gas.volume_normal"})  # fmt: skip
-    yield _rows("ce_emission", firm, slot, QUARTER_S, _factor(volume, 2.1622, "kgCO2/m3"), "gas-1",
-                {**medium, "scope": "1", "gas": "CO2", "method": "direct", "factor_id": "cn-fuel-a/NaturalGas"})  # fmt: skip
+    direct = {**medium, "scope": "1", "gas": "CO2", "method": "direct"}
+    factor = _factor(volume, 2.1622, "kgCO2/m3")
+    direct["factor_id"] = "cn-fuel-a/NaturalGas"
+    yield _rows("ce_emission", firm, slot, QUARTER_S, factor, "gas-1", direct)
 
 
 def _states(slot: Ints, number: int, chance: np.random.Generator) -> dict[str, Floats | Ints]:
@@ -256,7 +266,7 @@ def _site_hours(firm: Firm, energy: Floats) -> Iterator[SeriesBlock]:
     yield _rows("ff_check", firm, hours[whole], HOUR_S, {
         "status": ["ANOMALY" if odd else "OK"] * int(whole.sum()),
         "value": (main[whole] - used) / main[whole],
-        "reason": ["main meter - sub-meters is outside -2% to +15% of the main meter" if odd else ""] * int(whole.sum()),
+        "reason": ["main meter - sub-meters is out of bounds" if odd else ""] * int(whole.sum()),
     }, tags={"check": "balance:energy.active_import"})  # fmt: skip
     yield _rows("ce_quality", firm, hours, HOUR_S, {
         "coverage": np.where(whole, 1.0, 0.5), "estimated_share": np.full(24, 0.01),
@@ -296,5 +306,10 @@ def _facts(firm: Firm) -> Iterator[SeriesBlock]:
     }  # fmt: skip
     tags = {"denominator": "万元", "period": "2025-01-01/2026-01-01"}
     yield _rows("ce_intensity", firm, first, 365 * 86400, code, tags=tags)
-    area = {"kgco2e_per_unit": np.array([13_100.0]), "co2e_kg": np.array([1.13e6]), "quantity": np.array([86.4])}  # fmt: skip
-    yield _rows("ce_intensity", firm, first, 365 * 86400, area, tags={"denominator": "亩", "period": "2026-01-01/2027-01-01"})  # fmt: skip
+    area = {
+        "kgco2e_per_unit": np.array([13_100.0]),
+        "co2e_kg": np.array([1.13e6]),
+        "quantity": np.array([86.4]),
+    }
+    tags = {"denominator": "亩", "period": "2026-01-01/2027-01-01"}
+    yield _rows("ce_intensity", firm, first, 365 * 86400, area, tags=tags)
