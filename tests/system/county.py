@@ -19,6 +19,8 @@ from tests.system.brain import (
     notice,
 )
 
+Fields = dict[str, Floats | Ints | list[str]]
+
 HOUR_S = 3600
 QUARTER_S = 900
 _DAY_SLOTS = 96
@@ -178,7 +180,7 @@ def _electricity(firm: Firm, slot: Ints, energy: Floats) -> Iterator[SeriesBlock
             "span_s": np.full(int(here.sum()), QUARTER_S, np.int64), "method": ["counter"] * int(here.sum()),
             "quality": ["GOOD"] * int(here.sum()),
         }, main, {**medium, "meter_role": "main", "tariff": tariff})  # fmt: skip
-    sub = {"energy": np.round(energy * 0.6, 2), "quality": ["GOOD"] * len(slot)}
+    sub: Fields = {"energy": np.round(energy * 0.6, 2), "quality": ["GOOD"] * len(slot)}
     yield _rows("ff_energy", firm, slot, QUARTER_S, sub, "meter-hall-1", {**medium, "meter_role": "sub"})  # fmt: skip
     scope = {**medium, "scope": "2", "gas": "CO2"}
     unit = "kgCO2/kWh"
@@ -239,7 +241,7 @@ def _machine_hours(
     yield _rows("ff_production", firm, hours, HOUR_S,
                 {"qty_total": total, "qty_good": good, "coverage": np.ones(24)}, machine, {"unit": "pcs"})  # fmt: skip
     with np.errstate(divide="ignore", invalid="ignore"):
-        fields: dict[str, Floats | Ints | list[str]] = {
+        fields: Fields = {
             "apt_s": apt, "aupt_s": apt, "qty_total": total, "qty_good": good,
             "quality_ratio": good / total, "coverage": np.where(busy, 0.97, 0.0),
         }  # fmt: skip
@@ -294,19 +296,19 @@ _FACTS = {
 def _facts(firm: Firm) -> Iterator[SeriesBlock]:
     first = np.zeros(1, np.int64)
     for name, (value, unit) in _FACTS.items():
-        fields = {
+        fields: Fields = {
             "value": np.array([value]), "unit": [unit], "until": ["2027-01-01"],
             "source": ["企业年报 2025"], "entered": ["2026-01-04"],
         }  # fmt: skip
         yield _rows("ff_fact", firm, first, 365 * 86400, fields, tags={"fact": name})
-    code = {
+    code: Fields = {
         "kgco2e_per_unit": np.array([512.0]), "co2e_kg": np.array([9.4e6]), "quantity": np.array([18_400.0]),
         "coverage": np.array([0.97]), "L": np.array([0.512]), "K": np.array([0.74]),
         "grade": np.array([2], np.int64), "level": ["低碳"], "code_profile": ["zj-2021-method"],
     }  # fmt: skip
     tags = {"denominator": "万元", "period": "2025-01-01/2026-01-01"}
     yield _rows("ce_intensity", firm, first, 365 * 86400, code, tags=tags)
-    area = {
+    area: Fields = {
         "kgco2e_per_unit": np.array([13_100.0]),
         "co2e_kg": np.array([1.13e6]),
         "quantity": np.array([86.4]),
