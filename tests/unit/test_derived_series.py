@@ -389,6 +389,13 @@ class Crashing:
             raise StoreUnavailable("gone")
         self._store.write(whole)
 
+    def delete_rows(self, spans: Sequence[Any]) -> None:
+        whole = list(spans)
+        if self.on and self._chance.random() < 0.3:
+            self._store.delete_rows(whole[: self._chance.randrange(len(whole) + 1)])
+            raise StoreUnavailable("gone")
+        self._store.delete_rows(whole)
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
@@ -447,15 +454,22 @@ def disorder(folder: Path, seed: int, fresh: Callable[[str], dict[str, Store]]) 
     targets = fresh("wild")
     crashing: dict[str, Any] = {name: Crashing(store, chance) for name, store in targets.items()}
     wild = Site(folder / "wild", crashing)
-    wild.facts("mill,main,,land_area,10,2020-01-01,,register,2026-01-01")
+    # People enter another number first, and correct it at some moment.
+    wild.facts("mill,main,,land_area,7,2020-01-01,,estimate,2026-01-01")
     wild.take(sheet, other_sheet)
-    for message in shuffled(parts, chance):
+    messages = list(shuffled(parts, chance))
+    corrected = chance.randrange(len(messages))
+    for at, message in enumerate(messages):
         wild.take(message)
+        if at == corrected:
+            wild.facts("mill,main,,land_area,10,2020-01-01,,register,2026-01-01")
         if chance.random() < 0.4:
             try:
                 wild.follow()
             except StoreUnavailable:
                 wild.restart()
+        elif chance.random() < 0.1:
+            wild.restart()
     for store in crashing.values():
         store.on = False
     wild.follow()
