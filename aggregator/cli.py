@@ -19,6 +19,7 @@ from aggregator import (
     factories_cli,
     facts_cli,
     joining_cli,
+    peak_cli,
     rebuild_cli,
     trust_cli,
 )
@@ -56,6 +57,7 @@ AsJson = Annotated[bool, typer.Option("--json", help=tr("as JSON", "输出 JSON"
 
 
 app.add_typer(facts_cli.app, name="facts")
+peak_cli.mount(app)
 
 
 @app.command(

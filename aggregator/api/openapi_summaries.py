@@ -28,6 +28,7 @@ _COLUMN: Final[Schema] = {"type": ["array", "null"], "items": _NUMBER}
 _SPAN: Final = {"start": TIME, "end": TIME}
 _OPTIONAL_TEXT: Final[Schema] = {"type": ["string", "null"]}
 _LABEL: Final[Schema] = {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"}
+_UNTIL: Final[Schema] = {"type": "integer", "minimum": 2000, "maximum": 2100}
 _PLACE: Final = (
     query("enterprise", _LABEL, "only this firm, by the brain's name of it"),
     query("site", _LABEL, "only this site"),
@@ -35,6 +36,10 @@ _PLACE: Final = (
 _ABOUT_CARBON: Final = (
     "Carbon by scope, method, medium and factor; the last day by default. Superseded results "
     "are in no sum; location-based and market-based are two views of the same carbon."
+)
+_ABOUT_PEAK: Final = (
+    "When a firm's carbon is expected to peak, in scenarios with intervals; `peak_year` is null "
+    "where the peak is not identified, and `reason` says why."
 )
 _ABOUT_RANKINGS: Final = (
     "Firms by one figure of a local month or year. Who sees only some firms is shown only "
@@ -115,6 +120,30 @@ SCHEMAS: Final[dict[str, Schema]] = {
         },
         next=POSITION,
     ),
+    "Scenario": record(
+        name=TEXT,
+        reduction={"type": "number"},
+        peak_year={"type": ["integer", "null"]},
+        reason={"enum": [None, "edge", "flat"]},
+        p10_kg=_NUMBERS,
+        p50_kg=_NUMBERS,
+        p90_kg=_NUMBERS,
+    ),
+    "Peak": record(
+        now=TIME,
+        enterprise=TEXT,
+        identified=FLAG,
+        reason={"enum": [None, "months"]},
+        model=TEXT,
+        months=COUNT,
+        least_months=COUNT,
+        growth=_NUMBER,
+        error=_NUMBER,
+        fading={"type": "number"},
+        years=array_of(COUNT),
+        observed=array_of(FLAG),
+        scenarios=array_of(ref("Scenario")),
+    ),
     "Ranked": record(
         enterprise=TEXT,
         value=_NUMBER,
@@ -176,6 +205,17 @@ OPERATIONS: Final[dict[str, Operation]] = {
             *_PLACE,
             query("limit", integer(1, 100, 20), "sites in a page"),
             PAGE_CURSOR,
+        ],
+        "application/json",
+        (),
+    ),
+    "/carbon/peak": (
+        _ABOUT_PEAK,
+        "Peak",
+        [
+            query("enterprise", _LABEL, "whose carbon", required=True),
+            query("site", _LABEL, "of one site only"),
+            query("until", _UNTIL, "the last year to look at; 15 years ahead by default"),
         ],
         "application/json",
         (),

@@ -70,6 +70,14 @@ def cut(local: LocalTime, start_ns: int, end_ns: int, each: str) -> Periods:
     return Periods(np.array([*edges, end_ns], np.int64), QUARTER_NS)
 
 
+def months_before(local: LocalTime, now_ns: int, count: int) -> tuple[date, Periods]:
+    """Return the first of the last `count` local months that are over, and all of them."""
+    today = day_of(local, now_ns)
+    number = today.year * 12 + today.month - 1 - count
+    first = date(number // 12, number % 12 + 1, 1)
+    return first, cut(local, _begin(local, first), _begin(local, today.replace(day=1)), "month")
+
+
 def spans(periods: Periods) -> list[tuple[int, int]]:
     """Return (start, end) of each period."""
     return list(pairwise(periods.edges.tolist()))

@@ -15,14 +15,14 @@ from aggregator.api import periods, render
 from aggregator.api.catalog import Catalog, Entry, page
 from aggregator.api.firms import KINDS, Firms
 from aggregator.api.guard import SCOPE
-from aggregator.api.parameters import Parameters
+from aggregator.api.parameters import Parameters, missing
 from aggregator.api.problems import Text
 from aggregator.api.scopes import Scope
 from aggregator.api.terms import Terms
 from aggregator.api.worker import Worker
 from aggregator.factors import FactorSet, FuelSet, shipped_fuels, shipped_sets
-from aggregator.stores import ENTERPRISE, EQUIPMENT, SITE
-from aggregator.summaries import carbon, oee, ranking
+from aggregator.stores import ENTERPRISE, EQUIPMENT, SITE, SeriesKey
+from aggregator.summaries import carbon, oee, peak, ranking
 from protocols.frame import SECOND, Floats, NowNs
 
 _DAY_NS: Final = 86_400 * SECOND
@@ -31,6 +31,7 @@ _LONGEST_OEE_NS: Final = 1_100 * _DAY_NS
 _PLACES: Final = (100, 500)
 _SITES: Final = (20, 100)
 _RANKED: Final = (200, 1_000)
+_MONTHS: Final = 120
 _BY: Final = {
     "equipment": (ENTERPRISE, SITE, EQUIPMENT),
     "site": (ENTERPRISE, SITE),
@@ -64,6 +65,7 @@ class Summaries:
         return [
             web.get("/api/v1/oee", self.oee),
             web.get("/api/v1/carbon/summary", self.carbon_summary),
+            web.get("/api/v1/carbon/peak", self.peak),
             web.get("/api/v1/rankings", self.rankings),
         ]
 
@@ -149,6 +151,23 @@ class Summaries:
             "totals": _columns(carbon.totals(found)),
             "lines": [_line(line) for line in found],
         }
+
+    async def peak(self, request: web.Request) -> web.Response:
+        """Return when a firm's carbon is expected to peak, by scenario; or that nobody can tell."""
+        asked = Parameters(request.query, "enterprise", "site", "until")
+        firm = asked.label("enterprise")
+        if firm is None:
+            raise missing("enterprise")
+        first, cut = periods.months_before(self._terms.local, self._now_ns(), _MONTHS)
+        until = asked.integer("until", first.year + _MONTHS // 12 + 15, 2000, 2100)
+        groups = await self._groups(request[SCOPE], asked, "ce_emission", _BY["site"])
+        keys = [entry.key for entries in groups.values() for entry in entries]
+        quality = [SeriesKey.of("ce_quality", {ENTERPRISE: one, SITE: at}) for one, at in groups]
+        ask = partial(carbon.months, keys=keys, quality=quality, periods=cut)
+        kg, coverage = await self._catalog.ask("carbon_emission", ask)
+        assumed = peak.Assumptions()
+        found = peak.expect((first.year, first.month), kg, coverage, until, assumed)
+        return self._answer({"enterprise": firm, **peak.as_document(found, assumed)})
 
     async def rankings(self, request: web.Request) -> web.Response:
         """Return firms by one figure of a month or year, as far as the caller may see it."""

@@ -210,3 +210,25 @@ def trust(store: Store, key: SeriesKey, start_ns: int, end_ns: int) -> Trust | N
         min(1.0, float(np.nansum(floats(received, "coverage"))) / hours),
         float(known.mean()) if len(known) else None,
     )
+
+
+def months(
+    store: Store, keys: Sequence[SeriesKey], quality: Sequence[SeriesKey], periods: Periods
+) -> tuple[Floats, Floats]:
+    """Return carbon (location-based and direct, kg) and coverage of each period.
+
+    Args:
+        keys: `ce_emission` series.
+        quality: the `ce_quality` series of the same sites; the worst site counts.
+
+    Raises:
+        StoreUnavailable: ask again later.
+    """
+    kg = totals(lines(store, keys, periods)).location
+    hours = np.diff(periods.edges) / (3600 * SECOND)
+    worst = np.ones(periods.count)
+    for key in quality:
+        time, values = _sums(store, key, "coverage", periods)
+        places = np.clip(np.searchsorted(periods.edges, time, side="right") - 1, 0, None)
+        worst = np.minimum(worst, np.bincount(places, values, periods.count) / hours)
+    return np.full(periods.count, np.nan) if kg is None else kg, worst

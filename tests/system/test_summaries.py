@@ -5,16 +5,21 @@ from collections.abc import AsyncIterator, Mapping
 from http import HTTPStatus
 from math import fsum
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from aggregator import peak_cli
 from aggregator.api.scopes import new_token
 from aggregator.api.terms import Terms
+from aggregator.cli import app
 from aggregator.localtime import LocalTime
 from aggregator.stores import FieldColumn, SeriesBlock, SeriesKey
+from protocols.errors import MillgateError
 from protocols.frame import SECOND, Floats, Ints
 from tests.system.brain import TOKEN, Brain, running
 
@@ -335,6 +340,50 @@ async def test_firms_are_ranked_by_oee_and_by_carbon_per_value_added(platform: P
     ]
     nothing = await platform.ok("/rankings?kind=carbon_per_area&period=2025")
     assert {one["excluded"] for one in nothing["firms"]} == {"absent"}
+
+
+async def test_a_peak_is_told_by_scenario_or_that_it_is_not_identified(
+    platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over the API, and by the command on the same store."""
+    starts = [LOCAL.start_of(2022 + at // 12, at % 12 + 1, 1) for at in range(49)]
+    hours = np.arange(starts[0], starts[-1], HOUR_NS)
+    growing = 50 * np.exp(0.05 * np.arange(len(hours)) / 8766)
+    for firm, first in (("firm-0", 0), ("firm-1", len(hours) - 8000)):
+        platform.emission(firm, hours[first:], growing[first:])
+        own = np.ones(len(hours) - first)
+        platform.write("ce_quality", {"enterprise_id": firm}, hours[first:], coverage=own)
+    found = await platform.ok("/carbon/peak?enterprise=firm-0&until=2041")
+    assert (found["identified"], found["months"]) == (True, 48)
+    assert found["growth"] == pytest.approx(0.05, abs=0.002)
+    years = {one["name"]: one["peak_year"] for one in found["scenarios"]}
+    assert years["fast"] <= years["steady"] <= years["slow"] < 2041
+    at = found["years"].index(2024)
+    total = growing[(hours >= starts[24]) & (hours < starts[36])].sum()
+    assert found["scenarios"][0]["p50_kg"][at] == pytest.approx(total)
+    young = await platform.ok("/carbon/peak?enterprise=firm-1")
+    assert (young["identified"], young["reason"], young["scenarios"]) == (False, "months", [])
+    unseen = await platform.ok("/carbon/peak?enterprise=firm-0", platform.tokens["firm-1"])
+    assert (unseen["months"], unseen["reason"]) == (0, "months")
+    status, problem = await platform.get("/carbon/peak")
+    assert (status, problem["parameter"]) == (HTTPStatus.BAD_REQUEST, "enterprise")
+
+    runner, brain = CliRunner(), tmp_path / "brain"
+    assert runner.invoke(app, ["init", str(brain)]).exit_code == 0
+    (brain / "store").symlink_to(tmp_path / "store")
+    config = str(brain / "aggregator.toml")
+    clock = SimpleNamespace(time_ns=lambda: platform.brain.now_ns)
+    monkeypatch.setattr(peak_cli, "time", clock)
+    said = runner.invoke(app, ["peak", config, "firm-0", "--reduction", "0.05"])
+    assert (said.exit_code, "peak expected in 202" in said.output) == (0, True), said.output
+    said = runner.invoke(app, ["peak", config, "firm-1.main"])
+    assert "peak not identified" in said.output
+    chinese = {"MILLGATE_LANG": "zh"}
+    assert "未能判断达峰" in runner.invoke(app, ["peak", config, "firm-1"], env=chinese).output
+    shown = runner.invoke(app, ["peak", config, "firm-0", "--json"])
+    assert json.loads(shown.output)["months"] == 48
+    with pytest.raises(MillgateError, match="firm-9"):
+        runner.invoke(app, ["peak", config, "firm-9"], catch_exceptions=False)
 
 
 @pytest.mark.parametrize(
