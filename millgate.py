@@ -184,10 +184,10 @@ def account(
         _add_brain(report, brain, cells, address)
         if truth is not None:
             restarts = [
-                span
-                for owner, spans in brain.restarts.items()
+                moment
+                for owner, moments in brain.restarts.items()
                 if address in {None, owner}
-                for span in spans
+                for moment in moments
             ]
             _add_truth(report, cells, truth, tolerance, restarts)
     return report
@@ -284,7 +284,7 @@ def _add_truth(
     cells: Sequence["PointCells"],
     truth: Path,
     tolerance: str,
-    restarts: Sequence[tuple[int, int]],
+    restarts: Sequence[int],
 ) -> None:
     from protocols.frame import SECOND  # noqa: PLC0415 - only when it is asked for
     from protocols.settings import parse_duration  # noqa: PLC0415 - only when it is asked for
@@ -317,7 +317,7 @@ def _add_truth(
         read_truth(truth),
         kept,
         tolerance_ns=parse_duration(tolerance),
-        declared=[(begin * SECOND, end * SECOND) for begin, end in restarts],
+        restarts=[moment * SECOND for moment in restarts],
     )
     verdict = together(verdicts)
     delta = together(

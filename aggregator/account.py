@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import pairwise
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -62,8 +61,8 @@ class BrainAccount:
             released by then.
         refused: refused batches, by agent.
         cells: kept values of each point, by agent.
-        restarts: by agent, begin and end (s) of each time between two epochs of which the agent said
-            why the one ended and the other began: it then misses what it declared lost.
+        restarts: by agent, when (s) the first slot begins of each epoch of which the agent said why the
+            one before ended: counters lack what they rose by since their last value.
         series: rows in the stores, by measurement.
         sums: the output sum of every chain.
         altered: batches of the ledger that are not what came.
@@ -76,7 +75,7 @@ class BrainAccount:
     known: dict[Address, int] = field(default_factory=dict)
     refused: dict[Address, int] = field(default_factory=dict)
     cells: dict[Address, list[PointCells]] = field(default_factory=dict)
-    restarts: dict[Address, list[tuple[int, int]]] = field(default_factory=dict)
+    restarts: dict[Address, list[int]] = field(default_factory=dict)
     series: dict[str, int] = field(default_factory=dict)
     sums: list[ChainSum] = field(default_factory=list)
     altered: int = 0
@@ -119,13 +118,9 @@ def read_account(config: AggregatorConfig, ends: Ends | None = None) -> BrainAcc
     return account
 
 
-def _restarts(ledger: Ledger, agent: int) -> list[tuple[int, int]]:
+def _restarts(ledger: Ledger, agent: int) -> list[int]:
     silent = {one.epoch for one in ledger.record.alarms(agent) if one.kind == EPOCH_UNEXPLAINED}
-    return [
-        (ended, begun)
-        for (_, _, ended), (epoch, begun, _) in pairwise(ledger.spans(agent))
-        if begun > ended and epoch not in silent
-    ]
+    return [begun for epoch, begun in ledger.begun(agent)[1:] if epoch not in silent]
 
 
 def _cells(

@@ -575,10 +575,10 @@ class Ledger:
             for stream, end in ends.items()
         )
 
-    def spans(self, agent: int) -> list[tuple[int, int, int]]:
-        """Return (epoch, start_s, end_s) of the time that an agent's values of each epoch cover."""
+    def begun(self, agent: int) -> list[tuple[int, int]]:
+        """Return each epoch of an agent that brought values, and where (s) its first slot begins."""
         return self._db.execute(
-            "SELECT epoch, MIN(start_s), MAX(end_s) FROM batch WHERE agent=? AND cells>0"
+            "SELECT epoch, MIN(start_s) FROM batch WHERE agent=? AND cells>0"
             " GROUP BY epoch ORDER BY epoch",
             (agent,),
         ).fetchall()

@@ -11,9 +11,10 @@ import typer
 from protocols.errors import MillgateError
 from protocols.language import tr
 from simulators.faults.cli import PROXY_HELP, chaos, proxy
+from simulators.faults.kit_cli import CLOCK_HELP, DISK_HELP, clock, disk
 from simulators.options import Duration, Port, Ready, fail, nanoseconds, run, seconds
 from simulators.recording import Recording, generate, read_recording, zone
-from simulators.torture.cli import TORTURE_HELP, torture_command
+from simulators.torture.cli import SOAK_HELP, TORTURE_HELP, soak_command, torture_command
 
 if TYPE_CHECKING:
     from simulators.faults.app import Outing
@@ -31,7 +32,10 @@ app = typer.Typer(
 
 app.add_typer(chaos, name="chaos")
 app.command(help=PROXY_HELP)(proxy)
+app.command(help=DISK_HELP)(disk)
+app.command(help=CLOCK_HELP)(clock)
 app.command("torture", help=TORTURE_HELP)(torture_command)
+app.command("soak", help=SOAK_HELP)(soak_command)
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 

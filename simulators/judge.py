@@ -30,7 +30,7 @@ def judge(
     skew_ns: int = _SKEW_NS,
     from_ns: int | None = None,
     until_ns: int | None = None,
-    declared: Sequence[tuple[int, int]] = (),
+    restarts: Sequence[int] = (),
 ) -> list[Verdict]:
     """Judge each series, in the order given.
 
@@ -43,8 +43,8 @@ def judge(
             and answer take time.
         from_ns, until_ns: the stretch of which every whole slot should be there; None asks
             only for those between the first and the last.
-        declared: stretches, begin and end in nanoseconds and none overlapping another, of which the
-            sender said that slots would be missing.
+        restarts: moments, in nanoseconds, when the sender began anew and said so: what is missing
+            around one of them was declared. A counter then lacks all since its last value.
 
     Raises:
         MillgateError: for a series that the plant has no truth about, or a truth file that
@@ -66,7 +66,7 @@ def judge(
         rule = rules.get((series.equipment, series.measurand, series.aggregate))
         if rule is None or (series.measurand == STATE) != bool(series.part):
             raise _no_truth(series)
-        chain = _Chain(series, from_ns, until_ns, declared)
+        chain = _Chain(series, from_ns, until_ns, restarts)
         verdicts.append(_verdict(series, chain, rule(series, chain.rows())))
     return verdicts
 
@@ -108,10 +108,10 @@ class _Chain:
         series: Kept,
         from_ns: int | None,
         until_ns: int | None,
-        declared: Sequence[tuple[int, int]],
+        restarts: Sequence[int],
     ) -> None:
         self._series = series
-        self._said = declared
+        self._restarts = restarts
         window = series.window_ns
         self._from = None if from_ns is None else -(-from_ns // window) * window
         self._until = None if until_ns is None else until_ns // window * window
@@ -140,11 +140,11 @@ class _Chain:
         missing = self._slots(begin, end)
         if begin is None or end is None or not missing:
             return
-        said = sum(self._slots(max(begin, a), min(end, b)) for a, b in self._said)
-        self.declared += said
-        self.gaps += missing - said
-        if missing > said and not self.first_gap:
-            self.first_gap = begin
+        if any(begin <= moment <= end for moment in self._restarts):
+            self.declared += missing
+            return
+        self.gaps += missing
+        self.first_gap = self.first_gap or begin
 
     def _slots(self, begin: int | None, end: int | None) -> int:
         """Return how many slots lie between, at least partly; 0 where either is not known."""

@@ -98,7 +98,7 @@ async def run_chaos_modbus(
             device.plan = Script([])
             await device.take_shape(())
 
-        async with _seasonal(season, begin, end):
+        async with seasonal(season, begin, end):
             where = device.host if transport == "rtu" else f"{device.host}:{device.port}"
             place: Report = {"modbus_host": device.host, "modbus_port": device.port}
             await announce(
@@ -192,7 +192,7 @@ async def run_chaos_opcua(chaos: Chaos, *, season: Season, port: int, outing: Ou
                 for name in events if playing.is_set() else ():
                     await server.play(name)
 
-        async with _seasonal(season, begin, end), company() as tasks:
+        async with seasonal(season, begin, end), company() as tasks:
             happening = tasks.create_task(happen(), name="chaos: events")
             await announce(
                 outing.ready,
@@ -234,7 +234,7 @@ async def run_proxy(
         async def end() -> None:
             proxy.hindrance = FREE
 
-        async with _seasonal(season, begin, end):
+        async with seasonal(season, begin, end):
             where, to = f"{proxy.host}:{proxy.port}", f"{target[0]}:{target[1]}"
             await announce(
                 outing.ready,
@@ -245,7 +245,7 @@ async def run_proxy(
 
 
 @asynccontextmanager
-async def _seasonal(season: Season, begin: Turn, end: Turn) -> AsyncIterator[None]:
+async def seasonal(season: Season, begin: Turn, end: Turn) -> AsyncIterator[None]:
     """Begin and end the misbehaviour when its time comes."""
     if not season.after_s:
         await begin()

@@ -84,6 +84,22 @@ class Quota:
         """Let them write again."""
         self._set(resource.RLIM_INFINITY)
 
+    def check(self) -> None:
+        """Look whether all are there and ours.
+
+        Raises:
+            DiskFault: when one is not.
+        """
+        for pid in self._pids:
+            try:
+                resource.prlimit(pid, resource.RLIMIT_FSIZE)
+            except OSError as error:
+                raise DiskFault(
+                    tr("this process cannot be limited", "无法限制该进程"),
+                    where=f"--pid {pid}",
+                    remedy=error.strerror or type(error).__name__,
+                ) from None
+
     def _set(self, most: int) -> None:
         for pid in self._pids:
             with contextlib.suppress(ProcessLookupError):

@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import tempfile
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -29,6 +30,78 @@ TORTURE_HELP: Final = tr(
     "\b\n示例：\n  millgate sim torture --kills 10 --seed 7\n"
     "  millgate sim torture --kills 500 --seed 1 --folder torture",
 )
+
+
+SOAK_HELP: Final = tr(
+    "Run a whole mill for long, under load and with a fault every minute; judge what arrived and what grew.\n\n"
+    "Faults hit the network, the broker, the store and the disks; the processes of ours live on. Flat means: "
+    "after a third of the time, memory of the second half at most 5 % and 4 MiB above the first half, and at "
+    "most 4 more descriptors.\n\n"
+    "\b\nExample:\n  millgate sim soak --minutes 60 --rate 20",
+    "在负载下长时间运行一座工厂，每分钟施加一次故障，核对到达的数据并检查资源增长。\n\n"
+    "故障作用于网络、消息代理、存储与磁盘；本系统进程始终存活。平稳的含义：前三分之一时间为预热，其后后半段内存不超过"
+    "前半段的 105% 加 4 MiB，描述符最多多 4 个。\n\n"
+    "\b\n示例：\n  millgate sim soak --minutes 60 --rate 20",
+)
+_POLL_MS: Final = 500
+
+
+def soak_command(
+    minutes: Annotated[
+        float, typer.Option(min=0.1, max=10_000, help=tr("how long", "运行多少分钟"))
+    ] = 60.0,
+    rate: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=100,
+            help=tr(
+                "how many times as often as in the demo devices are read", "抄表频率为演示的多少倍"
+            ),
+        ),
+    ] = 20,
+    every: Annotated[
+        int, typer.Option(min=5, max=3600, help=tr("seconds between faults", "故障间隔，秒"))
+    ] = 60,
+    seed: Annotated[
+        int, typer.Option(min=0, help=tr("decides every choice", "决定所有随机选择"))
+    ] = 1,
+    folder: Annotated[
+        Path | None,
+        typer.Option(help=tr("keep everything in this new folder", "在此新目录中保留全部文件")),
+    ] = None,
+    *,
+    embedded: Annotated[
+        bool,
+        typer.Option(
+            "--embedded",
+            help=tr(
+                "the embedded broker and store, even where others are installed",
+                "即使装有其他程序也使用内置消息代理与存储",
+            ),
+        ),
+    ] = False,
+) -> None:
+    """Soak a mill."""
+    from simulators.torture.soak import run_soak  # noqa: PLC0415 - slow to load
+    from simulators.torture.yard import Wishes  # noqa: PLC0415 - slow to load
+
+    poll = f"{max(_POLL_MS // rate, 1)}ms"
+    wishes = Wishes(seed, slot="1s", poll=poll, embedded=embedded)
+    _run_in(folder, lambda place: run_soak(place, minutes * 60, wishes, every))
+
+
+def _run_in(folder: Path | None, work: Callable[[Path], Coroutine[None, None, None]]) -> None:
+    """Run in a folder that is kept when it was named, or when something is found."""
+    place = folder or Path(tempfile.mkdtemp(prefix="millgate-torture-"))
+    place.mkdir(parents=True, exist_ok=True)
+    try:
+        asyncio.run(work(place))
+    except MillgateError as fault:
+        typer.echo(tr(f"everything is kept in {place}", f"全部文件保留在 {place}"))
+        fail(fault)
+    if folder is None:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def torture_command(
@@ -78,12 +151,5 @@ def torture_command(
     from simulators.torture.session import run_torture  # noqa: PLC0415 - slow to load
     from simulators.torture.yard import Wishes  # noqa: PLC0415 - slow to load
 
-    place = folder or Path(tempfile.mkdtemp(prefix="millgate-torture-"))
-    place.mkdir(parents=True, exist_ok=True)
-    try:
-        asyncio.run(run_torture(place, kills, Wishes(seed, embedded=embedded), ordeals=ordeals))
-    except MillgateError as fault:
-        typer.echo(tr(f"everything is kept in {place}", f"全部文件保留在 {place}"))
-        fail(fault)
-    if folder is None:
-        shutil.rmtree(place, ignore_errors=True)
+    wishes = Wishes(seed, embedded=embedded)
+    _run_in(folder, lambda place: run_torture(place, kills, wishes, ordeals=ordeals))

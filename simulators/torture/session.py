@@ -17,7 +17,7 @@ async def run_torture(folder: Path, kills: int, wishes: Wishes, *, ordeals: bool
     Raises:
         MillgateError: when a promise was broken, or something does not start.
     """
-    console = _console()
+    console = console_for()
     console.print(tr("Setting up a mill ...", "正在搭建工厂……"))
     results: list[Result] = []
     end: Figures | None = None
@@ -30,7 +30,7 @@ async def run_torture(folder: Path, kills: int, wishes: Wishes, *, ordeals: bool
         console.print(summary(results, end))
 
 
-def _console() -> Console:
+def console_for() -> Console:
     """A file has no width of its own, and tables are not to be cut there."""
     console = Console()
     return console if console.is_terminal else Console(width=120)

@@ -3,16 +3,25 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
 from protocols.errors import MillgateError
 from simulators.demo import Mill, configure, stopping_all
-from simulators.faults.disk import DiskFault, Fillable, Quota, may_mount, small_disk
+from simulators.faults.disk import (
+    DiskFault,
+    Fillable,
+    Quota,
+    SmallDisk,
+    may_mount,
+    small_disk,
+)
 from simulators.faults.proxy import Proxy, proxying
 from simulators.servers.influx import InfluxServer
 from simulators.servers.mosquitto import Mosquitto
@@ -202,7 +211,17 @@ def _mount(found: Yard, stack: contextlib.AsyncExitStack) -> None:
     """Put a small disk under the data of both ends, where that may be done."""
     for end in ("mill", "brain") if may_mount() else ():
         with contextlib.suppress(DiskFault):
-            found.disks[end] = stack.enter_context(small_disk(found.data(end), _DISK))
+            disk = stack.enter_context(small_disk(found.data(end), _DISK))
+            found.disks[end] = disk
+            stack.push(partial(_save, disk))
+
+
+def _save(disk: SmallDisk, fault: type[BaseException] | None, *_: object) -> None:
+    """Keep what is on a disk for looking at when something was found: it is gone with the mount."""
+    if fault is not None:
+        disk.free()
+        target = disk.folder.with_name(f"{disk.folder.name}-found")
+        shutil.copytree(disk.folder, target, ignore=shutil.ignore_patterns("*.sock"))
 
 
 async def _start_mill(found: Yard) -> None:
