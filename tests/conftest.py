@@ -11,8 +11,11 @@ os.environ["MILLGATE_LANG"] = "en"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--kills", type=int, default=3, help="how often a kill test kills")
-    parser.addoption("--seed", type=int, default=1, help="what random choices of kill tests follow")
+    parser.addoption("--kills", type=int, default=10, help="how often the torture kills")
+    parser.addoption("--ordeals", action="store_true", help="torture with every ordeal")
+    parser.addoption(
+        "--seed", type=int, default=1, help="what random choices of the torture follow"
+    )
     parser.addoption("--all-bits", action="store_true", help="turn every bit of real messages")
     parser.addoption("--fuzz", type=int, default=20_000, help="how many inputs a fuzz test makes")
     parser.addoption(

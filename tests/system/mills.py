@@ -19,6 +19,9 @@ from tests.servers.mosquitto import Mosquitto
 FOREVER: Final = 2**62
 _POLL_S: Final = 0.25
 
+LAST_TRAFFIC_S: Final = 12.0
+"""How long a mill runs on after the last thing that was done to it."""
+
 MOSQUITTO: Final = "allow_anonymous true\nmax_queued_messages 10000"
 
 
@@ -46,6 +49,16 @@ async def plant_mill(
         mill.token = (folder / "brain" / "keys" / "api.token").read_text("ascii").strip()
         await mill.start("agent", ready=False)
         yield mill
+
+
+def check(report: dict[str, Any]) -> None:
+    """Hold an account to: nothing lost, doubled or wrong, and all of it arrived."""
+    assert report["first_wrong"] == ""
+    assert (report["lost"], report["wrong"], report["doubled"]) == (0, 0, 0)
+    assert (report["refused"], report["waiting"]) == (0, 0)
+    assert report["balanced"]
+    assert report["released"] == report["stored"] > 0
+    assert report["judged"] > 0
 
 
 REPLAY_DEVICE: Final = """

@@ -18,8 +18,7 @@ from simulators.modbus_server import registers
 from simulators.plant import SECRETS
 from simulators.truth import read_truth
 from tests.servers.mosquitto import running
-from tests.system.mills import MOSQUITTO, plant_mill
-from tests.system.test_kills import LAST_TRAFFIC_S, check
+from tests.system.mills import LAST_TRAFFIC_S, MOSQUITTO, check, plant_mill
 
 SLOT: Final = "5s"
 READY_S: Final = 90.0

@@ -258,6 +258,18 @@ def test_a_missing_slot_is_a_gap(at: int) -> None:
         assert (found.gaps, found.doubled, found.wrong, found.slots) == (1, 0, 0, SLOTS - 1)
 
 
+def test_what_is_missing_around_a_declared_restart_is_no_gap() -> None:
+    kept = without(without(energy(PLANT), 20), 20)
+    start = int(energy(PLANT).start_ns[20])
+    for moment in (start, start + WINDOW, start + 2 * WINDOW):
+        (found,) = judge(TRUTH, [kept], tolerance_ns=2 * SECOND, restarts=[moment])
+        assert (found.gaps, found.declared, found.first_gap) == (0, 2, "")
+    for moment in (start - 1, start + 2 * WINDOW + 1):
+        (found,) = judge(TRUTH, [kept], tolerance_ns=2 * SECOND, restarts=[moment])
+        assert (found.gaps, found.declared) == (2, 0)
+        assert found.first_gap.startswith("meter-1 energy.active_import 20")
+
+
 def test_all_slots_missing_is_a_gap_of_all() -> None:
     kept = energy(PLANT)
     empty = np.zeros(0, np.int64)
