@@ -26,8 +26,15 @@ from millgate import account
 from protocols.frame import SECOND
 from simulators.demo import Mill
 from tests.servers.mosquitto import running
-from tests.system.mills import MOSQUITTO, edit, plant_mill, position, rows
-from tests.system.test_kills import LAST_TRAFFIC_S, check
+from tests.system.mills import (
+    LAST_TRAFFIC_S,
+    MOSQUITTO,
+    check,
+    edit,
+    plant_mill,
+    position,
+    rows,
+)
 from tests.system.test_sides import SLOT, processes
 
 pytestmark = pytest.mark.timeout(240)
