@@ -39,6 +39,12 @@ class Attester:
             self._make(epoch, now_s)
         return self._spool.attestations(MOST_AT_ONCE)
 
+    def attest_now(self) -> None:
+        """Make an attestation although none is due: the last one before this side ends."""
+        epoch = int(self._spool.meta("epoch", 0))
+        if epoch:
+            self._make(epoch, self._now() // SECOND)
+
     def _make(self, epoch: int, now_s: int) -> None:
         spool = self._spool
         number = int(spool.meta("attestations", 0)) + 1

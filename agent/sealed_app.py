@@ -34,6 +34,7 @@ from security.keys import AttestationKey
 from security.policy.check import BeyondSheet
 
 _FLUSH_S: Final = 5.0
+_FAREWELL_S: Final = 2.0
 _LAST_S: Final = 7.0
 _MOST_SETTINGS: Final = 1 << 20
 
@@ -90,6 +91,7 @@ class SealedApp:
                 talk.cancel()
                 if self._uplink is not None and not self._links.at_once:
                     await self._uplink.flush(_FLUSH_S)
+                    await self._uplink.farewell(_FAREWELL_S)
                 uplink.cancel()
         finally:
             self._thread.shutdown()

@@ -152,6 +152,17 @@ class Uplink:
                     self._settled.clear()
                     await self._settled.wait()
 
+    async def farewell(self, seconds: float) -> None:
+        """Attest where all chains stand at the end, and wait until the brain has it, at most so long."""
+        await self._thread.call(self._duty.attester.attest_now)
+        self._attest_at = 0.0
+        self._wake.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds if self.state.connected else 0):
+                while await self._thread.call(self._spool.attestations, 1):
+                    self._settled.clear()
+                    await self._settled.wait()
+
     async def _send(self, link: Mqtt) -> None:
         now = asyncio.get_running_loop().time
         while True:
@@ -263,6 +274,7 @@ class Uplink:
     async def _stand(self, link: Mqtt, standing: Standing, signed: bytes) -> None:
         kid = answer_kid(signed)
         verdict = await self._thread.call(self._duty.asker.take, standing, kid, signed)
+        self._settled.set()
         if verdict is None:
             if self._duty.asker.hinted(asyncio.get_running_loop().time()):
                 self._wake.set()

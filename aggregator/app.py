@@ -353,6 +353,8 @@ class Aggregator:
         try:
             now_s = time.time_ns() // SECOND
             touched = await loop.run_in_executor(executor, projection.forget_ended, now_s)
+            key = self._receipt_key.public
+            await loop.run_in_executor(executor, projection.forget_receipts, key, now_s)
         except LedgerError as error:
             _log.error("%s: %s", tr("retention", "保存期限"), type(error).__name__)
             return

@@ -27,6 +27,7 @@ from aggregator.ledger import Kept, Ledger, LedgerError
 from aggregator.localtime import UTC, LocalTime
 from aggregator.ownership import Owners, columns_of, second_sources
 from aggregator.raising import Raising
+from aggregator.receipts import Thinning
 from aggregator.record import Alarm
 from aggregator.retention import forget_ended
 from aggregator.revisions import Revisions
@@ -50,6 +51,7 @@ from protocols.language import tr
 from protocols.topics import Address
 from protocols.vocabulary import export
 from protocols.vocabulary.measurands import VERSION
+from security.keys import VerifyKey
 from security.policy.compiled import SheetPoint
 
 _BATCHES: Final = 64
@@ -184,6 +186,7 @@ class Projection:
         self._point_sets: dict[tuple[int, str, str, bytes, int, bytes], _Points] = {}
         self._raising = Raising(ledger.record, time.time_ns)
         self._unreadable: list[Kept] = []
+        self._thinning: Thinning | None = None
 
     def step(self) -> int:
         """Project the next batches; return how many there were.
@@ -375,6 +378,16 @@ class Projection:
             self._ledger, self._opener, self._forgetting, self._stores, list(self._names), now_s
         )
         return {self._ledger.address(agent) for agent in touched}
+
+    def forget_receipts(self, key: VerifyKey, now_s: int) -> None:
+        """Delete what no evidence needs of old receipts; see `receipts`.
+
+        Raises:
+            LedgerError: a part is deleted; call again later.
+        """
+        if self._thinning is None:
+            self._thinning = Thinning(self._ledger, key)
+        self._thinning.go_on(now_s)
 
     def close(self) -> None:
         """Close the projection's own ledger connection."""

@@ -191,6 +191,23 @@ class Record:
         )
         return int(cursor.lastrowid or 0)
 
+    def old_receipts(
+        self, after_id: int, before_s: int, limit: int
+    ) -> list[tuple[int, int, int, bytes]]:
+        """Return (id, agent, issued_s, signed) of receipts issued before a time, in order."""
+        return self._db.execute(
+            "SELECT id, agent, issued_s, signed FROM receipt WHERE id>? AND issued_s<?"
+            " ORDER BY id LIMIT ?",
+            (after_id, before_s, limit),
+        ).fetchall()
+
+    def forget_receipts(self, numbers: Sequence[int]) -> None:
+        """Delete receipts, but never one that replays are answered with."""
+        self._db.executemany(
+            "DELETE FROM receipt WHERE id=? AND id NOT IN (SELECT receipt FROM chain)",
+            [(number,) for number in numbers],
+        )
+
     def receipts(self, agent: int, from_s: int, to_s: int) -> list[bytes]:
         """Return the receipts signed in a span of time."""
         rows = self._db.execute(

@@ -21,9 +21,12 @@ from typer.testing import CliRunner
 from aggregator.app import make_stores
 from aggregator.cli import app
 from aggregator.config import read_config
+from aggregator.ledger import Ledger
 from aggregator.stores import RowSpan, SeriesBlock
 from millgate import account
 from protocols.frame import SECOND
+from security.cards import read_agent_card
+from security.statements import read_attestation
 from simulators.demo import Mill
 from tests.servers.mosquitto import running
 from tests.system.mills import (
@@ -113,11 +116,29 @@ async def test_devices_come_go_and_change_while_the_others_go_on(tmp_path: Path)
             assert position(mill)["batch"] == newest_batch(mill) > 0
             await mill.start("aggregator")
             await mill.stop("agent")
+            # So the brain can hold an agent that was stopped to its last word, not to the last hour's.
+            assert await asyncio.to_thread(attested_heads, mill) == chain_heads(mill)
             check(await mill.settled_account(tolerance=SLOT))
             await asyncio.to_thread(check_that_series_are_written_anew, mill)
             await mill.stop("aggregator")
             await asyncio.to_thread(check_that_series_are_written_anew, mill)
             await asyncio.to_thread(check_that_every_tampering_is_named, mill)
+
+
+def attested_heads(mill: Mill) -> dict[int, int]:
+    card = read_agent_card(mill.folder / "mill" / "agent.card")
+    ledger = Ledger(mill.folder / "brain/data/ledger.db")
+    try:
+        signed = ledger.record.attestation_of(ledger.agents()[card.address], 1 << 40)
+    finally:
+        ledger.close()
+    found = read_attestation(signed, card.signing_key, card.attestation_key)
+    return {chain.stream: chain.count for chain in found.chains}
+
+
+def chain_heads(mill: Mill) -> dict[int, int]:
+    with closing(sqlite3.connect(mill.folder / "mill/data/spool.db")) as db:
+        return dict(db.execute("SELECT stream, next FROM chain").fetchall())
 
 
 def newest_batch(mill: Mill) -> int:
