@@ -35,16 +35,23 @@ async def examine(config: AgentConfig) -> list[Finding]:
     findings = [*_keys(config), *_policy(config, registry)]
     findings += [private(folder), disk(folder, config.spool.max_bytes + config.spool.archive_bytes)]
     findings += clock(registry.newest_s)
-    findings.append(await broker(config.broker))
-    try:
-        report = await asyncio.to_thread(ask, config.socket)
-    except NotRunning:
+    report = await asyncio.to_thread(_ask, config)
+    connected = bool((report or {}).get("broker", {}).get("connected"))
+    findings.append(await broker(config.broker, connected=connected))
+    if report is None:
         remedy = f"millgate agent run {config.path}"
         findings.append(
             Finding(Grade.NOTICE, tr("process", "进程"), tr("not running", "未运行"), remedy)
         )
         return [*findings, *await _devices(config)]
     return [*findings, *_process(report)]
+
+
+def _ask(config: AgentConfig) -> dict[str, Any] | None:
+    try:
+        return ask(config.socket)
+    except NotRunning:
+        return None
 
 
 def _keys(config: AgentConfig) -> Iterator[Finding]:

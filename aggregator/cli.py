@@ -23,7 +23,7 @@ from aggregator import (
     rebuild_cli,
     trust_cli,
 )
-from aggregator.authority import BRAIN_CERTIFICATE, BRAIN_KEY, make_authority
+from aggregator.authority import BRAIN_CERTIFICATE, BRAIN_KEY, log_path, make_authority
 from aggregator.config import read_config
 from protocols.broker import LOOPBACK
 from protocols.errors import MillgateError
@@ -32,6 +32,7 @@ from protocols.language import tr
 from protocols.status import ask, only_one
 from protocols.templates import switch_on, template
 from protocols.vocabulary import export
+from security.admin_log import record_admin
 from security.cards import BrainCard, write_card
 from security.keys import OpeningKey, SigningKey, create_key_file
 
@@ -253,7 +254,9 @@ def token(
     """Make an API token that is good for certain firms and series only."""
     from aggregator.api.scopes import new_token  # noqa: PLC0415 - the command line starts fast without it
 
-    tokens = read_config(path).api.tokens
+    config = read_config(path)
+    tokens = config.api.tokens
+    record_admin(log_path(config), "token", name=name, firms=" ".join(firm or []))
     made = new_token(tokens, name, firm or [], measurement or [], days, write=["facts"] * facts)
     typer.echo(made)
     typer.echo(

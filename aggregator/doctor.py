@@ -1,5 +1,6 @@
 """`aggregator doctor`: looks over an installation and says what to mend."""
 
+import asyncio
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,9 +35,17 @@ async def examine(config: AggregatorConfig) -> list[Finding]:
     """Return what was found; nothing is changed and no process is disturbed."""
     findings = [*_keys(config), *_factories(config)]
     findings += [private(config.ledger.parent), disk(config.ledger.parent, _ROOM), *clock(None)]
-    findings.append(await broker(config.broker))
+    connected = await asyncio.to_thread(_connected, config)
+    findings.append(await broker(config.broker, connected=connected))
     findings += _process(config)
     return findings
+
+
+def _connected(config: AggregatorConfig) -> bool:
+    try:
+        return bool(ask(config.socket)["broker"])
+    except NotRunning:
+        return False
 
 
 def _keys(config: AggregatorConfig) -> Iterator[Finding]:

@@ -7,10 +7,12 @@ from typing import Annotated, Final
 import typer
 
 from aggregator.alarms_cli import ledger_exists
+from aggregator.authority import log_path
 from aggregator.config import AggregatorConfig, read_config
 from protocols.errors import MillgateError
 from protocols.language import tr
 from protocols.status import NotRunning, ask, only_one
+from security.admin_log import record_admin
 
 _LOOK_S: Final = 1.0
 _SAID_S: Final = 5.0
@@ -43,6 +45,7 @@ def rebuild(
     ledger_exists(config)
     # Without the key the series would be removed and could not be written.
     config.brain.opening()
+    record_admin(log_path(config), "rebuild")
     cursor = Cursor(config.ledger.with_name("projection.json"))
     cursor.ask_anew()
     try:

@@ -8,11 +8,13 @@ import typer
 
 from aggregator.alarms import in_words
 from aggregator.alarms_cli import ledger_exists
+from aggregator.authority import log_path
 from aggregator.config import read_config
 from aggregator.ledger import Ledger
 from protocols.errors import MillgateError
 from protocols.language import tr
 from protocols.topics import Address
+from security.admin_log import record_admin
 
 _HELP: Final = tr(
     "Show for every agent how far its chains and attestations have come, and open alarms.\n\n"
@@ -40,7 +42,7 @@ def trust(
     ledger = Ledger(config.ledger)
     try:
         if release:
-            _release(ledger, release)
+            _release(ledger, release, log_path(config))
             return
         open_alarms = [
             _show(ledger, address, agent, names.get(address, "?"))
@@ -81,9 +83,9 @@ def _show(ledger: Ledger, address: Address, agent: int, name: str) -> int:
     return len(alarms)
 
 
-def _release(ledger: Ledger, agent_hex: str) -> None:
+def _release(ledger: Ledger, agent_hex: str, log: Path) -> None:
     found = [
-        number
+        (address, number)
         for address, number in ledger.agents().items()
         if address.agent.hex().startswith(agent_hex.lower()) and len(agent_hex) >= 8
     ]
@@ -93,9 +95,11 @@ def _release(ledger: Ledger, agent_hex: str) -> None:
             where=f"--release {agent_hex}",
             remedy=tr("give 8 to 32 of its hex digits", "请给出 8 至 32 位十六进制"),
         )
+    ((address, agent),) = found
+    record_admin(log, "lift-quarantine", agent=address.agent.hex())
     with ledger.transaction():
-        was = ledger.record.release(found[0])
-        ledger.record.end_alarms(found[0], int(datetime.now(UTC).timestamp()))
+        was = ledger.record.release(agent)
+        ledger.record.end_alarms(agent, int(datetime.now(UTC).timestamp()))
     typer.echo(
         tr("its messages are taken again", "已恢复接收其消息")
         if was

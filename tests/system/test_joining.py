@@ -143,6 +143,8 @@ async def _go(walk: Walk) -> None:
     await walk.do(sign)
     await walk.run(agent)
     await until(walk.acknowledged, 90, walk.mill)
+    for room, path in (("agent", walk.agent), ("aggregator", walk.brain)):
+        await asyncio.to_thread(call, "doctor", path, room=ROOMS[room])
     await walk.do(factories)
     await walk.do(factories, "--json")
     await walk.do(log)
@@ -176,9 +178,9 @@ def _check(walk: Walk) -> None:
         1,
     )
     assert standing["last_seen_s"]
-    # The broker knew both by their certificates alone.
-    users = set(re.findall(r"New client connected .* u'([^']+)'", walk.broker.log))
-    assert users == {"brain", address.agent.hex()}
+    # The broker knew both by their certificates alone, and no doctor has thrown them out.
+    users = re.findall(r"New client connected .* u'([^']+)'", walk.broker.log)
+    assert sorted(users) == sorted(["brain", address.agent.hex()])
     actions = [entry.action for entry in read_log(config.ledger.with_name("admin.log"))]
     assert actions == ["authority", "broker-config", "invite", "approve"]
     assert "4 entries, unchanged" in walk.said["aggregator log"]

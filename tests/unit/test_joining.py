@@ -22,10 +22,11 @@ from aggregator.api.server import serving
 from aggregator.authority import open_authority, open_joining
 from aggregator.joining import APPROVAL_S, MOST_TRIES, Joining, JoiningFault, Terms
 from aggregator.joining_api import make_app
+from aggregator.ledger import Ledger
 from protocols.errors import MillgateError
 from protocols.https import NotBelieved, ask_server, believing
 from protocols.tls import server_context
-from security.admin_log import read_log
+from security.admin_log import LogFault, read_log
 from security.cards import read_agent_card, write_card
 from security.certificate_request import life_of, make_private_key
 from security.cli import policy_app
@@ -438,3 +439,41 @@ def test_what_is_kept_of_a_code_does_not_give_it_back(site: Site) -> None:
         assert digits.encode() not in data, path
         assert invitation.approval.encode() not in data, path
         assert hashlib.sha256(secret).digest() not in data, path
+
+
+def test_what_administrators_do_is_recorded(site: Site) -> None:
+    path = site.config.ledger.with_name("admin.log")
+    ledger = Ledger(site.config.ledger)
+    address = Keys().address
+    with ledger.transaction():
+        ledger.agent(address)
+    ledger.close()
+    agent = address.agent.hex()
+    site.run("trust", "--release", agent)
+    site.run("token", "carbon-office", "--firm", "mill")
+    site.run("rebuild")
+    done = [(entry.action, dict(entry.facts)) for entry in read_log(path)[1:]]
+    assert done == [
+        ("lift-quarantine", {"agent": agent}),
+        ("token", {"name": "carbon-office", "firms": "mill"}),
+        ("rebuild", {}),
+    ]
+    assert "4 entries, unchanged" in site.run("log")
+    head = read_log(path)[-1].digest
+    path.write_bytes(path.read_bytes().replace(b"carbon-office", b"carbon-0ffice"))
+    with pytest.raises(LogFault, match="the log was changed here"):
+        site.run("log")
+    path.unlink()
+    with pytest.raises(LogFault, match="no longer holds"):
+        site.run("log", "--head", head[:12])
+
+
+def test_an_action_that_cannot_be_recorded_is_not_done(site: Site) -> None:
+    path = site.config.ledger.with_name("admin.log")
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(LogFault, match="cannot be written"):
+        site.invite()
+    joining = open_joining(site.config)
+    assert joining._db.execute("SELECT COUNT(*) FROM invitation").fetchone() == (0,)
+    joining.close()
