@@ -37,7 +37,13 @@ _ROOMS: Final = {
             "可公开数据策略：编写、检查、预览、比较、攻击、签署、停止、对账单",
         ),
     ),
-    "keys": ("security.cli:keys_app", tr("make keys", "生成密钥")),
+    "keys": (
+        "agent.keys_cli:app",
+        tr(
+            "make, encrypt, list, rotate, revoke, back up keys",
+            "密钥：生成、加密、列出、更换、撤销、备份",
+        ),
+    ),
     "aggregator": (
         "aggregator.cli:app",
         tr("at the brain: verify, keep, serve", "产业大脑侧：验签、留存、服务"),

@@ -16,7 +16,7 @@ from protocols.places import under
 from protocols.settings import Duration, Strict, check_settings, read_toml
 from protocols.status import socket_path
 from protocols.topics import Address
-from security.at_rest import KeyKind, from_place
+from security.at_rest import KeyKind, from_place, read_passphrase
 from security.cards import (
     BrainCard,
     OpaqueId,
@@ -71,7 +71,19 @@ class Identity(Strict):
         Raises:
             KeyFault, NoCredential: see `security.signers.load_signer`.
         """
-        return load_signer(self.signing_key, from_place(self.passphrase))
+        return self.signer_at(self.signing_key)
+
+    def words(self) -> Secret[bytes] | None:
+        """Return the passphrase of these files; None where they have none.
+
+        Raises:
+            KeyFault, NoCredential: see `security.at_rest.read_passphrase`.
+        """
+        return None if self.passphrase is None else read_passphrase(self.passphrase)
+
+    def signer_at(self, place: Path) -> MessageSigner:
+        """Load another signing key, kept as this agent's keys are; see `signer`."""
+        return load_signer(place, from_place(self.passphrase))
 
     def under(self, folder: Path) -> "Identity":
         """Return it with paths that count from a folder."""

@@ -19,6 +19,7 @@ from agent.attest import Attester
 from agent.config import AgentConfig, for_sealed_side, read_sealed
 from agent.disk import SpoolThread
 from agent.link import LinkLost, SealedLink, sealed_end
+from agent.listed_keys import ListedSigner
 from agent.process import Links, alone, given_links, listened_links, main
 from agent.registry import Registry
 from agent.released import Hello
@@ -36,6 +37,7 @@ from security.policy.check import BeyondSheet
 _FLUSH_S: Final = 5.0
 _FAREWELL_S: Final = 2.0
 _LAST_S: Final = 7.0
+_KEYS_S: Final = 5.0
 _MOST_SETTINGS: Final = 1 << 20
 
 _log = logging.getLogger(__name__)
@@ -66,7 +68,7 @@ class SealedApp:
         self._registry = registry
         self._links = links
         self._stop = links.stop
-        self._signer = config.identity.signer()
+        self._signer = ListedSigner(config)
         attestation = config.identity.load(config.identity.attestation_key, "mldsa65")
         self._attestation = AttestationKey(attestation)
         self._thread = SpoolThread()
@@ -84,6 +86,7 @@ class SealedApp:
             async with asyncio.TaskGroup() as group:
                 talk = group.create_task(self._talk(), name="sealed-side")
                 uplink = group.create_task(self._deliver(), name="uplink")
+                keys = group.create_task(self._watch_keys(), name="keys")
                 await self._stop.wait()
                 if self._links.watched and not self._links.at_once:
                     # The gate side's last message is still to come; then it ends the link.
@@ -93,6 +96,7 @@ class SealedApp:
                     await self._uplink.flush(_FLUSH_S)
                     await self._uplink.farewell(_FAREWELL_S)
                 uplink.cancel()
+                keys.cancel()
         finally:
             self._thread.shutdown()
             if self._spool is not None:
@@ -102,6 +106,13 @@ class SealedApp:
         await self._ready.wait()
         if self._uplink is not None:
             await self._uplink.run()
+
+    async def _watch_keys(self) -> None:
+        """Take over the key that the officers have listed, between two messages."""
+        while True:
+            await asyncio.sleep(_KEYS_S)
+            if await self._thread.call(self._signer.look) and self._uplink is not None:
+                self._uplink.announce(self._signer.signed)
 
     async def _talk(self) -> None:
         """Answer the gate side, on one link after the other."""
@@ -175,6 +186,7 @@ class SealedApp:
         if self._uplink is None:
             archive = config.spool.archive_bytes
             self._uplink = Uplink(spool, config.broker, address, archive, self._thread, duty)
+            self._uplink.announce(self._signer.signed)
             self._ready.set()
         else:
             self._uplink.enforce(duty)

@@ -37,6 +37,7 @@ _IDLE_S: Final = 5.0
 _SHEET_S: Final = 10.0
 _TRIM_S: Final = 30.0
 _ATTEST_S: Final = 60.0
+_KEYS_AGAIN_S: Final = 600.0
 
 _log = logging.getLogger(__name__)
 
@@ -110,6 +111,8 @@ class Uplink:
         self._settled = asyncio.Event()
         self._trim_at = 0.0
         self._sheets_at: dict[bytes, float] = {}
+        self._key_list = b""
+        self._keys_at = 0.0
 
     def enforce(self, duty: Duty) -> None:
         """Go on under another policy; the brain is asked again how far it has our chains."""
@@ -118,6 +121,11 @@ class Uplink:
             self._window.reconnected()
         self._duty = duty
         self._cleared.clear()
+        self._wake.set()
+
+    def announce(self, key_list: bytes) -> None:
+        """Tell the brain which keys sign for us, now and again later; nothing while it is empty."""
+        self._key_list, self._keys_at = key_list, 0.0
         self._wake.set()
 
     def wake(self) -> None:
@@ -171,6 +179,7 @@ class Uplink:
                 await self._wait_for_broker(link)
             self.state.connected = True
             self._wake.clear()
+            self._tell_keys(link)
             await self._ask(link)
             if self._duty.asker.cleared:
                 await self._send_more(link)
@@ -189,6 +198,14 @@ class Uplink:
     def _pause_s(self, left: float | None) -> float:
         question = self._duty.asker.left_s(asyncio.get_running_loop().time())
         return min(one for one in (left, question, _IDLE_S) if one is not None)
+
+    def _tell_keys(self, link: Mqtt) -> None:
+        """Send the list of keys ahead of what they sign: what a brain missed it gets again."""
+        now = asyncio.get_running_loop().time()
+        if self._key_list and now >= self._keys_at:
+            self._keys_at = now + _KEYS_AGAIN_S
+            with contextlib.suppress(NotConnected):
+                link.publish(self._address.topic("up"), self._key_list)
 
     async def _ask(self, link: Mqtt) -> None:
         """Ask how far the brain has our chains, when that is due."""
@@ -215,6 +232,7 @@ class Uplink:
                 async with asyncio.timeout(1.0):
                     await link.connected.wait()
         self._window.reconnected()
+        self._keys_at = 0.0
         with contextlib.suppress(NotConnected):
             link.publish(self._address.topic("state"), ONLINE, retain=True)
 

@@ -23,6 +23,7 @@ EPOCH_UNEXPLAINED: Final = "epoch_unexplained"
 GAP: Final = "gap"
 STOPPED: Final = "stopped"
 REFUSAL: Final = "refusal"
+REVOKED_KEY: Final = "revoked_key"
 SILENCE: Final = "silence"
 POLICY_OLDER: Final = "policy_older"
 POLICY_ENDS: Final = "policy_ends"
@@ -37,7 +38,7 @@ CERTIFICATE_ENDED: Final = "certificate_ended"
 BRAIN: Final = 0
 """In an alarm's `agent`: it concerns the brain itself."""
 
-HAPPENED: Final = frozenset({GAP, REFUSAL, ATTESTATION_MISSING, EPOCH_UNEXPLAINED})
+HAPPENED: Final = frozenset({GAP, REFUSAL, REVOKED_KEY, ATTESTATION_MISSING, EPOCH_UNEXPLAINED})
 """Kinds that do not end by themselves before `HAPPENED_S`: what they tell of has happened."""
 
 HAPPENED_S: Final = 7 * 86_400
@@ -185,6 +186,14 @@ def _passed_over(alarm: Alarm) -> Words:
     )
 
 
+def _revoked_key(alarm: Alarm) -> Words:
+    (en, zh), span = _chain(alarm), _span(alarm)
+    return (
+        f"messages {span} of {en} came signed with a key that officers have ended; they are not taken",
+        f"{zh} 的消息 {span} 使用了数据官已在该处终止的密钥签署；未予接收",
+    )
+
+
 def _silence(alarm: Alarm) -> Words:
     since = _moment(alarm.first)
     return f"nothing has come since {since}", f"自 {since} 起没有任何消息"
@@ -251,6 +260,7 @@ _KINDS: Final = {
     STOPPED: _Kind(Severity.WARNING, _stopped),
     REFUSAL: _Kind(Severity.FAULT, _refusal),
     PASSED_OVER: _Kind(Severity.FAULT, _passed_over),
+    REVOKED_KEY: _Kind(Severity.FAULT, _revoked_key),
     SILENCE: _Kind(Severity.FAULT, _silence),
     POLICY_OLDER: _Kind(Severity.WARNING, _policy_older),
     POLICY_ENDS: _Kind(Severity.WARNING, _policy_ends),

@@ -19,6 +19,7 @@ from aggregator import (
     factories_cli,
     facts_cli,
     joining_cli,
+    keys_cli,
     peak_cli,
     rebuild_cli,
     trust_cli,
@@ -50,6 +51,7 @@ broker_cli.mount(app)
 trust_cli.mount(app)
 alarms_cli.mount(app)
 rebuild_cli.mount(app)
+keys_cli.mount(app)
 
 ConfigPath = Annotated[
     Path, typer.Argument(help=tr("path of aggregator.toml", "aggregator.toml 的路径"))

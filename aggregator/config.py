@@ -17,10 +17,12 @@ from protocols.language import tr
 from protocols.places import under
 from protocols.settings import Strict, check_settings, read_toml
 from protocols.status import socket_path
+from protocols.strict_cbor import Malformed
 from protocols.topics import Address
 from security.at_rest import from_place
 from security.cards import AgentCard, read_agent_card
-from security.keys import MessageSigner, OpeningKey, load_key_file
+from security.key_list import MAX_KEYS, KeyList, check_next, first_list, read_keys
+from security.keys import BadSignature, MessageSigner, OpeningKey, load_key_file
 from security.signers import load_signer
 
 Period = Literal["sharp", "peak", "flat", "valley", "deep"]
@@ -205,11 +207,18 @@ class _AggregatorFile(Strict):
 
 @dataclass(frozen=True, slots=True)
 class Factory:
-    """A factory's agent, and what the brain calls it."""
+    """A factory's agent, and what the brain calls it.
+
+    Attributes:
+        key_list: which keys sign for it; None before there was a list.
+        keys_file: where such a list is kept.
+    """
 
     enterprise: str
     site: str
     card: AgentCard
+    key_list: KeyList | None = None
+    keys_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,10 +338,43 @@ def read_factories(folder: Path) -> dict[Address, Factory]:
                     remedy=tr("remove one of them", "请删除其中之一"),
                 )
             )
-        found[card.address] = Factory(name, site or _DEFAULT_SITE, card)
+        keys_file = path.with_suffix(".keys")
+        try:
+            key_list = _read_key_list(keys_file, card)
+        except MillgateError as fault:
+            faults.append(fault)
+            continue
+        found[card.address] = Factory(name, site or _DEFAULT_SITE, card, key_list, keys_file)
     if faults:
         raise ConfigError(faults)
     return found
+
+
+def _read_key_list(path: Path, card: AgentCard) -> KeyList | None:
+    try:
+        with path.open("rb") as file:
+            signed = file.read(MAX_KEYS + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _bad_list(path, error.strerror or "") from None
+    try:
+        found = read_keys(signed, card.officers, card.threshold)
+        check_next(found, first_list(card.address, card.signing_key))
+    except (Malformed, BadSignature) as fault:
+        raise _bad_list(path, str(fault)) from None
+    return found
+
+
+def _bad_list(path: Path, why: str) -> MillgateError:
+    return MillgateError(
+        tr(f"this list of keys does not count: {why}", f"此密钥清单无效：{why}"),
+        where=str(path),
+        remedy=tr(
+            "give the list that enough officers of this firm signed",
+            "请提供由该企业足够数据官签署的清单",
+        ),
+    )
 
 
 def _cards(folder: Path) -> list[Path]:

@@ -56,6 +56,9 @@ def export(
             )
         for agent, address in wanted.items():
             bundle.agent(address, card_text(factories[address].card))
+            keys_file = factories[address].keys_file
+            if keys_file is not None and keys_file.exists():
+                bundle.key_list(address, keys_file.read_bytes())
             _beside(ledger, bundle, agent, address, span, key)
     return len(leaves)
 

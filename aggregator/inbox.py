@@ -14,6 +14,7 @@ from typing import Final
 
 from aggregator.config import Factory
 from aggregator.early import Early
+from aggregator.keyring import Keyring
 from aggregator.ledger import Chain, Kept, Ledger, LedgerError, Overlap, SlotTaken, repeats
 from aggregator.outlook import Outlook
 from aggregator.statements import Statements
@@ -41,6 +42,7 @@ from security.envelope import (
     right_hash,
     unpad,
 )
+from security.key_list import KEYS, MAX_KEYS, Place, RevokedKey
 from security.keys import BadSignature, OpeningKey, Signer
 from security.policy.bundle import SignedSheet, read_sheet, signed_sheet
 from security.policy.check import BeyondSheet, StreamTerms, stream_terms
@@ -215,6 +217,7 @@ class Inbox:
         self._held: dict[tuple[Address, bytes], list[bytes]] = {}
         self._asked: dict[tuple[Address, bytes], int] = {}
         self._early = Early()
+        self._keyring = Keyring()
         outlook = Outlook(ledger, opener.terms, now_ns, certificates)
         self._watch = Watch(ledger, factories, outlook, now_ns)
         self._statements = Statements(ledger, receipt_key, self._watch, now_ns)
@@ -377,6 +380,9 @@ class Inbox:
             raise Discarded("unknown_agent")
         try:
             if payload.startswith(_TWO_SIGNATURES):
+                if cose.content_type_of_many(payload, MAX_KEYS) == KEYS:
+                    self._keyring.take(payload, factory)
+                    raise Discarded("keys_listed")
                 self._attest(found[0], payload, factory, outcome)
                 return None, factory
             signed = cose.parse_sign1(payload, content_types=_KINDS, limit=MAX_SEALED)
@@ -384,12 +390,31 @@ class Inbox:
             message = read(signed, payload) if sealed else read_statement(signed)
             if _address(message) != found[0]:
                 raise Discarded("wrong_topic")
-            signed.verify(factory.card.signing_key)
+            self._verify(signed, message, factory)
         except Malformed:
             raise Discarded("malformed") from None
+        except RevokedKey:
+            raise Discarded("revoked_key") from None
         except BadSignature:
             raise Discarded("bad_signature") from None
         return message, factory
+
+    def _verify(self, signed: cose.Signed, message: Sealed | Ask | Loss, factory: Factory) -> None:
+        """Check a signature with the key that counts where the message stands.
+
+        Raises:
+            BadSignature: when none does; RevokedKey, noted, when it counts there no more.
+        """
+        keys = self._keyring.of(factory)
+        if isinstance(message, Ask):
+            keys.verify_word(signed)
+            return
+        place = _place(message)
+        try:
+            keys.verify(signed, place)
+        except RevokedKey:
+            self._watch.revoked(self._ledger.agent(_address(message)), place, _address(message))
+            raise
 
     def _attest(self, address: Address, payload: bytes, factory: Factory, outcome: Outcome) -> None:
         """Keep an attestation and tell the agent which is the newest.
@@ -399,7 +424,7 @@ class Inbox:
         """
         if claimed_address(payload) != address:
             raise Discarded("wrong_topic")
-        self._statements.attest(payload, factory)
+        self._statements.attest(payload, factory, self._keyring.of(factory))
         outcome.answers.append((address.topic("down"), self._statements.standing(address)))
 
     def _in_order(
@@ -585,6 +610,14 @@ class Inbox:
             named += found[:room]
             reached += [last] if last is not None else []
         return reached, named
+
+
+def _place(message: Sealed | Loss) -> Place:
+    """Return where a message stands in its chain; a loss stands at the first that it declares."""
+    if isinstance(message, Loss):
+        return message.epoch, message.stream, message.first
+    header = message.header
+    return header.epoch, header.stream, header.sequence
 
 
 def _address(message: Sealed | Ask | Loss) -> Address:

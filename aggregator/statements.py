@@ -12,8 +12,9 @@ from protocols.frame import SECOND, NowNs
 from protocols.topics import Address
 from security.answers import MOST_HEADS, Standing, sign_answer
 from security.evidence import ATTESTATION
+from security.key_list import AgentKeys, read_attested
 from security.keys import Signer
-from security.statements import NONCE_BYTES, Ask, Loss, read_attestation
+from security.statements import NONCE_BYTES, Ask, Loss
 
 _HINT_S: Final = 5
 _MOST_HINTED: Final = 4096
@@ -81,14 +82,13 @@ class Statements:
         self._record.keep_loss(agent, loss, signed, digest, now_s)
         return True
 
-    def attest(self, signed: bytes, factory: Factory) -> bool:
+    def attest(self, signed: bytes, factory: Factory, keys: AgentKeys) -> bool:
         """Keep an attestation; return whether it is new.
 
         Raises:
             Malformed, BadSignature: when it is not one, or either of its signatures is not right.
         """
-        card = factory.card
-        found = read_attestation(signed, card.signing_key, card.attestation_key)
+        found = read_attested(signed, keys, factory.card.attestation_key)
         agent = self._ledger.agent(found.address)
         if found.number <= self._record.attested(agent)[0]:
             return False

@@ -12,6 +12,7 @@ from aggregator.alarms import (
     GAP,
     MESSAGES_MISSING,
     REFUSAL,
+    REVOKED_KEY,
     STOPPED,
 )
 from aggregator.config import Factory
@@ -20,11 +21,10 @@ from aggregator.outlook import Outlook
 from aggregator.raising import Raising
 from aggregator.record import Alarm
 from protocols.frame import NowNs
-from protocols.strict_cbor import Malformed
 from protocols.topics import Address
 from security.envelope import REASON_REFUSED, REASON_STOPPED, Header
-from security.keys import BadSignature
-from security.statements import ATTEST_S, Ask, Attestation, Loss, read_attestation
+from security.key_list import Place
+from security.statements import ATTEST_S, Ask, Attestation, Loss, attestation_in
 
 _LATE_S: Final = 2 * ATTEST_S
 
@@ -78,6 +78,12 @@ class Watch:
         """Look at a message that was refused."""
         self._happened(REFUSAL, agent, header, header.sequence, header.sequence)
 
+    def revoked(self, agent: int, place: Place, address: Address) -> None:
+        """Look at a message that was rightly signed with a key that does not count there."""
+        epoch, stream, sequence = place
+        alarm = Alarm(agent, REVOKED_KEY, epoch, stream, sequence, sequence, self._raising.now_s)
+        self._raising.happened(alarm, address)
+
     def equivocated(self, agent: int, header: Header) -> None:
         """Look at a second message for a place."""
         place = header.epoch, header.stream, header.sequence, header.sequence
@@ -115,14 +121,14 @@ class Watch:
         """Hold what was attested against what came; call it every minute or so."""
         with self._ledger.transaction():
             agents = self._ledger.agents()
-            for address, factory in self._factories().items():
+            for address in self._factories():
                 if address in agents:
-                    self._look_at(agents[address], address, factory)
+                    self._look_at(agents[address], address)
                     self._outlook.look_at(agents[address], address)
             self._outlook.look_at_brain()
             self._raising.tidy()
 
-    def _look_at(self, agent: int, address: Address, factory: Factory) -> None:
+    def _look_at(self, agent: int, address: Address) -> None:
         now_s = self._raising.now_s
         number, received_s = self._record.attested(agent)
         if number and now_s - received_s > _LATE_S:
@@ -131,12 +137,8 @@ class Watch:
         signed = self._record.attestation_of(agent, now_s - ATTEST_S)
         if not signed:
             return
-        card = factory.card
-        try:
-            found = read_attestation(signed, card.signing_key, card.attestation_key)
-        except (Malformed, BadSignature):
-            # The card names other keys since; what they attested is judged offline.
-            return
+        # It was verified when it was kept.
+        found = attestation_in(signed)
         for chain in found.chains:
             self._compare(agent, address, found.epoch, chain.stream, chain.count, chain.digest)
 

@@ -38,7 +38,7 @@ KeyKind = Literal["ed25519", "p256", "xwing", "aes256", "mldsa65"]
 SEED_BYTES: Final = 32
 MIN_PASSPHRASE: Final = 12
 _SALT_BYTES: Final = 16
-_COST: Final = 15
+COST: Final = 15
 """Binary logarithm of scrypt's cost: 32 MiB and some tenths of a second for every guess."""
 
 _MOST_FILE: Final = 16 * 1024
@@ -202,19 +202,23 @@ def plain_text(kind: KeyKind, seed: Secret[bytes]) -> Secret[str]:
 def encrypted_text(kind: KeyKind, seed: Secret[bytes], passphrase: Secret[bytes]) -> Secret[str]:
     """Return the text of a key file that takes the passphrase to use."""
     salt = os.urandom(_SALT_BYTES)
-    password = _stretched(passphrase, _COST, salt).reveal()
+    password = _stretched(passphrase, COST, salt).reveal()
     pem = _private(kind, seed.reveal()).private_bytes(
         Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(password)
     )
-    return Secret(f"millgate-private-key/1 {kind} scrypt {_COST} {salt.hex()}\n{pem.decode()}")
+    return Secret(f"millgate-private-key/1 {kind} scrypt {COST} {salt.hex()}\n{pem.decode()}")
+
+
+def scrypt(passphrase: Secret[bytes], cost: int, salt: bytes) -> Secret[bytes]:
+    """Return scrypt (RFC 7914) of a passphrase, 32 bytes."""
+    words = passphrase.reveal()
+    return Secret(
+        hashlib.scrypt(words, salt=salt, n=1 << cost, r=8, p=3, maxmem=256 << 20, dklen=32)
+    )
 
 
 def _stretched(passphrase: Secret[bytes], cost: int, salt: bytes) -> Secret[bytes]:
-    """Return scrypt (RFC 7914) of a passphrase, as text."""
-    key = hashlib.scrypt(
-        passphrase.reveal(), salt=salt, n=1 << cost, r=8, p=3, maxmem=256 << 20, dklen=32
-    )
-    return Secret(base64.b64encode(key))
+    return Secret(base64.b64encode(scrypt(passphrase, cost, salt).reveal()))
 
 
 def _decrypted(kind: KeyKind, pem: bytes, password: Secret[bytes], place: Path) -> Secret[bytes]:

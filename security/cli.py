@@ -17,7 +17,7 @@ from protocols.language import tr
 from protocols.points import Point
 from protocols.settings import read_toml
 from protocols.vocabulary.purposes import PURPOSES
-from security import officer_cli
+from security import keys_cli, officer_cli
 from security.at_rest import asked, asked_twice, encrypt_file, read_passphrase
 from security.cards import BrainCard, read_brain_card
 from security.keys import OpeningKey, SigningKey, create_key_file
@@ -254,6 +254,9 @@ def audit(path: Annotated[Path, typer.Argument(help=tr("new key file", "新密�
     target = path.with_name(path.name + ".public")
     target.write_text(public.to_text() + "\n", encoding="ascii")
     typer.echo(str(target))
+
+
+keys_cli.register(keys_app)
 
 
 @keys_app.command(

@@ -190,6 +190,17 @@ def verify_many(
     return payload
 
 
+def content_type_of_many(data: bytes, limit: int) -> str:
+    """Return what a COSE_Sign says it holds, believing nothing; empty where it does not say.
+
+    Raises:
+        Malformed: when it is not such a message.
+    """
+    header = strict_cbor.decode(_parse_many(data, limit)[0], max_bytes=limit)
+    kind = header.get(CONTENT_TYPE) if isinstance(header, dict) else None
+    return kind if isinstance(kind, str) else ""
+
+
 def payload_of_many(data: bytes, limit: int) -> bytes:
     """Return the payload of a COSE_Sign without looking at its signatures.
 

@@ -126,6 +126,10 @@ class BundleWriter:
         """Add an agent's card (text)."""
         self._put(f"agents/{address.agent.hex()}.card", card.encode())
 
+    def key_list(self, address: Address, signed: bytes) -> None:
+        """Add the list of an agent's keys as its officers signed it."""
+        self._put(f"keys/{address.agent.hex()}.cose", signed)
+
     def leaf(self, leaf: BundleLeaf, signed: bytes) -> None:
         """Add a leaf and, unless they are no longer there, the signed bytes that it names."""
         self._leaves.append(leaf_line(leaf))

@@ -20,9 +20,17 @@ from security.answers import Log, Receipt, read_answer, read_tree_head
 from security.cards import AgentCard, BrainCard
 from security.envelope import HASH_BYTES, Header, Sealed, commitment, parse
 from security.evidence import ATTESTATION, KEPT, LOSS, REFUSED, Bundle, BundleLeaf
+from security.key_list import (
+    AgentKeys,
+    RevokedKey,
+    check_next,
+    first_list,
+    read_attested,
+    read_keys,
+)
 from security.keys import BadSignature
 from security.policy.bundle import SignedSheet, read_sheet
-from security.statements import ATTEST_S, Attestation, Loss, parse_statement, read_attestation
+from security.statements import ATTEST_S, Attestation, Loss, parse_statement
 from security.transparency import NotProven, check_consistency, check_inclusion
 
 _BAD: Final = (Malformed, BadSignature, NotProven, ValueError)
@@ -73,6 +81,7 @@ class Report:
     acknowledged: dict[Chain, tuple[int, int]] = field(default_factory=dict)
     sheets: dict[bytes, SignedSheet] = field(default_factory=dict)
     disclosed: dict[bytes, tuple[Sealed, bytes]] = field(default_factory=dict)
+    keys: dict[Address, AgentKeys] = field(default_factory=dict)
 
     def say(self, grade: Grade, en: str, zh: str) -> None:
         """Add a finding."""
@@ -95,13 +104,14 @@ def check(bundle: Bundle, brain: BrainCard, agents: Cards) -> Report:
     """
     report = Report()
     log = _tree_head(bundle, brain, report)
+    _keys(bundle, agents, report)
     leaves = bundle.leaves()
     for leaf in leaves:
         _leaf(bundle, leaf, log, agents, report)
     _sheets(bundle, agents, report)
     _receipts(bundle, brain, agents, log, report)
     _other_attestations(bundle, agents, report)
-    _equivocations(bundle, agents, report)
+    _equivocations(bundle, report)
     _disclosed(bundle, report)
     for chain, links in sorted(report.chains.items()):
         _chain(chain, links, report)
@@ -156,6 +166,13 @@ def _leaf(bundle: Bundle, leaf: BundleLeaf, log: Log | None, agents: Cards, repo
         signed = b""
     try:
         _TAKE[leaf.kind](leaf, signed, card, report)
+    except RevokedKey:
+        report.say(
+            Grade.FORGED,
+            f"entry {leaf.place} ({_name(leaf)}) was signed with a key that the officers had ended "
+            "before this place",
+            f"第 {leaf.place} 条（{_name(leaf)}）所用签名密钥已由数据官在此位置之前终止",
+        )
     except (*_BAD, KeyError):
         report.say(
             Grade.FORGED,
@@ -177,8 +194,9 @@ def _take_message(leaf: BundleLeaf, signed: bytes, card: AgentCard, report: Repo
         )
         return
     sealed = parse(signed)
-    sealed.signed.verify(card.signing_key)
     header = sealed.header
+    place = header.epoch, header.stream, header.sequence
+    report.keys[card.address].verify(sealed.signed, place)
     if (header.address, header.epoch, header.stream, header.sequence) != (*chain, leaf.sequence):
         raise Malformed("another place than the log says")
     link.header = header
@@ -186,14 +204,14 @@ def _take_message(leaf: BundleLeaf, signed: bytes, card: AgentCard, report: Repo
 
 def _take_loss(leaf: BundleLeaf, signed: bytes, card: AgentCard, report: Report) -> None:
     parsed, loss = parse_statement(signed)
-    parsed.verify(card.signing_key)
     if not isinstance(loss, Loss) or loss.address != leaf.address:
         raise Malformed("not a loss of this agent")
+    report.keys[card.address].verify(parsed, (loss.epoch, loss.stream, loss.first))
     report.losses[loss.address, loss.epoch, loss.stream].append(loss)
 
 
 def _take_attestation(leaf: BundleLeaf, signed: bytes, card: AgentCard, report: Report) -> None:
-    found = read_attestation(signed, card.signing_key, card.attestation_key)
+    found = read_attested(signed, report.keys[card.address], card.attestation_key)
     if found.address != leaf.address:
         raise Malformed("of another agent")
     report.attestations[found.address][found.number] = found
@@ -205,6 +223,34 @@ _TAKE: Final[dict[int, Callable[[BundleLeaf, bytes, AgentCard, Report], None]]] 
     LOSS: _take_loss,
     ATTESTATION: _take_attestation,
 }
+
+
+def _keys(bundle: Bundle, agents: Cards, report: Report) -> None:
+    """Find out which keys count for each agent: those of the list that its officers signed."""
+    for address, card in agents.items():
+        report.keys[address] = AgentKeys(card)
+        name = f"keys/{address.agent.hex()}.cose"
+        signed = bundle.file(name)
+        if not signed:
+            continue
+        try:
+            found = read_keys(signed, card.officers, card.threshold)
+            check_next(found, first_list(card.address, card.signing_key))
+        except _BAD:
+            report.say(
+                Grade.FORGED,
+                f"{name} is not a list of this agent's keys that enough data officers signed",
+                f"{name} 不是由足够数据官签署的该代理程序密钥清单",
+            )
+            continue
+        report.keys[address] = AgentKeys(card, found)
+        report.say(
+            Grade.PROVEN,
+            f"agent {address.agent.hex()[:8]} signed with {len(found.records)} key(s), by list "
+            f"{found.number} of its officers",
+            f"代理程序 {address.agent.hex()[:8]} 按数据官第 {found.number} 版清单使用过 "
+            f"{len(found.records)} 个密钥",
+        )
 
 
 def _sheets(bundle: Bundle, agents: Cards, report: Report) -> None:
@@ -283,7 +329,7 @@ def _other_attestations(bundle: Bundle, agents: Cards, report: Report) -> None:
         signed = bundle.file(name)
         for card in agents.values():
             try:
-                found = read_attestation(signed, card.signing_key, card.attestation_key)
+                found = read_attested(signed, report.keys[card.address], card.attestation_key)
             except _BAD:
                 continue
             report.attestations[found.address].setdefault(found.number, found)
@@ -296,12 +342,12 @@ def _other_attestations(bundle: Bundle, agents: Cards, report: Report) -> None:
             )
 
 
-def _equivocations(bundle: Bundle, agents: Cards, report: Report) -> None:
+def _equivocations(bundle: Bundle, report: Report) -> None:
     for name in bundle.files("equivocations"):
         try:
             first, second = bundle.pair(name)
             pair = parse(first), parse(second if isinstance(second, bytes) else b"")
-            header = _same_place(pair, agents)
+            header = _same_place(pair, report)
         except _BAD:
             report.say(
                 Grade.FORGED,
@@ -318,13 +364,13 @@ def _equivocations(bundle: Bundle, agents: Cards, report: Report) -> None:
         )
 
 
-def _same_place(pair: tuple[Sealed, Sealed], agents: Cards) -> Header:
+def _same_place(pair: tuple[Sealed, Sealed], report: Report) -> Header:
     first, second = pair
     for one in pair:
-        card = agents.get(one.header.address)
-        if card is None:
+        keys = report.keys.get(one.header.address)
+        if keys is None:
             raise Malformed("no card")
-        one.signed.verify(card.signing_key)
+        keys.verify(one.signed, (one.header.epoch, one.header.stream, one.header.sequence))
     places = [(h.address, h.epoch, h.stream, h.sequence) for h in (first.header, second.header)]
     if places[0] != places[1] or first.digest == second.digest:
         raise Malformed("not two messages for one place")

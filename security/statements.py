@@ -208,7 +208,16 @@ def claimed_address(data: bytes) -> Address:
     Raises:
         Malformed: when it is not one.
     """
-    return _attestation(cose.payload_of_many(data, MAX_STATEMENT)).address
+    return attestation_in(data).address
+
+
+def attestation_in(data: bytes) -> Attestation:
+    """Read an attestation without looking at its signatures: one that was verified when it was kept.
+
+    Raises:
+        Malformed: when it is not one.
+    """
+    return _attestation(cose.payload_of_many(data, MAX_STATEMENT))
 
 
 def _attestation(payload: bytes) -> Attestation:

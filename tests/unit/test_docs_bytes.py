@@ -22,6 +22,8 @@ from protocols.vocabulary.purposes import PURPOSES
 from security import answers, cose, envelope
 from security.answers import Erased, Erasure, Head, Receipt, Refused, Request, sign_answer
 from security.envelope import BATCH, SHEET, Gap, Header, commitment, genesis, pad, seal
+from security.key_list import KEYS, LOST, Mark, first_list, with_key, without_key
+from security.key_list import to_bytes as key_bytes
 from security.keys import KID_BYTES, OpeningKey, SigningKey
 from security.policy import bundle
 from security.policy.bundle import TrustedPolicy, read_bundle, sign_bundle
@@ -177,6 +179,17 @@ def test_signature_schemes_are_those_of_the_code() -> None:
 def codes_in(cell: str) -> int:
     """Return the number that a cell begins with; minus is written as people do."""
     return int(cell.replace("−", "-").split(" ")[0].rstrip(","))
+
+
+def test_a_list_of_keys_is_what_the_page_says(keys: Keys, schema: Schema) -> None:
+    first = first_list(ADDRESS, keys.agent.public)
+    following = with_key(
+        first, SigningKey(Secret(bytes([9]) * 32), P256).public, Mark(1, {3: 4}), 5
+    )
+    ended = without_key(following, keys.agent.public.kid, Mark(2, {3: 4, 9: 1}), LOST, 6)
+    for one in (following, ended):
+        assert schema.valid("signed-keys", cose.sign_many(KEYS, key_bytes(one), [keys.officer]))
+        assert schema.valid("key-list", key_bytes(one))
 
 
 @pytest.mark.parametrize("label", sorted({*envelope._REQUIRED, *envelope._OPTIONAL, 12}))

@@ -36,7 +36,7 @@ WORDS = Secret(b"twelve words that nobody guesses")
 @pytest.fixture(autouse=True)
 def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every guess is to cost a lot; every test is not. The file says what it cost."""
-    monkeypatch.setattr(at_rest, "_COST", 10)
+    monkeypatch.setattr(at_rest, "COST", 10)
 
 
 def unlock(_: Path) -> Secret[bytes]:
