@@ -130,6 +130,8 @@ class PointTable:
             In units of 10**exponent for integer points, in the point's unit for the others.
         hold_ns: how long a value stays valid without a new sample; None is until contact is lost.
         brings_time: True for a device whose slots follow its own time, not the wall clock.
+        origins: per point, everything else that decides which value it shows, as one text: which
+            device answers, and how its bytes are read; empty where nobody asks.
     """
 
     device: str
@@ -139,6 +141,11 @@ class PointTable:
     modulus: tuple[Decimal, ...]
     hold_ns: int | None = None
     brings_time: bool = False
+    origins: tuple[str, ...] = ()
+
+    def origin(self, at: int) -> str:
+        """Return the origin of the point at a position."""
+        return self.origins[at] if self.origins else ""
 
     def columns(self) -> "np.ndarray[tuple[int], np.dtype[np.int32]]":
         """Return the positions of all points, shape (n,)."""

@@ -1,5 +1,6 @@
 """`millgate policy` and `millgate keys`: the data officer's commands."""
 
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from importlib import resources
@@ -14,7 +15,7 @@ from rich.table import Table
 from protocols.drivers import DeviceConfig, read_devices
 from protocols.errors import MillgateError
 from protocols.language import tr
-from protocols.points import Point
+from protocols.points import PointTable
 from protocols.settings import read_toml
 from protocols.vocabulary.purposes import PURPOSES
 from security import keys_cli, officer_cli
@@ -127,17 +128,19 @@ def _consumer_text(card: BrainCard) -> str:
 def _points_text(devices: Sequence[DeviceConfig], consumer: str) -> str:
     texts, number = [], 1
     for device in devices:
-        for point in device.table().points:
-            texts.append(_point_text(device, point, consumer, number))
+        table = device.table()
+        for at, point in enumerate(table.points):
+            texts.append(_point_text(table, at, consumer, number))
             number += numbers_of(point)
     return "".join(texts)
 
 
-def _point_text(device: DeviceConfig, point: Point, consumer: str, number: int) -> str:
+def _point_text(table: PointTable, at: int, consumer: str, number: int) -> str:
+    point, origin = table.points[at], table.origin(at)
     address = point.address.replace("\\", "\\\\").replace('"', '\\"')
     lines = [
         "[[point]]",
-        f'device = "{device.id}"',
+        f'device = "{table.device}"',
         f'point = "{point.id}"',
         f'address = "{address}"',
         f'type = "{point.type}"',
@@ -148,7 +151,9 @@ def _point_text(device: DeviceConfig, point: Point, consumer: str, number: int) 
     ]
     if point.state_model is not None:
         lines.append(f'state_model = "{point.state_model}"')
-    return "\n".join([*lines, *suggestion(device.id, point, consumer, number)]) + "\n\n"
+    if origin:
+        lines.append(f"origin = {json.dumps(origin, ensure_ascii=False)}")
+    return "\n".join([*lines, *suggestion(table.device, point, consumer, number)]) + "\n\n"
 
 
 officer_cli.register(policy_app)

@@ -28,6 +28,7 @@ Aggregate = Literal["last", "sum", "mean", "min", "max", "delta", "state"]
 STATE_NUMBERS: Final = 9
 """How many point numbers a state takes: the state at the slot's end, then seconds in 1 to 8."""
 
+LONGEST_ORIGIN: Final = 1024
 LARGEST_NUMBER: Final = (1 << 31) - 1
 MOST_SLOTS: Final = 1024
 """Over how many slots a delay, or the time to fill, may reach."""
@@ -362,6 +363,8 @@ class PointRule(Outlet):
     Attributes:
         device, point, address, type, unit, scale, offset, measurand, state_model: the exact
             typed source; if the configuration says otherwise, the point is suspended.
+        origin: which device answers and how its bytes are read, as its driver writes it; without
+            it that is not signed.
         range: lowest and highest believable value, in the measurand's unit; others are not used.
         release: how it leaves; without it, it does not.
         also: further ways in which it leaves.
@@ -377,6 +380,7 @@ class PointRule(Outlet):
     offset: Decimal = Decimal(0)
     measurand: str
     state_model: str | None = None
+    origin: str = Field(default="", max_length=LONGEST_ORIGIN)
     range: tuple[Decimal, Decimal] | None = None
     release: Release | None = None
     also: list[Also] = Field(default=[], max_length=16)

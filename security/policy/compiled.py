@@ -131,6 +131,7 @@ class Rule(Leaving):
         pseudonym_s: the value is replaced by a pseudonym, which changes after so long; 0 is never.
         range: lowest and highest believable value as decimal texts in the measurand's unit, or
             nothing.
+        origin: which device answers and how its bytes are read; empty where that is not signed.
     """
 
     device: str
@@ -147,6 +148,7 @@ class Rule(Leaving):
     fill_within_s: Seconds = 0
     pseudonym_s: Seconds = 0
     range: list[str] = Field(default=[], max_length=2)
+    origin: str = ""
 
     @property
     def source(self) -> str:
@@ -177,6 +179,7 @@ class Input(_Exact):
     measurand: str
     state_model: str
     range: list[str] = Field(default=[], max_length=2)
+    origin: str = ""
 
 
 class Derivation(Leaving):

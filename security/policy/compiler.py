@@ -242,6 +242,7 @@ def _source(point: PointRule) -> dict[str, Any]:
         "offset": _plain(point.offset),
         "measurand": point.measurand,
         "state_model": point.state_model or "",
+        "origin": point.origin,
         "range": [_plain(bound) for bound in point.range or ()],
     }
 

@@ -40,6 +40,14 @@ def no_device(device: str) -> str:
     return tr(f"{device}: no such device is configured", f"{device}：未配置此设备")
 
 
+def _other_origin(where: str) -> str:
+    return tr(
+        f"{where}: the device's place, byte order or another setting of how it is read is not what the "
+        "policy names ('origin'); it stays withheld",
+        f"{where}：设备的地址、字节序或其他读取设置与策略所载（origin）不符，保持不放行",
+    )
+
+
 def _column(at: int | None, table: PointTable, rule: Rule, suspended: list[str]) -> int:
     where = f"{rule.device}/{rule.point}"
     if at is None:
@@ -50,7 +58,10 @@ def _column(at: int | None, table: PointTable, rule: Rule, suspended: list[str])
     signed = (rule.address, rule.type, rule.unit, rule.measurand, rule.state_model)
     found = (point.address, point.type, point.unit, point.measurand, point.state_model or "")
     if signed == found and rule.scaling() == (point.scale, point.offset):
-        return at
+        if rule.origin in ("", table.origin(at)):
+            return at
+        suspended.append(_other_origin(where))
+        return -1
     suspended.append(
         tr(
             f"{where}: address, type, unit, scale or measurand is not what the policy names; "

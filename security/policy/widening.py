@@ -4,7 +4,7 @@ Whatever cannot be shown to be as narrow as before counts as wider. Widening nee
 narrowing, and `policy diff` tells the same reasons in words.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -12,7 +12,7 @@ from typing import Final
 
 from protocols.language import tr
 from security.policy.clauses import CLASSES
-from security.policy.compiled import CompiledPolicy, Derivation, Rule, Terms
+from security.policy.compiled import CompiledPolicy, Derivation, Input, Rule, Terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,15 +205,24 @@ def _of_labels(old: Rule | Derivation, new: Rule | Derivation) -> Iterator[tuple
 
 def _of_kind(old: Rule | Derivation, new: Rule | Derivation) -> Iterator[tuple[str, str]]:
     if isinstance(old, Derivation) and isinstance(new, Derivation):
-        if (old.formula, old.inputs, old.constants) != (new.formula, new.inputs, new.constants):
+        inputs = [_as_signed_before(old.inputs, one) for one in new.inputs]
+        if (old.formula, old.inputs, old.constants) != (new.formula, inputs, new.constants):
             yield "other-source", tr("is computed otherwise", "计算方式改变")
         return
     if isinstance(old, Rule) and isinstance(new, Rule):
         yield from _of_rule(old, new)
 
 
+def _as_signed_before(before: Sequence[Input], now: Input) -> Input:
+    """Return an input without an origin that was not signed before; to sign it too only narrows."""
+    known = next((one for one in before if one.name == now.name), None)
+    unsigned = known is not None and not known.origin
+    return now.model_copy(update={"origin": ""}) if unsigned else now
+
+
 def _of_rule(old: Rule, new: Rule) -> Iterator[tuple[str, str]]:
-    if any(getattr(old, name) != getattr(new, name) for name in _SOURCE):
+    moved = old.origin and new.origin != old.origin
+    if moved or any(getattr(old, name) != getattr(new, name) for name in _SOURCE):
         yield "other-source", tr("comes from another source", "来源改变")
     if old.range and (
         not new.range

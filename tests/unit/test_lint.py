@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from math import lcm
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,13 @@ from security.policy.tools.findings import Finding, Severity
 from security.policy.tools.inference import judge
 from security.policy.tools.lint import Subject, lint, scope
 from security.policy.tools.model import AMOUNT, BUSY, CONSTANT, EXPONENTS, MOMENT, RUN, build
+from security.policy.tools.report import as_data, in_words
 from tests.unit.lint_material import PINS, point, policy, release, text
 from tests.unit.test_exact import naive_rank
 
 NAMES = [f"hall/p{at}" for at in range(5)]
 MINUTES = [1, 2, 3, 6]
+ORIGIN = {"origin": "modbus tcp hall:502 unit 1 order ABCD"}
 
 # The oracle: everything written out cell by cell, and a school-book rank.
 
@@ -325,8 +328,32 @@ def test_a_name_that_sounds_like_a_secret_is_warned_of() -> None:
     assert "sounds-secret" in found([point("m/recipe-temp", **release(1, "last"))])
 
 
+@pytest.mark.parametrize(
+    ("language", "more"),
+    [("en", "and 40 more alike: h/p00, h/p01,"), ("zh", "另有 40 处相同：h/p00, h/p01,")],
+)
+def test_findings_that_differ_in_their_point_alone_are_one_line_with_the_first_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, language: str, more: str
+) -> None:
+    monkeypatch.setenv("MILLGATE_LANG", language)
+    points = [point(f"h/p{at:02}", **release(1 + at, "mean")) for at in range(40)]
+    points.append(point("h/order", **release(90, "last", "1h")))
+    findings = lint(Subject.of(policy(points)))
+    alike = [one for one in findings if one.rule == "origin-unsigned"]
+    assert len(alike) == 41
+    text = in_words(alike, tmp_path / "policy.signed")
+    assert text.count("[origin-unsigned]") == 1
+    assert "× 41" in text
+    assert more in text
+    assert text.count("h/p") < 12
+    whole = in_words(findings, tmp_path / "policy.signed")
+    # What says something else stays by itself, and machines get every one.
+    assert whole.count("[sounds-secret]") == 1
+    assert len(as_data(findings, tmp_path / "policy.signed")) == len(findings)
+
+
 def test_a_quiet_policy_has_no_error() -> None:
-    points = [point(TOTAL, **release(1, "mean", "1h")), point(LINE), point(OWN)]
+    points = [point(TOTAL, **release(1, "mean", "1h"), **ORIGIN), point(LINE), point(OWN)]
     findings = found(points, [OWN], SUM)
     assert {one.severity for one in findings.values()} <= {Severity.NOTE}
 

@@ -71,6 +71,7 @@ def point_text(name: str, number: int, chance: random.Random) -> str:
     lines = (
         f'\n[[point]]\ndevice = "press"\npoint = "{name}"\naddress = "holding:{number}"\ntype = "int32"\n'
         f'unit = "{unit}"\nscale = 0.5\noffset = 1\nmeasurand = "{measurand}"\n{model}'
+        'origin = "modbus tcp 10.0.0.7:502 unit 1 order ABCD"\n'
     )
     if chance.random() < 0.2:
         return lines + 'classes = { raw = "general-2" }\n'
@@ -171,5 +172,5 @@ def test_every_key_of_200_policies_mutated_by_one_character_releases_no_more() -
     assert {
         "clamp", "min_samples", "delay", "fill_within", "bands", "round", "range", "budget", "rows",
         "stop", "canary", "protect", "secret", "relation", "derive", "each", "point.also", "reason",
-        "minimum_agent", "class_ceiling", "retention_days", "inputs", "formula",
+        "minimum_agent", "class_ceiling", "retention_days", "inputs", "formula", "origin",
     } <= reached  # fmt: skip

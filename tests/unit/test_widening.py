@@ -59,6 +59,7 @@ address = "nsu=urn:x;s=Good"
 type = "UInt32"
 unit = "pcs"
 measurand = "production.good"
+origin = "opcua opc.tcp://press:4840"
 classes = { raw = "general-3" }
 
 [[point]]
@@ -78,6 +79,7 @@ classes = { raw = "general-2", released = "general-1" }
 device = "press"
 point = "force"
 address = "nsu=urn:x;s=Force"
+origin = "opcua opc.tcp://a:4840"
 type = "Double"
 unit = "bar"
 measurand = "pressure"
@@ -128,6 +130,9 @@ WIDER = [
     ('role = "main"', 'role = "sub"', "other-label"),
     ('"holding:12"', '"holding:14"', "other-source"),
     ("scale = 0.001", "scale = 0.01", "other-source"),
+    ('origin = "opcua opc.tcp://a:4840"', 'origin = "opcua opc.tcp://b:4840"', "other-source"),
+    ('origin = "opcua opc.tcp://a:4840"\n', "", "other-source"),
+    ('origin = "opcua opc.tcp://press:4840"\n', "", "other-source"),
     ("range = [0, 500]", "range = [0, 501]", "wider-range"),
     ("range = [0, 500]\n", "", "wider-range"),
     ('"mean", slot = "1m"', '"mean", slot = "30s"', "shorter-window"),
@@ -164,6 +169,7 @@ def test_what_lets_out_more_is_wider_and_the_way_back_is_another_matter(
 
 
 NARROWER = [
+    ('"holding:12"\n', '"holding:12"\norigin = "modbus tcp a:502 unit 1 order ABCD"\n'),
     ("valid_until = 2026-07-01", "valid_until = 2026-06-01"),
     ("retention_days = 730", "retention_days = 30"),
     ("pad = 2048", "pad = 8192"),

@@ -308,7 +308,18 @@ class Config(DeviceConfig):
             modulus=tuple(point.modulus() for point in samples),
             hold_ns=max(_HOLD_INTERVALS * self.interval, _SHORTEST_HOLD),
             brings_time=self.slot_time is not None,
+            origins=tuple(map(self._origin, samples)),
         )
+
+    def _origin(self, point: ModbusPoint) -> str:
+        """Return what decides which value a point shows beside its address, type and scale."""
+        words = [f"{self.kind} {self.transport} {self.endpoint.place} unit {self.unit}"]
+        words.append(point.reading(self.order))
+        timer = next((one for one in self.points if one.id == self.slot_time), None)
+        if timer is not None:
+            scaling = f"{timer.scale.normalize():f} {timer.offset.normalize():f}"
+            words.append(f"time {timer.address} {timer.type} {scaling} {timer.reading(self.order)}")
+        return " ".join(filter(None, words))
 
 
 def _span(text: str) -> Span:

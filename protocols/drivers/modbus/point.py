@@ -199,6 +199,21 @@ class ModbusPoint(Point):
         smallest = abs(self.on_grid(self.scale)) + abs(self.on_grid(self.offset))
         return not self.integer or smallest <= LARGEST
 
+    def reading(self, order: Order) -> str:
+        """Return how its bytes are read, in a few words.
+
+        Args:
+            order: the device's, where the point has none of its own.
+        """
+        words = [] if self.table in BIT_TABLES else [f"order {self.order or order}"]
+        if self.invalid:
+            words.append(f"invalid {','.join(map(repr, sorted(set(self.invalid))))}")
+        if self.counter.rollover is not None:
+            words.append(f"rollover {self.counter.rollover.normalize():f}")
+        if self.counter.on_reset != "from_zero":
+            words.append(self.counter.on_reset)
+        return " ".join(words)
+
     def on_grid(self, value: Decimal) -> int:
         """Return scale or offset in units of 10**grid_exponent."""
         return int(value.scaleb(-self.grid_exponent()))

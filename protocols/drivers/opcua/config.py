@@ -229,7 +229,17 @@ class Config(DeviceConfig):
             hold_ns=max(_HOLD_INTERVALS * self.interval, _SHORTEST_HOLD)
             if self.mode == "poll"
             else None,
+            origins=tuple(map(self._origin, self.points)),
         )
+
+    def _origin(self, point: OpcuaPoint) -> str:
+        """Return what decides which value a point shows beside its address, type and scale."""
+        words = [f"{self.kind} {self.url}"]
+        if point.counter.rollover is not None:
+            words.append(f"rollover {point.counter.rollover.normalize():f}")
+        if point.counter.on_reset != "from_zero":
+            words.append(point.counter.on_reset)
+        return " ".join(words)
 
 
 def _samples_between(publishing_ns: int, sampling_ns: int) -> int:

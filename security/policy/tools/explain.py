@@ -78,6 +78,11 @@ def _source(one: Rule | Derivation) -> Iterator[str]:
         "suspended",
         f"来源：{one.address}（{one.type}，{one.unit}{scaling}）；与此不符即暂停",
     )
+    if one.origin:
+        yield tr(
+            f"only from: {one.origin}; from elsewhere, or read otherwise, it is suspended",
+            f"仅来自：{one.origin}；来自别处或读法不同即暂停",
+        )
     if one.range:
         yield tr(
             f"validated: values outside {one.range[0]} … {one.range[1]} are not used",

@@ -333,6 +333,28 @@ def _sounds_secret(subject: Subject) -> Iterator[Finding]:
             )
 
 
+def _origin_unsigned(subject: Subject) -> Iterator[Finding]:
+    """A source of which only the device's local name is signed, not where it is."""
+    names = [rule.source for rule in subject.policy.rules if not rule.origin]
+    inputs = [one for found in subject.policy.derived for one in found.inputs if not one.origin]
+    names += [f"{one.device}/{one.point}" for one in inputs]
+    for name in dict.fromkeys(names):
+        yield Finding(
+            "origin-unsigned",
+            Severity.WARNING,
+            subject.place(name),
+            tr(
+                f"{name} has no 'origin': whoever may change agent.toml can let another device answer, or "
+                "its bytes be read otherwise",
+                f"{name} 没有 origin：能修改 agent.toml 的人可让别的设备应答，或改变字节的读法",
+            ),
+            tr(
+                "take the line 'origin = …' from a fresh list ('millgate policy new … --out fresh.toml')",
+                "请从新生成的清单中抄入 origin 一行（'millgate policy new … --out fresh.toml'）",
+            ),
+        )
+
+
 def _nothing_guarded(subject: Subject) -> Iterator[Finding]:
     if subject.policy.leaving and not subject.policy.secrets:
         yield Finding(
@@ -391,6 +413,7 @@ _RULES: Final[tuple[Callable[[Subject], Iterator[Finding]], ...]] = (
     _finer_elsewhere,
     _unguarded,
     _sounds_secret,
+    _origin_unsigned,
     _nothing_guarded,
     _no_budget,
 )
