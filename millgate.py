@@ -129,10 +129,10 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 _RECONCILE: Final = tr(
     "Print the sums that always hold, and say whether they do.\n\n"
     "Inputs, known only inside the factory: produced = consumed + withheld + open + dropped.\n"
-    "Outputs: released = stored + waiting + refused + lost.\n\n"
+    "Outputs: released = stored + waiting + refused + declared lost + lost.\n\n"
     "Example: millgate reconcile --agent mill/agent.toml --aggregator brain/aggregator.toml",
     "打印恒等的两个总账，并说明是否相符。\n\n"
-    "输入（仅厂内可知）：读取 = 已用 + 未放行 + 未结 + 丢弃。\n输出：放行 = 入库 + 等待 + 被拒 + 丢失。\n\n"
+    "输入（仅厂内可知）：读取 = 已用 + 未放行 + 未结 + 丢弃。\n输出：放行 = 入库 + 等待 + 被拒 + 声明丢失 + 丢失。\n\n"
     "示例：millgate reconcile --agent mill/agent.toml --aggregator brain/aggregator.toml",
 )
 
@@ -222,15 +222,19 @@ def _add_agent(report: dict[str, Any], found: dict[str, Any], stored: int | None
     report["devices"] = found["devices"]
     out = found["outputs"]
     kept = out["acknowledged"] if stored is None else stored
-    # What the brain keeps already while its receipt is on the way does not wait any more.
-    waiting = max(min(out["waiting"], out["released"] - kept - out["refused"]), 0)
+    # What the brain keeps already while its receipt is on the way does not wait any more, nor is it
+    # given up.
+    rest = out["released"] - kept - out["refused"]
+    given_up = max(min(out["given_up"], rest), 0)
+    waiting = max(min(out["waiting"], rest - given_up), 0)
     report |= {
         "released": out["released"],
         "stored": kept,
         "waiting": waiting,
         "refused": out["refused"],
+        "given_up": given_up,
     }
-    report["lost"] = out["released"] - kept - waiting - out["refused"]
+    report["lost"] = rest - given_up - waiting
     report["streams"] = found["streams"]
     unbalanced = [name for name, book in found["devices"].items() if not book["balanced"]]
     report["balanced"] = not unbalanced and report["lost"] >= 0
@@ -351,8 +355,9 @@ def _in_words(report: dict[str, Any]) -> str:
             ),
             tr(
                 "outputs: released {released} = stored {stored} + waiting {waiting} "
-                "+ refused {refused} + lost {lost}",
-                "输出：放行 {released} = 入库 {stored} + 等待 {waiting} + 被拒 {refused} + 丢失 {lost}",
+                "+ refused {refused} + declared lost {given_up} + lost {lost}",
+                "输出：放行 {released} = 入库 {stored} + 等待 {waiting} + 被拒 {refused} "
+                "+ 声明丢失 {given_up} + 丢失 {lost}",
             ),
         ]
         lines += [_device_line(name, book) for name, book in report["devices"].items()]

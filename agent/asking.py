@@ -71,6 +71,12 @@ class Asker:
         self._unanswered = set(self._streams)
         return True
 
+    def again(self, now: float) -> None:
+        """Ask once more before anything else is sent: what is here has changed."""
+        self.cleared = False
+        self._wait_s, self._next_s, self._nonce = _FIRST_S, now, os.urandom(NONCE_BYTES)
+        self._unanswered = set(self._streams)
+
     def ask(self, now: float) -> bytes:
         """Return a signed question, and note when it is due again."""
         if not self._nonce:

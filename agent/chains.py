@@ -10,7 +10,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from agent.spool import ACKNOWLEDGED, LOST, REFUSED, WAITING, Spool
+from agent.giveup import passed
+from agent.spool import ACKNOWLEDGED, GIVEN_UP, LOST, REFUSED, WAITING, Spool
 from protocols.topics import Address
 from security.answers import Head
 from security.envelope import REASON_DROPPED, REASON_RESTORED, genesis, parse
@@ -79,13 +80,14 @@ def compare(
         for row in ours:
             place = (row[0], row[1])
             if row[1] in streams:
-                _compare_one(db, place, row[2], row[3], theirs.get(place), epoch, verdict)
+                _compare_one(spool, db, place, row[2], row[3], theirs.get(place), epoch, verdict)
         if verdict.forked:
             _begin_anew(spool, db, address, (epoch, max(epoch, epoch_known) + 1), theirs, streams)
     return verdict
 
 
 def _compare_one(
+    spool: Spool,
     db: sqlite3.Connection,
     place: tuple[int, int],
     following: int,
@@ -98,6 +100,7 @@ def _compare_one(
     if head is not None and (has > following or not _same(db, place, head, following, digest)):
         verdict.forked |= place[0] == epoch
         return
+    passed(spool, db, place, has)
     if has == following:
         return
     verdict.again += db.execute(
@@ -106,14 +109,17 @@ def _compare_one(
         (WAITING, *place, has, ACKNOWLEDGED, REFUSED),
     ).rowcount
     row = db.execute(
-        "SELECT sequence, sealed FROM batch WHERE epoch = ? AND stream = ? AND sequence >= ?"
-        " ORDER BY sequence LIMIT 1",
+        "SELECT sequence, status, first, digest, sealed FROM batch WHERE epoch = ?"
+        " AND stream = ? AND sequence >= ? ORDER BY sequence LIMIT 1",
         (*place, has),
     ).fetchone()
     if row is None:
         verdict.missing.append(Missing(*place, has, following - 1, digest))
-    elif row[0] > has:
-        before = parse(row[1]).header.previous
+    elif row[1] == GIVEN_UP and row[2] > has:
+        # What is lost before it and what was given up are one range.
+        verdict.missing.append(Missing(*place, has, row[0], row[3]))
+    elif row[1] != GIVEN_UP and row[0] > has:
+        before = parse(row[4]).header.previous
         verdict.missing.append(Missing(*place, has, row[0] - 1, before))
 
 
@@ -141,9 +147,11 @@ def _begin_anew(
     """Close the epoch: what waits in it was sealed beside what the brain has, and is lost."""
     old, new = epochs
     lost = db.execute(
-        "SELECT COALESCE(SUM(cells), 0) FROM batch WHERE epoch = ? AND status = ?", (old, WAITING)
+        "SELECT COALESCE(SUM(cells), 0) FROM batch WHERE epoch = ? AND status IN (?, ?)",
+        (old, WAITING, GIVEN_UP),
     ).fetchone()[0]
     db.execute("UPDATE batch SET status = ? WHERE epoch = ? AND status = ?", (LOST, old, WAITING))
+    db.execute("DELETE FROM batch WHERE epoch = ? AND status = ?", (old, GIVEN_UP))
     newest = max([epoch for epoch, _ in theirs], default=old)
     known = db.execute("SELECT stream FROM chain WHERE epoch = ?", (old,)).fetchall()
     for stream in ({row[0] for row in known} & set(streams)) | {stream for _, stream in theirs}:

@@ -352,9 +352,9 @@ def _show_outputs(console: Console, report: dict[str, Any]) -> None:
     console.print(
         tr(
             f"released {out['released']} values = acknowledged {out['acknowledged']} + waiting "
-            f"{out['waiting']} + refused {out['refused']}",
+            f"{out['waiting']} + refused {out['refused']} + given up {out['given_up']}",
             f"已放行 {out['released']} 个值 = 已确认 {out['acknowledged']} + 等待 "
-            f"{out['waiting']} + 被拒 {out['refused']}",
+            f"{out['waiting']} + 被拒 {out['refused']} + 放弃 {out['given_up']}",
         )
     )
     state = tr("connected", "已连接") if broker["connected"] else tr("not connected", "未连接")

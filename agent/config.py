@@ -2,15 +2,16 @@
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import Field, model_validator
 
-from protocols.broker import BrokerConfig
+from protocols.broker import BrokerConfig, read_brokers
 from protocols.drivers import DeviceConfig, read_devices
 from protocols.errors import ConfigError, MillgateError
+from protocols.frame import SECOND
 from protocols.language import tr
 from protocols.places import under
 from protocols.settings import Duration, Strict, check_settings, read_toml
@@ -124,13 +125,21 @@ class SpoolConfig(Strict):
 
     Attributes:
         folder: holds the spool and the local registry.
-        max_mb: when so much waits, collecting pauses until the brain has answered.
+        max_mb: how much may wait.
+        when_full: what happens then: collecting pauses until the brain has answered, or the oldest
+            is given up, which is declared to the brain.
+        max_age: what has waited for longer is given up likewise; None keeps it.
         archive_mb: how much of what was acknowledged is kept.
+        reserve_mb: kept free for the day the disk is full, so that delivery goes on, which frees
+            it; 0 for none.
     """
 
     folder: Path = Path("data")
     max_mb: int = Field(default=1024, ge=8, le=1 << 20)
+    when_full: Literal["pause", "drop-oldest"] = "pause"
+    max_age: Duration | None = None
     archive_mb: int = Field(default=256, ge=0, le=1 << 20)
+    reserve_mb: int = Field(default=4, ge=0, le=1024)
 
     @property
     def max_bytes(self) -> int:
@@ -141,6 +150,53 @@ class SpoolConfig(Strict):
     def archive_bytes(self) -> int:
         """Bound of what is kept after it was acknowledged."""
         return self.archive_mb * _MEGABYTE
+
+    @property
+    def reserve_bytes(self) -> int:
+        """Size of the reserve."""
+        return self.reserve_mb * _MEGABYTE
+
+    @property
+    def max_age_s(self) -> int | None:
+        """After how many seconds what waits is given up."""
+        return None if self.max_age is None else self.max_age // SECOND
+
+
+class DeliveryConfig(Strict):
+    """How what waits is delivered.
+
+    Attributes:
+        catch_up_kb_s: at most so much of a backlog per second; 0 is as fast as receipts come.
+        connect: a broker that cannot be reached for so long is left for the next.
+        silence: when nothing is heard of the brain for so long although something waits, the
+            connection is made anew, at the next broker where there is one.
+        back: how often a preferred broker is looked at again.
+    """
+
+    catch_up_kb_s: int = Field(default=0, ge=0, le=1 << 20)
+    connect: Duration = 10 * SECOND
+    silence: Duration = 60 * SECOND
+    back: Duration = 300 * SECOND
+
+    @property
+    def catch_up_bytes_s(self) -> int:
+        """Bytes per second of backlog; 0 for no bound."""
+        return self.catch_up_kb_s * 1024
+
+    @property
+    def connect_s(self) -> float:
+        """Seconds until an unreachable broker is left."""
+        return self.connect / SECOND
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds until a silent connection is left."""
+        return self.silence / SECOND
+
+    @property
+    def back_s(self) -> float:
+        """Seconds between two looks at a preferred broker."""
+        return self.back / SECOND
 
 
 class ConsumerCard(Strict):
@@ -154,8 +210,8 @@ class _AgentFile(Strict):
 
     identity: Identity
     policy: PolicySource
-    broker: BrokerConfig = BrokerConfig()
     spool: SpoolConfig = SpoolConfig()
+    delivery: DeliveryConfig = DeliveryConfig()
     consumer: list[ConsumerCard] = Field(min_length=1, max_length=16)
 
 
@@ -164,16 +220,23 @@ class AgentConfig:
     """Everything in agent.toml, with absolute paths.
 
     Attributes:
+        brokers: in order of preference, at least one.
         consumers: the brains' cards by the SHA-256 pin of their encryption key.
     """
 
     path: Path
     identity: Identity
     policy: PolicySource
-    broker: BrokerConfig
+    brokers: tuple[BrokerConfig, ...]
     spool: SpoolConfig
     consumers: dict[bytes, BrainCard]
     devices: list[DeviceConfig]
+    delivery: DeliveryConfig = field(default_factory=DeliveryConfig)
+
+    @property
+    def broker(self) -> BrokerConfig:
+        """The preferred broker."""
+        return self.brokers[0]
 
     @property
     def socket(self) -> Path:
@@ -209,11 +272,23 @@ def without_devices(raw: dict[str, Any], path: Path) -> AgentConfig:
     Raises:
         ConfigError: with every fault, each on one line.
     """
-    file = check_settings(raw, _AgentFile, path)
-    return _absolute(path, file, _read_consumers(file.consumer, path.parent))
+    faults: list[MillgateError] = []
+    rest = dict(raw)
+    brokers: tuple[BrokerConfig, ...] = ()
+    try:
+        brokers = read_brokers(rest, path)
+    except ConfigError as error:
+        faults += error.faults
+    try:
+        file = check_settings(rest, _AgentFile, path)
+    except ConfigError as error:
+        raise ConfigError(faults + error.faults) from None
+    if faults:
+        raise ConfigError(faults)
+    return _absolute(path, file, brokers, _read_consumers(file.consumer, path.parent))
 
 
-SEALED_TABLES: Final = ("identity", "policy", "broker", "spool", "consumer")
+SEALED_TABLES: Final = ("identity", "policy", "broker", "spool", "delivery", "consumer")
 """The tables of agent.toml that the sealed side is given: nothing of any device or point."""
 
 
@@ -249,13 +324,19 @@ def _read_consumers(entries: list[ConsumerCard], folder: Path) -> dict[bytes, Br
     return found
 
 
-def _absolute(path: Path, file: _AgentFile, consumers: dict[bytes, BrainCard]) -> AgentConfig:
+def _absolute(
+    path: Path,
+    file: _AgentFile,
+    brokers: tuple[BrokerConfig, ...],
+    consumers: dict[bytes, BrainCard],
+) -> AgentConfig:
     folder = path.absolute().parent
     return AgentConfig(
         path=path,
         identity=file.identity.under(folder),
         policy=file.policy.model_copy(update={"file": folder / file.policy.file}),
-        broker=file.broker.under(folder),
+        brokers=brokers,
+        delivery=file.delivery,
         spool=file.spool.model_copy(update={"folder": folder / file.spool.folder}),
         consumers=consumers,
         devices=[],

@@ -36,8 +36,10 @@ async def examine(config: AgentConfig) -> list[Finding]:
     findings += [private(folder), disk(folder, config.spool.max_bytes + config.spool.archive_bytes)]
     findings += clock(registry.newest_s)
     report = await asyncio.to_thread(_ask, config)
-    connected = bool((report or {}).get("broker", {}).get("connected"))
-    findings.append(await broker(config.broker, connected=connected))
+    used = (report or {}).get("broker", {})
+    for one in config.brokers:
+        connected = bool(used.get("connected")) and used.get("place") == one.place
+        findings.append(await broker(one, connected=connected))
     if report is None:
         remedy = f"millgate agent run {config.path}"
         findings.append(

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,13 +19,17 @@ from agent.asking import Asker
 from agent.attest import Attester
 from agent.config import AgentConfig, for_sealed_side, read_sealed
 from agent.disk import SpoolThread
+from agent.limits import largest_message
 from agent.link import LinkLost, SealedLink, sealed_end
 from agent.listed_keys import ListedSigner
+from agent.mending import open_mended
 from agent.process import Links, alone, given_links, listened_links, main
 from agent.registry import Registry
 from agent.released import Hello
+from agent.reserve import Reserve
 from agent.sealedside import NotOurs, SealedSide, Sealer, Sheets, verified
 from agent.spool import Spool
+from agent.upkeep import Upkeep, delivery_ages
 from agent.uplink import Duty, Uplink
 from protocols.errors import MillgateError
 from protocols.frame import SECOND
@@ -87,6 +92,7 @@ class SealedApp:
                 talk = group.create_task(self._talk(), name="sealed-side")
                 uplink = group.create_task(self._deliver(), name="uplink")
                 keys = group.create_task(self._watch_keys(), name="keys")
+                upkeep = group.create_task(self._keep_up(), name="upkeep")
                 await self._stop.wait()
                 if self._links.watched and not self._links.at_once:
                     # The gate side's last message is still to come; then it ends the link.
@@ -97,6 +103,7 @@ class SealedApp:
                     await self._uplink.farewell(_FAREWELL_S)
                 uplink.cancel()
                 keys.cancel()
+                upkeep.cancel()
         finally:
             self._thread.shutdown()
             if self._spool is not None:
@@ -113,6 +120,12 @@ class SealedApp:
             await asyncio.sleep(_KEYS_S)
             if await self._thread.call(self._signer.look) and self._uplink is not None:
                 self._uplink.announce(self._signer.signed)
+
+    async def _keep_up(self) -> None:
+        await self._ready.wait()
+        if self._spool is not None and self._uplink is not None:
+            upkeep = Upkeep(self._spool, self._config.spool, self._thread, self._uplink.gave_up)
+            await upkeep.run()
 
     async def _talk(self) -> None:
         """Answer the gate side, on one link after the other."""
@@ -135,8 +148,15 @@ class SealedApp:
                 link.close()
 
     async def _serve(self, link: SealedLink) -> None:
-        max_bytes = self._config.spool.max_bytes
-        side = SealedSide(max_bytes, self._thread, self._enforce, self._wake, self._heads_known)
+        spool = self._config.spool
+        side = SealedSide(
+            spool.max_bytes,
+            self._thread,
+            self._enforce,
+            self._wake,
+            self._heads_known,
+            self._gave_up if spool.when_full == "drop-oldest" else None,
+        )
         await side.serve(link, self._stop)
 
     async def _enforce(self, hello: Hello) -> tuple[Sealer, int]:
@@ -166,6 +186,7 @@ class SealedApp:
             config.identity.address,
             time.time_ns,
             stopped=hello.stopped,
+            largest=partial(largest_message, spool, config.brokers),
         )
         self._go_on(spool, sealer, sheets)
         self._sealer, self._told, self._version = sealer, told, sheets.version
@@ -184,8 +205,7 @@ class SealedApp:
             sealer.stopped,
         )
         if self._uplink is None:
-            archive = config.spool.archive_bytes
-            self._uplink = Uplink(spool, config.broker, address, archive, self._thread, duty)
+            self._uplink = Uplink(spool, config, self._thread, duty)
             self._uplink.announce(self._signer.signed)
             self._ready.set()
         else:
@@ -197,9 +217,18 @@ class SealedApp:
 
     def _open(self) -> Spool:
         if self._spool is None:
-            self._spool = Spool(self._config.spool.folder / "spool.db")
+            folder = self._config.spool.folder
+            self._spool = open_mended(folder / "spool.db")
+            self._thread.path = folder / "spool.db"
+            if self._config.spool.reserve_bytes:
+                self._thread.reserve = Reserve(folder / "reserve", self._config.spool.reserve_bytes)
+                self._thread.reserve.take()
             self._epoch = open_epoch(self._registry, self._spool)
         return self._spool
+
+    def _gave_up(self) -> None:
+        if self._uplink is not None:
+            self._uplink.gave_up()
 
     def _wake(self) -> None:
         if self._uplink is not None:
@@ -214,7 +243,16 @@ class SealedApp:
         return {
             "epoch": self._sealer.epoch or self._epoch,
             "outputs": asdict(tally),
-            "broker": {"connected": state.connected, "receipts": state.receipts},
+            "broker": {
+                "connected": state.connected,
+                "receipts": state.receipts,
+                "place": self._config.brokers[state.broker].place,
+                "preference": state.broker + 1,
+                "brokers": len(self._config.brokers),
+                "changes": state.changes,
+                "too_large": state.too_large,
+            },
+            "delivery": await self._thread.call(delivery_ages, self._spool, time.time_ns()),
             "sealed_policy": {"version": self._version, "stopped": self._told[1]},
         }
 

@@ -10,14 +10,17 @@ from typing import Final, Protocol
 import numpy as np
 
 from agent.disk import SpoolThread
+from agent.giveup import GivenUp, give_up_oldest
 from agent.link import SealedLink
 from agent.released import Committed, Hello, Released, Restore
 from agent.spool import Entry, Spool
 from protocols import batch
 from protocols.batch import Block
+from protocols.broker import MAX_MESSAGE
 from protocols.errors import MillgateError
 from protocols.frame import SECOND, NowNs
 from protocols.language import tr
+from protocols.moments import utc_words
 from protocols.strict_cbor import Malformed
 from protocols.topics import Address
 from security.cards import BrainCard
@@ -47,7 +50,9 @@ _MOST_CELLS: Final = 100_000
 # A multiple of the nine numbers that a state takes: they are never parted.
 _MOST_COLUMNS: Final = 910 * STATE_NUMBERS
 _MOST_PADDED: Final = 248 * 1024
+_AROUND: Final = MAX_MESSAGE - _MOST_PADDED
 _FULL_POLL_S: Final = 0.5
+_ROOM_SHARE: Final = 20
 _HEADS_S: Final = 5.0
 _PAD: Final = 1024
 
@@ -151,9 +156,11 @@ class Sealer:
         now_ns: NowNs,
         *,
         stopped: bool = False,
+        largest: Callable[[], int] = lambda: MAX_MESSAGE,
     ) -> None:
         self.epoch = 0
         self.stopped = stopped
+        self._largest = largest
         self._spool = spool
         self._policy = policy
         self._signer = signer
@@ -262,8 +269,9 @@ class Sealer:
         lane, terms = self._lanes[stream], self._stream_terms[stream]
         chain = _Chain(self._spool, self._address, self.epoch, stream)
         entries = []
-        for portion in _portions(blocks):
-            for content, part in _fitting(portion, terms.pad):
+        room = max(self._largest() - _AROUND, terms.pad)
+        for portion in _portions(blocks, room):
+            for content, part in _fitting(portion, terms.pad, room):
                 window = (
                     min(block.slot for block in part) * terms.window_s,
                     max(block.slot + block.rows for block in part) * terms.window_s,
@@ -276,6 +284,11 @@ class Sealer:
     def waiting_bytes(self) -> int:
         """Return how much waits for the brain."""
         return self._spool.waiting_bytes()
+
+    def make_room(self, max_bytes: int) -> GivenUp:
+        """Give up the oldest that waits, until a twentieth of the bound is free."""
+        over = self._spool.waiting_bytes() - max_bytes
+        return give_up_oldest(self._spool, over + max_bytes // _ROOM_SHARE)
 
     def sheet_again(self, sheet_hash: bytes) -> list[bytes]:
         """Return the messages that carry a sheet the brain asks for; it must have lost or refused it.
@@ -344,6 +357,7 @@ class Sealer:
             cells=cells,
             sealed=sealed,
             gaps=gaps,
+            at=header.issued_at,
         )
         chain.next, chain.previous = chain.next + 1, hashed
         return entry
@@ -367,11 +381,11 @@ class _Chain:
         return gaps
 
 
-def _portions(blocks: Sequence[Block]) -> list[list[Block]]:
+def _portions(blocks: Sequence[Block], most_bytes: int = _MOST_PADDED) -> list[list[Block]]:
     """Group blocks so that no group has more than about 100,000 cells."""
     groups: list[list[Block]] = [[]]
     room = _MOST_CELLS
-    for block in (part for whole in blocks for part in _narrow(whole)):
+    for block in (part for whole in blocks for part in _narrow(whole, most_bytes)):
         rows = max(_MOST_CELLS // len(block.numbers), 1)
         for start in range(0, block.rows, rows):
             part = block.row_slice(start, min(start + rows, block.rows))
@@ -383,17 +397,18 @@ def _portions(blocks: Sequence[Block]) -> list[list[Block]]:
     return [group for group in groups if group]
 
 
-def _narrow(block: Block) -> list[Block]:
+def _narrow(block: Block, most_bytes: int) -> list[Block]:
     """Part a block by columns so that a single slot of each always fits a sealed message.
 
     Always at the same columns, so that the brain meets the same few sets of points.
     """
-    width = len(block.numbers)
-    if width <= _MOST_COLUMNS:
+    width, most = len(block.numbers), _MOST_COLUMNS
+    if most_bytes < _MOST_PADDED:
+        most = max(most * most_bytes // _MOST_PADDED // STATE_NUMBERS, 1) * STATE_NUMBERS
+    if width <= most:
         return [block]
     return [
-        _column_slice(block, start, min(start + _MOST_COLUMNS, width))
-        for start in range(0, width, _MOST_COLUMNS)
+        _column_slice(block, start, min(start + most, width)) for start in range(0, width, most)
     ]
 
 
@@ -410,14 +425,17 @@ def _column_slice(block: Block, start: int, stop: int) -> Block:
     )
 
 
-def _fitting(blocks: list[Block], unit: int) -> list[tuple[bytes, list[Block]]]:
+def _fitting(
+    blocks: list[Block], unit: int, most_bytes: int = _MOST_PADDED
+) -> list[tuple[bytes, list[Block]]]:
     """Encode blocks, halving them until each part fits a sealed message."""
     content = batch.encode(blocks)
     size = -(-(SALT_BYTES + len(content) + 1) // unit) * unit
-    if size <= _MOST_PADDED:
+    single = len(blocks) == 1 and blocks[0].rows == 1
+    if size <= min(most_bytes, _MOST_PADDED) or single:
         return [(content, blocks)]
     first, second = _halves(blocks)
-    return _fitting(first, unit) + _fitting(second, unit)
+    return _fitting(first, unit, most_bytes) + _fitting(second, unit, most_bytes)
 
 
 def _halves(blocks: list[Block]) -> tuple[list[Block], list[Block]]:
@@ -437,18 +455,22 @@ class SealedSide:
         enforce: Callable[[Hello], Awaitable[tuple[Sealer, int]]],
         committed: Callable[[], None],
         heads_known: Callable[[float], Awaitable[None]],
+        gave_up: Callable[[], None] | None = None,
     ) -> None:
         """Keep what it needs.
 
         Args:
-            max_bytes: when so much waits for the brain, the gate side is held back.
+            max_bytes: so much may wait for the brain; then the gate side is held back, or the oldest
+                is given up.
             thread: the spool's.
             enforce: checks what a `Hello` brings, and gives the sealer for it and the epoch; raises
                 NotOurs.
             committed: is called when there is more to send.
             heads_known: waits until the brain has said how far it has our chains, so long at most.
+            gave_up: where the oldest is to be given up: is called when it was.
         """
         self._max_bytes = max_bytes
+        self._gave_up = gave_up
         self._thread = thread
         self._enforce = enforce
         self._committed = committed
@@ -474,29 +496,53 @@ class SealedSide:
                 raise NotOurs("released before hello")
             else:
                 await self._wait_for_room(sealer, stop)
-                await link.send(await self._thread.call(_answer, sealer, message, epoch))
+                await link.send(await self._thread.keep(_answer, sealer, message, epoch))
             self._committed()
 
     async def _wait_for_room(self, sealer: Sealer, stop: asyncio.Event) -> None:
-        """Hold the gate side back while too much waits for the brain; counters lose nothing."""
+        """Hold the gate side back while too much waits for the brain; counters lose nothing.
+
+        Where the firm chose so, the oldest that waits is given up instead.
+        """
         said = False
         while not stop.is_set():
             waiting = await self._thread.call(sealer.waiting_bytes)
             if waiting < self._max_bytes:
                 return
+            if self._gave_up is not None and await self._drop_oldest(sealer, self._gave_up):
+                return
             if not said:
-                _log.warning(
-                    "%s",
-                    tr(
-                        "the spool is full: collecting pauses until the brain answers; "
-                        "raise [spool] max_mb or mend the connection",
-                        "缓存已满：暂停采集，直到产业大脑应答；请调大 [spool] max_mb 或恢复连接",
-                    ),
-                )
+                _log.warning("%s", _full())
                 said = True
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_FULL_POLL_S):
                     await stop.wait()
+
+    async def _drop_oldest(self, sealer: Sealer, gave_up: Callable[[], None]) -> bool:
+        gone = await self._thread.call(sealer.make_room, self._max_bytes)
+        if not gone.batches:
+            return False
+        since, until = (utc_words(at) for at in (gone.from_s, gone.to_s))
+        _log.error(
+            "%s",
+            tr(
+                f"the spool is full: the oldest {gone.batches} batch(es) of {since} to {until} UTC "
+                f"({gone.values} values) are given up, as [spool] when_full says; they are declared lost "
+                "to the brain",
+                f"缓存已满：按 [spool] when_full 放弃最早的 {gone.batches} 批数据（UTC {since} 至 {until}，"
+                f"{gone.values} 个值）；已向产业大脑声明丢失",
+            ),
+        )
+        gave_up()
+        return True
+
+
+def _full() -> str:
+    return tr(
+        "the spool is full: collecting pauses until the brain answers; "
+        "raise [spool] max_mb or mend the connection",
+        "缓存已满：暂停采集，直到产业大脑应答；请调大 [spool] max_mb 或恢复连接",
+    )
 
 
 def _answer(sealer: Sealer, message: Released, epoch: int) -> Restore | Committed:

@@ -18,14 +18,19 @@ from protocols.language import tr
 from security.answers import Erasure, Head, Refused, answer_kid
 from security.envelope import REASON_REFUSED, Before, Gap
 
-WAITING, ACKNOWLEDGED, REFUSED, LOST = 0, 1, 2, 3
-"""What became of a message. LOST: sealed by an agent that ran from an old copy, and never sent."""
+WAITING, ACKNOWLEDGED, REFUSED, LOST, GIVEN_UP = 0, 1, 2, 3, 4
+"""What became of a message. LOST: sealed by an agent that ran from an old copy, and never sent.
+GIVEN_UP: its content is gone, see `agent.giveup`; the brain is yet to be told."""
 
 _MOST_REFUSED_BYTES: Final = 64 << 20
 _MOST_REFUSED: Final = 4096
 _MOST_ATTESTATIONS: Final = 2048
 _LOG_PAGES: Final = 8192
-_SCHEMA_VERSION: Final = 2
+_SCHEMA_VERSION: Final = 3
+_OLDER_VERSION: Final = 2
+_AUTO_VACUUM: Final = 2
+_SHRINK_PAGES: Final = 2048
+_LEAST_FREE_PAGES: Final = 64
 _SCHEMA: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID;
 CREATE TABLE chain (
@@ -36,9 +41,11 @@ CREATE TABLE batch (
     id INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, stream INTEGER NOT NULL,
     sequence INTEGER NOT NULL, digest BLOB NOT NULL, sheet BLOB NOT NULL, is_sheet INTEGER NOT NULL,
     cells INTEGER NOT NULL, status INTEGER NOT NULL, code INTEGER NOT NULL, size INTEGER NOT NULL,
-    sealed BLOB NOT NULL, UNIQUE (epoch, stream, sequence)
+    at INTEGER NOT NULL DEFAULT 0, first INTEGER NOT NULL DEFAULT -1, sealed BLOB NOT NULL,
+    UNIQUE (epoch, stream, sequence)
 ) STRICT;
 CREATE INDEX batch_status ON batch (status, id, is_sheet, cells, size);
+CREATE INDEX batch_due ON batch (status, epoch, stream, sequence, size, at);
 CREATE TABLE gap (
     epoch INTEGER, stream INTEGER, first INTEGER, last INTEGER, reason INTEGER,
     PRIMARY KEY (epoch, stream, first)
@@ -58,12 +65,28 @@ CREATE TABLE proof (
 """
 
 
+_FROM_2: Final = """
+ALTER TABLE batch ADD COLUMN at INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE batch ADD COLUMN first INTEGER NOT NULL DEFAULT -1;
+CREATE INDEX batch_due ON batch (status, epoch, stream, sequence, size, at);
+"""
+
 SpoolError = sqlite3.Error
 """What a call raises when the disk or the file fails; nothing of it is kept then."""
 
 
 class SpoolFault(MillgateError):
     """The spool cannot be used."""
+
+
+class SpoolDamaged(SpoolFault):
+    """The spool's file is damaged; `agent.mending` saves what is whole."""
+
+
+def is_damage(error: BaseException) -> bool:
+    """Tell whether SQLite says that the file itself is damaged."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +98,7 @@ class Entry:
         is_sheet: whether it carries a sheet.
         cells: how many released values it holds.
         gaps: the gaps that it declares.
+        at: when it was sealed, seconds since 1970 UTC.
     """
 
     stream: int
@@ -85,6 +109,7 @@ class Entry:
     cells: int
     sealed: bytes
     gaps: tuple[Gap, ...] = ()
+    at: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +129,7 @@ class Tally:
         acknowledged, waiting, refused: where they are.
         waiting_batches, waiting_bytes: what waits.
         lost: sealed in earlier epochs by an agent that ran from an old copy, and declared lost.
+        given_up: dropped from a full spool, too old, or damaged on the disk; declared lost.
     """
 
     released: int
@@ -113,6 +139,7 @@ class Tally:
     waiting_batches: int
     waiting_bytes: int
     lost: int = 0
+    given_up: int = 0
 
 
 class Spool:
@@ -120,21 +147,40 @@ class Spool:
 
     def __init__(self, path: Path) -> None:
         self.is_new = not path.exists()
+        self._path = path
         try:
-            self._db = open_database(path, _SCHEMA, _SCHEMA_VERSION, busy_ms=5_000)
+            self._db = open_database(
+                path,
+                _SCHEMA,
+                _SCHEMA_VERSION,
+                busy_ms=5_000,
+                upgrades={_OLDER_VERSION: _FROM_2},
+                shrinks=True,
+            )
             # Every message writes the gate memory over the one before: what the write-ahead log
             # holds is written twice only when it is brought into the file, so that is done seldom.
             self._db.execute(f"PRAGMA wal_autocheckpoint={_LOG_PAGES}")
         except sqlite3.Error as error:
-            raise SpoolFault(
+            damaged = is_damage(error)
+            mend = tr(
+                "start the agent: it mends the file and keeps what is whole",
+                "请启动代理程序：它会修复文件并保留完好部分",
+            )
+            check = tr(
+                f"check disk and permissions ({type(error).__name__}); if the file is of a newer "
+                "version, update this program",
+                f"请检查磁盘与权限（{type(error).__name__}）；若文件属于更新的版本，请升级本程序",
+            )
+            raise (SpoolDamaged if damaged else SpoolFault)(
                 tr("the spool cannot be opened", "无法打开缓存库"),
                 where=str(path),
-                remedy=tr(
-                    f"check disk and permissions ({type(error).__name__}); if the file is damaged, "
-                    "move it away: a new epoch then begins",
-                    f"请检查磁盘与权限（{type(error).__name__}）；若文件损坏，请移走它，将开启新纪元",
-                ),
+                remedy=mend if damaged else check,
             ) from None
+
+    @property
+    def db(self) -> sqlite3.Connection:
+        """The connection, for reading; `transaction` is for writing."""
+        return self._db
 
     def close(self) -> None:
         """Close the file."""
@@ -200,6 +246,7 @@ class Spool:
                     "memory_policy": policy_hash,
                     "released": 0,
                     "refused_gone": 0,
+                    "given_up": 0,
                 }
             )
 
@@ -280,7 +327,7 @@ class Spool:
     def _insert(self, epoch: int, entry: Entry) -> None:
         self._db.execute(
             "INSERT INTO batch (epoch, stream, sequence, digest, sheet, is_sheet, cells, status,"
-            " code, size, sealed) VALUES (?,?,?,?,?,?,?,?,0,?,?)",
+            " code, size, sealed, at) VALUES (?,?,?,?,?,?,?,?,0,?,?,?)",
             (
                 epoch,
                 entry.stream,
@@ -292,6 +339,7 @@ class Spool:
                 WAITING,
                 len(entry.sealed),
                 entry.sealed,
+                entry.at,
             ),
         )
         self._db.execute(
@@ -328,6 +376,7 @@ class Spool:
                 settled += self._refuse(one)
             for head in heads:
                 if self._is_ours(head):
+                    self._note_newest(head)
                     self._db.execute(
                         "INSERT OR REPLACE INTO receipt VALUES (?,?,?)",
                         (head.epoch, head.stream, signed),
@@ -337,8 +386,34 @@ class Spool:
                         " AND sequence <= ? AND status = ?",
                         (ACKNOWLEDGED, head.epoch, head.stream, head.sequence, WAITING),
                     ).rowcount
+                    settled += self.forget_given_up(head.epoch, head.stream, head.sequence)
             self.set_meta({"receipts": self.meta("receipts", 0) + 1, "receipt": digest})
         return settled
+
+    def forget_given_up(self, epoch: int, stream: int, through: int) -> int:
+        """Forget what was given up and what the brain has gone past; inside a transaction.
+
+        What was not declared lost by then, the brain had got before: it counts as acknowledged.
+        """
+        place = (GIVEN_UP, epoch, stream, through)
+        where = "WHERE status = ? AND epoch = ? AND stream = ? AND sequence <= ?"
+        declared = self._db.execute(
+            f"SELECT COALESCE(SUM(cells), 0) FROM batch {where} AND code = 1",  # noqa: S608 - a constant
+            place,
+        ).fetchone()[0]
+        if declared and epoch >= self.meta("epoch", 0):
+            self.set_meta({"given_up": self.meta("given_up", 0) + declared})
+        gone = self._db.execute(f"DELETE FROM batch {where}", place)  # noqa: S608 - a constant
+        return gone.rowcount
+
+    def _note_newest(self, head: Head) -> None:
+        """Remember when the newest message that the brain has was sealed."""
+        at = self._db.execute(
+            "SELECT at FROM batch WHERE epoch = ? AND stream = ? AND sequence = ? AND is_sheet = 0",
+            (head.epoch, head.stream, head.sequence),
+        ).fetchone()
+        if at is not None and at[0] > self.meta("acknowledged_at", 0):
+            self.set_meta({"acknowledged_at": at[0]})
 
     def _is_ours(self, head: Head) -> bool:
         row = self._db.execute(
@@ -432,7 +507,39 @@ class Spool:
 
     def archived(self) -> Iterator[tuple[int, bytes]]:
         """Yield (status, sealed message) of all that is here, in the order it was sealed."""
-        yield from self._db.execute("SELECT status, sealed FROM batch ORDER BY id")
+        yield from self._db.execute(
+            "SELECT status, sealed FROM batch WHERE status != ? ORDER BY id", (GIVEN_UP,)
+        )
+
+    def shrink(self) -> bool:
+        """Give some unused pages back to the disk; return whether there is more to give back.
+
+        A quarter of the file may stay unused: what comes next needs it again.
+        """
+        pages = self._pragma("page_count")
+        spare = self._pragma("freelist_count") - max(pages // 4, _LEAST_FREE_PAGES)
+        if spare <= 0 and not self._log_is_large():
+            return False
+        if self._pragma("auto_vacuum") == _AUTO_VACUUM:
+            count = min(max(spare, 0), _SHRINK_PAGES)
+            # It gives back a page with each step; only a script takes all of them.
+            self._db.executescript(f"PRAGMA incremental_vacuum({count})")
+        else:
+            # A file of an older version; from now on it shrinks in steps.
+            self._db.execute(f"PRAGMA auto_vacuum={_AUTO_VACUUM}")
+            self._db.execute("VACUUM")
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        return spare > _SHRINK_PAGES
+
+    def _log_is_large(self) -> bool:
+        try:
+            size = self._path.with_name(f"{self._path.name}-wal").stat().st_size
+        except OSError:
+            return False
+        return size > _LOG_PAGES * self._pragma("page_size")
+
+    def _pragma(self, name: str) -> int:
+        return int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
 
     def waiting_bytes(self) -> int:
         """Return the size of what waits."""
@@ -451,10 +558,11 @@ class Spool:
         by_status = {row[0]: row[1:] for row in rows}
         waiting, batches, size = by_status.get(WAITING, (0, 0, 0))
         refused = by_status.get(REFUSED, (0, 0, 0))[0] + self.meta("refused_gone", 0)
+        given_up = by_status.get(GIVEN_UP, (0, 0, 0))[0] + self.meta("given_up", 0)
         released = self.meta("released", 0)
-        acknowledged = released - waiting - refused
+        acknowledged = released - waiting - refused - given_up
         lost = self.meta("lost", 0)
-        return Tally(released, acknowledged, waiting, refused, batches, size, lost)
+        return Tally(released, acknowledged, waiting, refused, batches, size, lost, given_up)
 
 
 @contextmanager

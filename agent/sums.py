@@ -46,7 +46,8 @@ def stream_sums(path: Path, epoch: int) -> list[StreamSum]:
         ).fetchall()
         found = {stream: StreamSum(stream, following) for stream, following in chains}
         rows = db.execute(
-            "SELECT stream, status, COUNT(*) FROM batch WHERE epoch=? GROUP BY stream, status",
+            "SELECT stream, status, SUM(CASE WHEN first < 0 THEN 1 ELSE sequence - first + 1 END)"
+            " FROM batch WHERE epoch=? GROUP BY stream, status",
             (epoch,),
         ).fetchall()
     for stream, status, count in rows:

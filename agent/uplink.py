@@ -1,12 +1,14 @@
-"""The uplink: publishes what waits in the spool, oldest first, until the brain's receipt.
+"""The uplink: publishes what waits in the spool, in the order of its chains, until the brain's receipt.
 
-The broker's own acknowledgement is worth nothing. When receipts stop coming, everything that
-waits is sent again from the oldest on, with back-off and jitter.
+The broker's own acknowledgement is worth nothing. When receipts stop coming, what waits is sent again
+from the oldest on, with back-off and jitter; when nothing at all is heard of the brain, the connection
+is made anew, at the next broker where there is one.
 """
 
 import asyncio
 import contextlib
 import logging
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,14 +16,19 @@ from typing import Final
 
 from agent.asking import Asker
 from agent.attest import Attester
-from agent.chains import Verdict
+from agent.chains import Missing, Verdict
+from agent.config import AgentConfig
 from agent.disk import SpoolThread
+from agent.giveup import Chain, declared, give_up_damaged
+from agent.lanes import Lanes, Loaded, due, load
+from agent.limits import note_largest
+from agent.route import Route, Silence
 from agent.spool import Spool
-from agent.window import Window
+from protocols.broker import BrokerConfig
 from protocols.errors import MillgateError
 from protocols.language import tr
-from protocols.mqtt import BrokerConfig, Mqtt, NotConnected, connection
-from protocols.topics import OFFLINE, ONLINE, Address
+from protocols.mqtt import Mqtt, NotConnected, connection, greet
+from protocols.topics import OFFLINE, ONLINE
 from security.answers import (
     Erasure,
     Receipt,
@@ -33,13 +40,20 @@ from security.answers import (
 )
 from security.keys import VerifyKey
 
+ALARM_S: Final = 60.0
 _IDLE_S: Final = 5.0
 _SHEET_S: Final = 10.0
 _TRIM_S: Final = 30.0
 _ATTEST_S: Final = 60.0
 _KEYS_AGAIN_S: Final = 600.0
+_LOOK_S: Final = 1.0
+_LONGEST_SILENCE_S: Final = 600.0
 
 _log = logging.getLogger(__name__)
+
+
+class _Leave(Exception):
+    """The connection in use is given up."""
 
 
 @dataclass(slots=True)
@@ -48,17 +62,25 @@ class UplinkState:
 
     Attributes:
         connected: whether the broker answers.
+        broker: which one is in use, counted from 0 in order of preference.
+        changes: how often another one was taken.
         receipts: valid receipts seen since start.
         strange: answers that were not valid.
         last_receipt_s: loop time of the newest receipt; None before the first.
-        resent: how often everything that waits was sent again.
+        resent: how often a chain that waits was sent again from its oldest.
+        damaged: batches whose bytes on the disk were no longer what was sealed.
+        too_large: size of a message that no broker in use takes; 0 for none.
     """
 
     connected: bool = False
+    broker: int = 0
+    changes: int = 0
     receipts: int = 0
     strange: int = 0
     last_receipt_s: float | None = None
     resent: int = 0
+    damaged: int = 0
+    too_large: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,25 +110,21 @@ class Uplink:
         state: how it does.
     """
 
-    def __init__(
-        self,
-        spool: Spool,
-        config: BrokerConfig,
-        address: Address,
-        archive_bytes: int,
-        thread: SpoolThread,
-        duty: Duty,
-    ) -> None:
+    def __init__(self, spool: Spool, config: AgentConfig, thread: SpoolThread, duty: Duty) -> None:
         self.state = UplinkState()
         self._spool = spool
-        self._config = config
-        self._address = address
-        self._archive_bytes = archive_bytes
+        self._brokers = config.brokers
+        self._delivery = config.delivery
+        self._address = config.identity.address
+        self._archive_bytes = config.spool.archive_bytes
         self._thread = thread
         self._duty = duty
         self._cleared = asyncio.Event()
         self._attest_at = 0.0
-        self._window = Window()
+        self._lanes = Lanes(config.delivery.catch_up_bytes_s)
+        self._route = Route(len(config.brokers))
+        self._silence = Silence()
+        self._silent_s = config.delivery.silent_s
         self._wake = asyncio.Event()
         self._settled = asyncio.Event()
         self._trim_at = 0.0
@@ -118,7 +136,7 @@ class Uplink:
         """Go on under another policy; the brain is asked again how far it has our chains."""
         if self._duty.stopped and not duty.stopped:
             # What was held back is older than what was sent meanwhile.
-            self._window.reconnected()
+            self._lanes.reconnected()
         self._duty = duty
         self._cleared.clear()
         self._wake.set()
@@ -132,16 +150,32 @@ class Uplink:
         """Say that there is more to send."""
         self._wake.set()
 
+    def gave_up(self) -> None:
+        """Say that something was given up: the brain is asked how far it is, then it is told."""
+        self._duty.asker.again(self._now())
+        self._lanes.reconnected()
+        self._wake.set()
+
     async def run(self) -> None:
-        """Deliver until cancelled."""
+        """Deliver until cancelled, through the most preferred broker that works."""
+        while True:
+            self.state.broker = self._route.choose(self._now())
+            self.state.changes = self._route.changes
+            await self._run_on(self._brokers[self.state.broker])
+
+    async def _run_on(self, config: BrokerConfig) -> None:
+        """Deliver through one broker until it is to be left."""
         client_id = f"mg1-{self._address.agent.hex()}"
         state = self._address.topic("state")
         down = self._address.topic("down")
-        async with connection(self._config, client_id, [down], will=(state, OFFLINE)) as link:
+        async with connection(config, client_id, [down], will=(state, OFFLINE)) as link:
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._send(link), name="uplink-send")
                     group.create_task(self._receive(link), name="uplink-receive")
+                    group.create_task(self._watch(link), name="uplink-watch")
+            except* _Leave:
+                self.state.connected = False
             finally:
                 with contextlib.suppress(NotConnected):
                     link.publish(state, OFFLINE, retain=True)
@@ -171,8 +205,74 @@ class Uplink:
                     self._settled.clear()
                     await self._settled.wait()
 
+    # Which broker.
+
+    async def _watch(self, link: Mqtt) -> None:
+        """Leave a broker that cannot be reached, or through which nothing is heard of the brain."""
+        began = up = self._now()
+        jitter = random.uniform(0.8, 1.2)  # noqa: S311 - jitter, so that agents do not move in step
+        look_back_at = began + self._delivery.back_s * jitter
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            now = self._now()
+            if link.connected.is_set():
+                up = now
+            elif self._route.has_others and now - up > self._delivery.connect_s * jitter:
+                self._leave(tr("it cannot be reached", "无法连接"))
+            if self._silence.lasts_s(now, began) > self._silent_s * jitter:
+                self._silent_s = min(2 * self._silent_s, _LONGEST_SILENCE_S)
+                self._leave(
+                    tr("nothing is heard of the brain through it", "经其收不到产业大脑的应答")
+                )
+            if now >= look_back_at:
+                look_back_at = now + self._delivery.back_s * jitter
+                await self._look_back(now)
+
+    def _leave(self, why: str) -> None:
+        self._route.failed(self._now())
+        place = self._brokers[self.state.broker].place
+        if self._route.has_others:
+            _log.warning(
+                "%s",
+                tr(
+                    f"broker {place}: {why}; trying the next one, nothing is lost",
+                    f"消息代理 {place}：{why}；改用下一个，数据不会丢失",
+                ),
+            )
+        else:
+            _log.warning(
+                "%s",
+                tr(
+                    f"broker {place}: {why}; connecting anew, nothing is lost",
+                    f"消息代理 {place}：{why}；重新建立连接，数据不会丢失",
+                ),
+            )
+        raise _Leave
+
+    async def _look_back(self, now: float) -> None:
+        """Go back to a preferred broker once it takes connections again."""
+        at = self._route.better(now)
+        if at is None:
+            return
+        config = self._brokers[at]
+        try:
+            # Under our own name: its access list may know no other.
+            await greet(config, f"mg1-{self._address.agent.hex()}")
+        except MillgateError:
+            self._route.failed(self._now(), at)
+            return
+        _log.warning(
+            "%s",
+            tr(
+                f"broker {config.place} answers again; going back to it",
+                f"消息代理 {config.place} 恢复应答；切换回去",
+            ),
+        )
+        raise _Leave
+
+    # Sending.
+
     async def _send(self, link: Mqtt) -> None:
-        now = asyncio.get_running_loop().time
         while True:
             if not link.connected.is_set():
                 self.state.connected = False
@@ -185,18 +285,22 @@ class Uplink:
                 await self._send_more(link)
                 await self._attest(link)
             self._alarm_when_silent()
-            left = self._window.left_s(now())
+            now = self._now()
+            left = self._lanes.left_s(now)
             if left == 0:
-                self._window.start_over()
-                self.state.resent = self._window.resent
+                self._lanes.start_over(now)
+                self.state.resent = self._lanes.resent
                 continue
             # New messages wake it, but put no receipt's deadline off.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._pause_s(left)):
                     await self._wake.wait()
 
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
     def _pause_s(self, left: float | None) -> float:
-        question = self._duty.asker.left_s(asyncio.get_running_loop().time())
+        question = self._duty.asker.left_s(self._now())
         return min(one for one in (left, question, _IDLE_S) if one is not None)
 
     def _tell_keys(self, link: Mqtt) -> None:
@@ -209,21 +313,28 @@ class Uplink:
 
     async def _ask(self, link: Mqtt) -> None:
         """Ask how far the brain has our chains, when that is due."""
-        now = asyncio.get_running_loop().time()
+        now = self._now()
         if self._duty.asker.left_s(now) == 0:
             question = await self._thread.call(self._duty.asker.ask, now)
-            with contextlib.suppress(NotConnected):
-                link.publish(self._address.topic("up"), question)
+            self._publish(link, question)
+
+    def _publish(self, link: Mqtt, message: bytes) -> bool:
+        """Send what is to be answered; return whether there is a connection."""
+        try:
+            link.publish(self._address.topic("up"), message)
+        except NotConnected:
+            return False
+        self._silence.asked(self._now())
+        return True
 
     async def _attest(self, link: Mqtt) -> None:
         """Send the attestations that the brain lacks, now and then."""
-        now = asyncio.get_running_loop().time()
+        now = self._now()
         if now < self._attest_at:
             return
         self._attest_at = now + _ATTEST_S
         for signed in await self._thread.call(self._duty.attester.waiting):
-            with contextlib.suppress(NotConnected):
-                link.publish(self._address.topic("up"), signed)
+            self._publish(link, signed)
 
     async def _wait_for_broker(self, link: Mqtt) -> None:
         while not link.connected.is_set():
@@ -231,26 +342,75 @@ class Uplink:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
                     await link.connected.wait()
-        self._window.reconnected()
+        self._lanes.reconnected()
+        await self._thread.call(note_largest, self._spool, link.place, link.largest)
         self._keys_at = 0.0
         with contextlib.suppress(NotConnected):
             link.publish(self._address.topic("state"), ONLINE, retain=True)
 
     async def _send_more(self, link: Mqtt) -> None:
-        room = self._window.room
-        if not room:
+        waiting = partial(due, only_sheets=self._duty.stopped)
+        found = await self._thread.call(waiting, self._spool, self._lanes.cursors())
+        chosen = self._lanes.choose(found, self._now())
+        if not chosen:
             return
-        waiting = partial(self._spool.waiting, only_sheets=self._duty.stopped)
-        rows = await self._thread.call(waiting, self._window.cursor, room)
-        for row in rows:
-            try:
-                link.publish(self._address.topic("up"), row.sealed)
-            except NotConnected:
-                return
-            self._window.sent(row.id, asyncio.get_running_loop().time())
+        loaded = await self._thread.call(load, self._spool, chosen)
+        damaged = [one.due.id for one in loaded if one.is_damaged]
+        if damaged:
+            await self._give_up_damaged(damaged)
+            return
+        held: set[Chain] = set()
+        for one in loaded:
+            if one.due.chain not in held and not await self._send_one(link, one):
+                held.add(one.due.chain)
+
+    async def _send_one(self, link: Mqtt, one: Loaded) -> bool:
+        """Send one message, or the word that it is lost; return whether its chain may go on."""
+        message = one.sealed
+        if one.is_given_up:
+            missing = Missing(*one.due.chain, one.first, one.due.sequence, one.digest)
+            (message,) = await self._thread.call(self._duty.asker.losses, [missing])
+        if len(message) > link.largest:
+            await self._say_too_large(link, len(message))
+            return False
+        if one.is_given_up:
+            await self._thread.call(declared, self._spool, [one.due.id])
+        if not self._publish(link, message):
+            return False
+        self._lanes.sent(one.due, self._now())
+        return True
+
+    async def _say_too_large(self, link: Mqtt, size: int) -> None:
+        await self._thread.call(note_largest, self._spool, link.place, link.largest)
+        if self.state.too_large == size:
+            return
+        self.state.too_large = size
+        _log.error(
+            "%s",
+            tr(
+                f"broker {link.place} passes messages of {link.largest} bytes only; one of {size} waits: "
+                "raise its limit (262144 is enough for all), or name another broker; other streams go on",
+                f"消息代理 {link.place} 仅允许 {link.largest} 字节的消息；一条 {size} 字节的消息在等待："
+                "请调大其限制（262144 足够），或配置另一消息代理；其他流继续",
+            ),
+        )
+
+    async def _give_up_damaged(self, ids: Sequence[int]) -> None:
+        self.state.damaged += len(ids)
+        gone = await self._thread.call(give_up_damaged, self._spool, ids)
+        _log.error(
+            "%s",
+            tr(
+                f"{gone.batches} batch(es) in the spool are damaged ({gone.values} values); they are "
+                "declared lost to the brain, all others are delivered; check the disk",
+                f"缓存库中有 {gone.batches} 批数据损坏（{gone.values} 个值）；已向产业大脑声明丢失，"
+                "其余照常投递；请检查磁盘",
+            ),
+        )
+        self.gave_up()
 
     def _alarm_when_silent(self) -> None:
-        if self._window.waits_in_vain(asyncio.get_running_loop().time()):
+        if self._silence.told(self._now(), ALARM_S):
             _log.warning(
                 "%s",
                 tr(
@@ -259,6 +419,8 @@ class Uplink:
                     "一分钟未收到产业大脑回执；数据未丢失，在缓存中等待；请检查消息代理与聚合器",
                 ),
             )
+
+    # Receiving.
 
     async def _receive(self, link: Mqtt) -> None:
         while True:
@@ -276,12 +438,18 @@ class Uplink:
                     ),
                 )
                 continue
+            self._heard()
             if isinstance(answer, Receipt):
                 await self._settle(answer, message.payload)
             elif isinstance(answer, Request):
                 await self._answer_request(link, answer.sheet_hash)
             else:
                 await self._note(link, answer, message.payload)
+
+    def _heard(self) -> None:
+        self._silence.heard()
+        self._silent_s = self._delivery.silent_s
+        self._route.worked()
 
     async def _note(self, link: Mqtt, answer: Erasure | Standing, signed: bytes) -> None:
         if isinstance(answer, Erasure):
@@ -294,7 +462,7 @@ class Uplink:
         verdict = await self._thread.call(self._duty.asker.take, standing, kid, signed)
         self._settled.set()
         if verdict is None:
-            if self._duty.asker.hinted(asyncio.get_running_loop().time()):
+            if self._duty.asker.hinted(self._now()):
                 self._wake.set()
             return
         await self._follow(link, verdict)
@@ -303,15 +471,14 @@ class Uplink:
 
     async def _follow(self, link: Mqtt, verdict: Verdict) -> None:
         for signed in await self._thread.call(self._duty.asker.losses, verdict.missing):
-            with contextlib.suppress(NotConnected):
-                link.publish(self._address.topic("up"), signed)
+            self._publish(link, signed)
         if verdict.again or verdict.missing or verdict.forked:
             # What waits now is not what was in flight.
-            self._window.reconnected()
+            self._lanes.reconnected()
 
     async def _settle(self, receipt: Receipt, signed: bytes) -> None:
         self.state.receipts += 1
-        self.state.last_receipt_s = asyncio.get_running_loop().time()
+        self.state.last_receipt_s = self._now()
         settled = await self._thread.call(
             self._spool.settle,
             receipt.heads,
@@ -330,24 +497,27 @@ class Uplink:
                 ),
             )
         if settled:
-            self._window.settled(settled, asyncio.get_running_loop().time())
+            for head in receipt.heads:
+                self._lanes.settled((head.epoch, head.stream), head.sequence, self._now())
             await self._trim_now_and_then()
         self._settled.set()
         self._wake.set()
 
     async def _answer_request(self, link: Mqtt, sheet_hash: bytes) -> None:
         """Send a sheet that the brain lacks at once, ahead of what waits for it, now and then."""
-        now = asyncio.get_running_loop().time()
+        now = self._now()
         if now < self._sheets_at.get(sheet_hash, now):
             return
         self._sheets_at = {sheet_hash: now + _SHEET_S}
         for sealed in await self._thread.call(self._duty.resend_sheet, sheet_hash):
-            with contextlib.suppress(NotConnected):
-                link.publish(self._address.topic("up"), sealed)
+            self._publish(link, sealed)
 
     async def _trim_now_and_then(self) -> None:
         """Keep the archive to its bound; looking at all of it with every receipt would cost."""
-        now = asyncio.get_running_loop().time()
+        now = self._now()
         if now >= self._trim_at:
             self._trim_at = now + _TRIM_S
             await self._thread.call(self._spool.trim, self._archive_bytes)
+            more = True
+            while more:
+                more = await self._thread.call(self._spool.shrink)

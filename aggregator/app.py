@@ -121,8 +121,10 @@ def make_projection(
 
 def own_certificates(config: AggregatorConfig) -> Iterator[tuple[int, Path]]:
     """Give which of `alarms.CERTIFICATES` are used, with their files."""
-    files = config.api.certificate, config.broker.ca_file, config.broker.certificate
-    for which, path in enumerate(files):
+    files = [(0, config.api.certificate)]
+    for broker in config.brokers:
+        files += [(1, broker.ca_file), (2, broker.certificate)]
+    for which, path in dict.fromkeys(files):
         if path is not None:
             yield which, path
 
@@ -135,6 +137,7 @@ class Aggregator:
         self._factories = KnownFactories(config)
         self._opened = Opened()
         self._online: dict[Address, bool] = {}
+        self._states: dict[Address, dict[str, bool]] = {}
         self._live = Live()
         self._feed = Feed(config.ledger.with_name("feed.db"), time.time_ns)
         self._executor = ThreadPoolExecutor(1, "inbox")
@@ -176,15 +179,21 @@ class Aggregator:
                     port = await self._port
                     await self._joinable.wait()
                     _write_ready(ready, port)
-                async with connection(self._config.broker, self._client_id, subscriptions) as link:
-                    self._live.link = link
-                    receive = group.create_task(self._receive(link, stop), name="inbox")
-                    erasures = group.create_task(self._tell(link), name="erasures")
+                async with contextlib.AsyncExitStack() as stack:
+                    for config in self._config.brokers:
+                        link = connection(config, self._client_id, subscriptions)
+                        self._live.links.append(await stack.enter_async_context(link))
+                    listening = [
+                        group.create_task(self._receive(link, stop), name=f"inbox-{at}")
+                        for at, link in enumerate(self._live.links)
+                    ]
+                    erasures = group.create_task(self._tell(), name="erasures")
                     await stop.wait()
                     erasures.cancel()
-                    await asyncio.wait([receive], timeout=_DRAIN_S)
-                    receive.cancel()
-                    await asyncio.wait([receive, erasures])
+                    await asyncio.wait(listening, timeout=_DRAIN_S)
+                    for task in listening:
+                        task.cancel()
+                    await asyncio.wait([*listening, erasures])
                 self._ending.set()
                 self._more.set()
                 await asyncio.wait([project], timeout=_DRAIN_S)
@@ -209,7 +218,7 @@ class Aggregator:
 
     async def _decide(self, link: Mqtt, group: Sequence[Message]) -> None:
         loop = asyncio.get_running_loop()
-        batches = [message for message in group if not self._note_state(message)]
+        batches = [message for message in group if not self._note_state(link, message)]
         if batches:
             pairs = [(message.topic, message.payload[: MAX_MESSAGE + 1]) for message in batches]
             outcome = await insist(
@@ -228,16 +237,24 @@ class Aggregator:
         for message in group:
             message.acknowledge()
 
-    def _note_state(self, message: Message) -> bool:
+    def _note_state(self, link: Mqtt, message: Message) -> bool:
         found = topics.parse(message.topic)
         if found is None or found[1] != "state":
             return False
         if found[0] in self._factories() and message.payload in {topics.ONLINE, topics.OFFLINE}:
-            self._online[found[0]] = message.payload == topics.ONLINE
-            if self._online[found[0]]:
+            here = self._states.setdefault(found[0], {})
+            here[link.place] = message.payload == topics.ONLINE
+            self._judge_states()
+            if here[link.place]:
                 self._tell_erased.add(found[0])
                 self._erased.set()
         return True
+
+    def _judge_states(self) -> None:
+        """An agent is online where any broker that answers says so; the others' word is old."""
+        answering = {link.place for link in self._live.links if link.connected.is_set()}
+        for address, said in self._states.items():
+            self._online[address] = any(said[place] for place in said if place in answering)
 
     def _answer(self, link: Mqtt, outcome: Outcome) -> None:
         for topic, answer in outcome.answers:
@@ -247,7 +264,7 @@ class Aggregator:
         if outcome.kept:
             self._more.set()
 
-    async def _tell(self, link: Mqtt) -> None:
+    async def _tell(self) -> None:
         """Tell agents what was erased when it happens, and again whenever they come online."""
         loop = asyncio.get_running_loop()
         while True:
@@ -263,7 +280,9 @@ class Aggregator:
                     address,
                     time.time_ns() // SECOND,
                 )
-                if signed is not None:
+                if signed is None:
+                    continue
+                for link in self._live.links:
                     with contextlib.suppress(NotConnected):
                         link.publish(address.topic("down"), signed)
 
@@ -272,6 +291,7 @@ class Aggregator:
         alarms_at = loop.time()
         while True:
             await asyncio.sleep(_FACTORIES_S)
+            self._judge_states()
             if await asyncio.to_thread(self._factories.look):
                 self._more.set()
             if loop.time() >= alarms_at:

@@ -33,17 +33,28 @@ class Live:
     """What only the running process knows.
 
     Attributes:
-        link: the connection to the broker, once there is one.
+        links: the connections to the brokers, once there are any.
         store_fault: why the store takes nothing, in one line; empty while it does.
     """
 
-    link: Mqtt | None = None
+    links: list[Mqtt] = field(default_factory=list)
     store_fault: str = ""
 
     @property
     def connected(self) -> bool:
-        """Whether the broker can be reached now."""
-        return self.link is not None and self.link.connected.is_set()
+        """Whether a broker can be reached now."""
+        return any(link.connected.is_set() for link in self.links)
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong with the brokers that cannot be reached, in one line."""
+        several = len(self.links) > 1
+        faults = [
+            f"{link.place}: {link.trouble}" if several else link.trouble
+            for link in self.links
+            if link.trouble and not link.connected.is_set()
+        ]
+        return "; ".join(faults)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +90,7 @@ class Condition:
 
     Attributes:
         at_s: when, seconds since 1970 UTC.
-        broker, broker_fault: whether it is connected, and why not.
+        broker, broker_fault: whether one is connected, and why others are not.
         ledger_bytes: size of the ledger's files.
         waiting: batches kept but not yet in the series.
         waiting_s: age of the oldest of them; 0 for none.
@@ -123,11 +134,10 @@ class Examiner:
         """Return the condition now."""
         now_s = self._now() // SECOND
         waiting, oldest_s = self._reporter.waiting(self._cursor.read().batch)
-        link = self._live.link
         return Condition(
             at_s=now_s,
             broker=self._live.connected,
-            broker_fault="" if link is None else link.trouble,
+            broker_fault=self._live.trouble,
             ledger_bytes=_size(self._ledger),
             waiting=waiting,
             waiting_s=0.0 if oldest_s is None else float(max(now_s - oldest_s, 0)),

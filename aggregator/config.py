@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 from aggregator import stores
 from aggregator.joining_config import EnrolmentConfig
 from aggregator.stores import StoreConfig
-from protocols.broker import LOOPBACK, BrokerConfig
+from protocols.broker import LOOPBACK, BrokerConfig, read_brokers
 from protocols.errors import ConfigError, MillgateError
 from protocols.language import tr
 from protocols.places import under
@@ -195,7 +195,6 @@ class _AggregatorFile(Strict):
     """All of aggregator.toml but the store."""
 
     brain: BrainConfig
-    broker: BrokerConfig = BrokerConfig()
     ledger: LedgerConfig = LedgerConfig()
     carbon: CarbonConfig = CarbonConfig()
     local: LocalConfig = LocalConfig()
@@ -223,11 +222,15 @@ class Factory:
 
 @dataclass(frozen=True, slots=True)
 class AggregatorConfig:
-    """Everything in aggregator.toml, with absolute paths."""
+    """Everything in aggregator.toml, with absolute paths.
+
+    Attributes:
+        brokers: where it listens, at all of them at once; at least one.
+    """
 
     path: Path
     brain: BrainConfig
-    broker: BrokerConfig
+    brokers: tuple[BrokerConfig, ...]
     ledger: Path
     store: StoreConfig
     carbon: CarbonConfig
@@ -236,6 +239,11 @@ class AggregatorConfig:
     api: ApiConfig
     disclosure: DisclosureConfig
     enrolment: EnrolmentConfig | None
+
+    @property
+    def broker(self) -> BrokerConfig:
+        """The preferred broker."""
+        return self.brokers[0]
 
     @property
     def socket(self) -> Path:
@@ -263,6 +271,11 @@ def read_config(path: Path) -> AggregatorConfig:
         store = _read_store(raw.pop("store", {"kind": "embedded", "path": "store"}), path)
     except ConfigError as error:
         faults += error.faults
+    brokers: tuple[BrokerConfig, ...] = ()
+    try:
+        brokers = read_brokers(raw, path)
+    except ConfigError as error:
+        faults += error.faults
     try:
         file = check_settings(raw, _AggregatorFile, path)
     except ConfigError as error:
@@ -280,7 +293,7 @@ def read_config(path: Path) -> AggregatorConfig:
                 "factories": folder / file.brain.factories,
             }
         ),
-        broker=file.broker.under(folder),
+        brokers=brokers,
         ledger=folder / file.ledger.folder / "ledger.db",
         store=_absolute(store, folder),
         carbon=file.carbon,

@@ -36,16 +36,21 @@ async def examine(config: AggregatorConfig) -> list[Finding]:
     findings = [*_keys(config), *_factories(config)]
     findings += [private(config.ledger.parent), disk(config.ledger.parent, _ROOM), *clock(None)]
     connected = await asyncio.to_thread(_connected, config)
-    findings.append(await broker(config.broker, connected=connected))
+    findings += [await broker(one, connected=one.place in connected) for one in config.brokers]
     findings += _process(config)
     return findings
 
 
-def _connected(config: AggregatorConfig) -> bool:
+def _connected(config: AggregatorConfig) -> set[str]:
+    """Return the places of the brokers that the running process is connected to."""
     try:
-        return bool(ask(config.socket)["broker"])
+        report = ask(config.socket)
     except NotRunning:
-        return False
+        return set()
+    if not report["broker"]:
+        return set()
+    # Of several, those that are not connected are named in the fault.
+    return {one.place for one in config.brokers if one.place not in report["broker_fault"]}
 
 
 def _keys(config: AggregatorConfig) -> Iterator[Finding]:

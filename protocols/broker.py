@@ -4,13 +4,14 @@ Apart from `protocols.mqtt`, so that a process that only reads the configuration
 """
 
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
+from protocols.errors import ConfigError, MillgateError
 from protocols.language import tr
 from protocols.places import under
-from protocols.settings import Strict
+from protocols.settings import KeyPath, Strict, check_settings
 
 LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 """Hosts that only this machine can reach."""
@@ -30,6 +31,8 @@ class BrokerConfig(Strict):
         ca_file: authorities that may vouch for the broker, PEM; without it the system's.
         certificate, private_key: ours, PEM, where the broker asks for one.
         username, password_file: where the broker asks for these; the file holds the password only.
+        max_kb: the largest payload that the broker passes, where it does not say so itself; with
+            MQTT 5 it does.
     """
 
     host: str = "127.0.0.1"
@@ -42,6 +45,12 @@ class BrokerConfig(Strict):
     private_key: Path | None = None
     username: str = Field(default="", max_length=256)
     password_file: Path | None = None
+    max_kb: int = Field(default=256, ge=16, le=256)
+
+    @property
+    def place(self) -> str:
+        """Host and port, as people write them."""
+        return f"{self.host}:{self.port}"
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -70,3 +79,48 @@ class BrokerConfig(Strict):
         names = ("ca_file", "certificate", "private_key", "password_file")
         paths = {name: under(folder, path) for name in names if (path := getattr(self, name))}
         return self.model_copy(update=paths)
+
+
+MOST_BROKERS: Final = 8
+
+
+def read_brokers(raw: dict[str, Any], path: Path) -> tuple[BrokerConfig, ...]:
+    """Take `[broker]`, or `[[broker]]` in order of preference, out of parsed TOML.
+
+    Raises:
+        ConfigError: with every fault, each on one line.
+    """
+    given = raw.pop("broker", {})
+    several = isinstance(given, list)
+    tables = given if isinstance(given, list) else [given]
+    faults: list[MillgateError] = []
+    found: list[BrokerConfig] = []
+    if not 0 < len(tables) <= MOST_BROKERS:
+        faults.append(
+            MillgateError(
+                tr(f"broker: from 1 to {MOST_BROKERS}", f"broker：须为 1 至 {MOST_BROKERS} 个"),
+                where=str(path),
+                remedy=tr("correct the list", "请更正列表"),
+            )
+        )
+    for at, table in enumerate(tables):
+        prefix: KeyPath = ("broker", at) if several else ("broker",)
+        try:
+            found.append(
+                check_settings(table, BrokerConfig, path, prefix).under(path.absolute().parent)
+            )
+        except ConfigError as error:
+            faults += error.faults
+    places = [one.place for one in found]
+    faults += [_twice(place, path) for place in sorted({p for p in places if places.count(p) > 1})]
+    if faults:
+        raise ConfigError(faults)
+    return tuple(found)
+
+
+def _twice(place: str, path: Path) -> MillgateError:
+    return MillgateError(
+        tr(f"broker: {place} is named twice", f"broker：{place} 重复"),
+        where=str(path),
+        remedy=tr("remove one of them", "请删除其中之一"),
+    )

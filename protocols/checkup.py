@@ -137,13 +137,13 @@ async def broker(config: BrokerConfig, *, connected: bool = False) -> Finding:
     """
     subject = tr("broker", "消息代理")
     if connected:
-        return Finding(Grade.GOOD, subject, f"{config.host}:{config.port}")
+        return Finding(Grade.GOOD, subject, config.place)
     name = f"mg1-doctor-{random.getrandbits(48):012x}"
     try:
         await greet(config, name)
     except MillgateError as fault:
         return Finding.of(subject, fault)
-    return Finding(Grade.GOOD, subject, f"{config.host}:{config.port}")
+    return Finding(Grade.GOOD, subject, config.place)
 
 
 def show_checkup(findings: Sequence[Finding]) -> bool:

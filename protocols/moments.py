@@ -31,3 +31,8 @@ def read_moment(text: str, default: int, option: str) -> int:
             remedy="2026-01-31, 2026-01-31T08:00, 2026-01-31T08:00+08:00",
         )
     return seconds
+
+
+def utc_words(seconds: int) -> str:
+    """Return an instant, seconds since 1970, as people read it, in UTC to the minute."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")

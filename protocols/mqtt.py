@@ -33,6 +33,9 @@ _MESSAGES: Final = 256
 _IN_FLIGHT: Final = 64
 _SESSION_S: Final = 7 * 86400
 _GREET_S: Final = 5.0
+_PACKET_ROOM: Final = 256
+_TOO_LARGE: Final = 0x95
+_MOST_SIZES: Final = 1024
 
 __all__ = ["MAX_MESSAGE", "BrokerConfig", "Message", "Mqtt", "NotConnected", "connection"]
 
@@ -63,6 +66,8 @@ class Mqtt:
     Attributes:
         connected: set while the broker answers and our subscriptions are asked for.
         messages: what arrived, at most 256 waiting.
+        largest: bytes of the largest payload that the broker passes, as far as is known; with
+            MQTT 5 the broker tells.
     """
 
     def __init__(
@@ -76,7 +81,9 @@ class Mqtt:
     ) -> None:
         self.connected = asyncio.Event()
         self.messages: asyncio.Queue[Message] = asyncio.Queue(_MESSAGES)
+        self.largest = config.max_kb * 1024
         self._config = config
+        self._sizes: dict[int, int] = {}
         self._subscriptions = list(subscriptions)
         self._loop = asyncio.get_running_loop()
         self._closing = False
@@ -101,9 +108,13 @@ class Mqtt:
         if not self.connected.is_set():
             raise NotConnected(
                 tr("not connected to the broker", "未连接到消息代理"),
-                where=f"{self._config.host}:{self._config.port}",
+                where=self.place,
             )
-        self._client.publish(topic, payload, qos=1, retain=retain)
+        sent = self._client.publish(topic, payload, qos=1, retain=retain)
+        if self._config.protocol == "mqtt5":
+            if len(self._sizes) >= _MOST_SIZES:
+                self._sizes.clear()
+            self._sizes[sent.mid] = len(payload)
 
     def start(self) -> None:
         """Begin to connect, and keep connecting, in the background."""
@@ -112,6 +123,11 @@ class Mqtt:
         self._client.reconnect_delay_set(min_delay=first, max_delay=20 * first)  # type: ignore[arg-type] # paho counts in floats
         self._client.connect_async(config.host, config.port, config.keepalive_s, **self._v5())
         self._client.loop_start()
+
+    @property
+    def place(self) -> str:
+        """Where the broker is, as people write it."""
+        return self._config.place
 
     @property
     def trouble(self) -> str:
@@ -140,6 +156,7 @@ class Mqtt:
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
         client.on_subscribe = self._on_subscribe
+        client.on_publish = self._on_publish
         return client
 
     def _v5(self) -> dict[str, Any]:
@@ -151,10 +168,15 @@ class Mqtt:
         properties.SessionExpiryInterval = _SESSION_S
         return {"clean_start": False, "properties": properties}
 
-    # The four below run in paho's network thread.
+    # Those below run in paho's network thread.
 
     def _on_connect(
-        self, client: paho.Client, _data: object, _flags: object, reason: ReasonCode, _p: object
+        self,
+        client: paho.Client,
+        _data: object,
+        _flags: object,
+        reason: ReasonCode,
+        told: Properties | None,
     ) -> None:
         if reason.is_failure:
             self._say(
@@ -163,6 +185,9 @@ class Mqtt:
             return
         self._said = ""
         self._up = True
+        packet = getattr(told, "MaximumPacketSize", None)
+        if packet is not None:
+            self.largest = min(self._config.max_kb * 1024, max(packet - _PACKET_ROOM, 1))
         if self._subscriptions:
             client.subscribe([(topic, 1) for topic in self._subscriptions])
         self._tell(self.connected.set)
@@ -177,6 +202,14 @@ class Mqtt:
                     "消息代理拒绝订阅；请检查其访问控制",
                 )
             )
+
+    def _on_publish(
+        self, _c: paho.Client, _data: object, mid: int, reason: ReasonCode, _p: object
+    ) -> None:
+        size = self._sizes.pop(mid, 0)
+        if size and reason.value == _TOO_LARGE:
+            # How large a message may be it does not say; a half of this is tried.
+            self.largest = min(self.largest, size // 2)
 
     def _on_connect_fail(self, _client: paho.Client, _data: object) -> None:
         # paho calls this while it handles the exception, and does not hand it on.
@@ -228,7 +261,7 @@ class Mqtt:
         self._said = what
         fault = NotConnected(
             what,
-            where=f"{self._config.host}:{self._config.port}",
+            where=self.place,
             remedy=tr("trying again; nothing is lost meanwhile", "正在重试；期间数据不会丢失"),
         )
         _log.warning("%s", fault)
@@ -295,7 +328,7 @@ async def greet(config: BrokerConfig, client_id: str) -> None:
     except TimeoutError:
         raise NotConnected(
             link.trouble or tr("the broker does not answer", "消息代理无应答"),
-            where=f"{config.host}:{config.port}",
+            where=config.place,
             remedy=tr(
                 "check that it runs, [broker] in the configuration, and the network between",
                 "请检查其是否运行、配置中的 [broker] 以及网络",

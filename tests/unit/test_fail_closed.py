@@ -119,7 +119,7 @@ def factory(tmp_path: Path) -> Iterator[Factory]:
         path=tmp_path / "agent.toml",
         identity=identity,
         policy=source,
-        broker=BrokerConfig(),
+        brokers=(BrokerConfig(),),
         spool=SpoolConfig(folder=tmp_path / "data"),
         consumers={PIN: CARD},
         devices=[],

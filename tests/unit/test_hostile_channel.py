@@ -1,7 +1,7 @@
 """Agent and brain over a channel that loses, doubles and reorders, while either crashes or is put back
 from an old copy: what was acknowledged is kept once, and whatever is missing was declared.
 
-The code is the shipped one on both ends (sealer, spool, asker, window; inbox, ledger); only sockets and
+The code is the shipped one on both ends (sealer, spool, asker, lanes; inbox, ledger); only sockets and
 tasks are left out. `python -m pytest tests/unit/test_hostile_channel.py --hostile 1000` goes further.
 """
 
@@ -23,8 +23,8 @@ from hypothesis.stateful import (
 )
 
 from agent.asking import Asker
+from agent.lanes import Lanes, due, load
 from agent.spool import ACKNOWLEDGED
-from agent.window import Window
 from aggregator.ledger import Ledger
 from protocols.batch import NO_VALUE
 from security.answers import (
@@ -66,16 +66,17 @@ class Sender:
         self.asker = Asker(
             self.agent.spool, KEYS.address, KEYS.signing, sealer.streams(), lambda: NOW * 10**9
         )
-        self.window = Window()
+        self.lanes = Lanes(now_s=lambda: float(NOW))
 
     def send(self, now: float) -> list[bytes]:
         messages = [self.asker.ask(now)] if self.asker.left_s(now) == 0 else []
-        if self.asker.cleared and self.window.room:
-            for row in self.agent.spool.waiting(self.window.cursor, self.window.room):
-                messages.append(row.sealed)
-                self.window.sent(row.id, now)
-        if self.window.left_s(now) == 0:
-            self.window.start_over()
+        if self.asker.cleared:
+            spool = self.agent.spool
+            for one in load(spool, self.lanes.choose(due(spool, self.lanes.cursors()), now)):
+                messages.append(one.sealed)
+                self.lanes.sent(one.due, now)
+        if self.lanes.left_s(now) == 0:
+            self.lanes.start_over(now)
         return messages
 
     def take(self, signed: bytes, now: float) -> list[bytes]:
@@ -85,8 +86,8 @@ class Sender:
             case Receipt():
                 told = answer.heads, answer.refused
                 settled = self.agent.spool.settle(*told, answer_digest(signed), signed)
-                if settled:
-                    self.window.settled(settled, now)
+                for head in answer.heads if settled else ():
+                    self.lanes.settled((head.epoch, head.stream), head.sequence, now)
             case Request():
                 return self.agent.sealer.sheet_again(answer.sheet_hash)
             case Erasure():
@@ -101,7 +102,7 @@ class Sender:
             self.asker.hinted(now)
             return []
         if verdict.again or verdict.missing or verdict.forked:
-            self.window.reconnected()
+            self.lanes.reconnected()
         return self.asker.losses(verdict.missing)
 
 
@@ -203,7 +204,7 @@ class Hostile(RuleBasedStateMachine):
         self.up.clear()
         if both:
             self.down.clear()
-            self.sender.window.reconnected()
+            self.sender.lanes.reconnected()
 
     def to_brain(self, group: list[bytes]) -> None:
         self.down += [answer for _, answer in self.brain.take(KEYS, *group).answers]
