@@ -123,8 +123,8 @@ async def enroll_now(
             "Compare them by phone:",
             "在数据官签署写明产业大脑密钥的策略之前，不外发任何数据。请电话核对密钥：",
         ),
-        f"  encryption {brain.encryption_key.kid.hex()}",
-        f"  receipt    {brain.receipt_key.kid.hex()}",
+        "  " + tr("encryption", "加密密钥") + f" {brain.encryption_key.kid.hex()}",
+        "  " + tr("receipt   ", "回执密钥") + f" {brain.receipt_key.kid.hex()}",
         next_steps(folder),
     ]
     typer.echo("\n".join(lines))

@@ -32,6 +32,7 @@ from security.enrolment import (
 _BURST: Final = 30.0
 _PER_SECOND: Final = 1.0
 _AT_ONCE: Final = 16
+_BODY_S: Final = 10.0
 
 _log = logging.getLogger(__name__)
 
@@ -116,7 +117,11 @@ class _Desk:
         self._count(request)
         async with self._places:
             try:
-                given = read_message(await request.read(), Application)
+                async with asyncio.timeout(_BODY_S):
+                    body = await request.read()
+                given = read_message(body, Application)
+            except TimeoutError:
+                raise web.HTTPRequestTimeout from None
             except Unsound:
                 return _answer(Progress(state="refused", refusal="unsound"))
             async with self._turn:
@@ -141,22 +146,19 @@ class _Desk:
             raise web.HTTPTooManyRequests(headers={"Retry-After": str(int(wait_s) + 1)})
 
     def _tell(self, invitation: int, progress: Progress) -> None:
-        if progress.state == "refused":
-            _log.warning(
-                "%s",
-                tr(
-                    f"enrolment: invitation {invitation:04x}: {progress.refusal}",
-                    f"接入：邀请 {invitation:04x}：{progress.refusal}",
-                ),
-            )
-        else:
-            _log.info(
-                "%s",
-                tr(
-                    f"enrolment: invitation {invitation:04x} is used and waits for approval",
-                    f"接入：邀请 {invitation:04x} 已使用，等待核准",
-                ),
-            )
+        said = {
+            "refused": tr(f"refused ({progress.refusal})", f"拒绝（{progress.refusal}）"),
+            "waiting": tr("used, waits for approval", "已使用，等待核准"),
+            "granted": tr("approved, fetched", "已核准，已取走"),
+        }[progress.state]
+        _log.log(
+            logging.WARNING if progress.state == "refused" else logging.INFO,
+            "%s",
+            tr(
+                f"enrolment: invitation {invitation:04x}: {said}",
+                f"接入：邀请 {invitation:04x}：{said}",
+            ),
+        )
 
 
 def _answer(progress: Progress) -> web.Response:

@@ -29,6 +29,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 from protocols.errors import MillgateError
 from protocols.frame import SECOND, NowNs
 from protocols.language import tr
+from protocols.places import located, open_to_others
 from security.at_rest import KeyFault
 from security.files import PUBLIC, write_whole
 
@@ -221,7 +222,7 @@ def load_authority(certificate: Path, private_key: Path, now_ns: NowNs = time.ti
 
     Args:
         certificate: PEM; its certificate, then those above it up to the root.
-        private_key: PEM, not encrypted, mode 0600.
+        private_key: PEM, not encrypted, mode 0600; or `credential:NAME`.
 
     Raises:
         KeyFault: when a file is missing, open to others or of the wrong kind, the two do not belong
@@ -253,7 +254,7 @@ def fingerprint_of(bundle: bytes) -> bytes:
 
 def _read_chain(path: Path) -> list[x509.Certificate]:
     try:
-        chain = x509.load_pem_x509_certificates(path.read_bytes())
+        chain = x509.load_pem_x509_certificates(located(path).read_bytes())
     except (OSError, ValueError):
         raise KeyFault(
             tr("the authority's certificate cannot be read", "无法读取证书机构的证书"),
@@ -279,11 +280,11 @@ def _may_issue(certificate: x509.Certificate) -> bool:
 
 def _read_key(path: Path) -> _PrivateKey:
     try:
-        data, mode = path.read_bytes(), path.stat().st_mode
+        data, exposed = located(path).read_bytes(), open_to_others(path)
         key = load_pem_private_key(data, None)
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm):
-        key, mode = None, 0
-    if mode & 0o077:
+        key, exposed = None, False
+    if exposed:
         raise KeyFault(
             tr("the key is open to other users", "其他用户可读取此密钥"),
             where=str(path),

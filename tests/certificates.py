@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 
@@ -65,7 +65,7 @@ def _named(name: str) -> x509.Name:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (
@@ -84,3 +84,39 @@ def _host(host: str) -> x509.GeneralName:
         return x509.IPAddress(ip_address(host))
     except ValueError:
         return x509.DNSName(host)
+
+
+def own_authority(folder: Path) -> tuple[Path, Path]:
+    """Return the files of a site's own authority below a root: certificates up to the root, and key.
+
+    The root's key is beside them, as `root.key`.
+    """
+    root_key, key = (rsa.generate_private_key(public_exponent=65537, key_size=2048) for _ in "ab")
+    ca = x509.BasicConstraints(ca=True, path_length=None)
+    names = _named("root"), _named("issuing")
+    root = _signed(names[0], names[0], root_key, root_key, ca)
+    issuing = _signed(names[1], names[0], key, root_key, ca)
+    chain = folder / "site-chain.pem"
+    pem = serialization.Encoding.PEM
+    chain.write_bytes(issuing.public_bytes(pem) + root.public_bytes(pem))
+    for name, one in (("root", root_key), ("issuing", key)):
+        path = folder / f"{name}.key"
+        path.touch(mode=0o600)
+        path.write_bytes(
+            one.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        )
+    return chain, folder / "issuing.key"
+
+
+def _signed(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: rsa.RSAPrivateKey,
+    by: rsa.RSAPrivateKey,
+    constraints: x509.BasicConstraints,
+) -> x509.Certificate:
+    return (
+        _builder(subject, issuer, key)
+        .add_extension(constraints, critical=True)
+        .sign(by, hashes.SHA256())
+    )

@@ -5,7 +5,9 @@ import json
 import re
 import shlex
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -16,6 +18,7 @@ from aggregator.authority import open_joining
 from aggregator.cli import app as brain_app
 from aggregator.config import read_config as read_brain
 from aggregator.ledger import Ledger
+from protocols.https import ask_server, believing
 from protocols.status import NotRunning, ask
 from security.admin_log import read_log
 from security.cli import policy_app
@@ -50,6 +53,7 @@ class Walk:
     broker: Mosquitto = field(init=False)
     mill: Mill = field(init=False)
     said: dict[str, str] = field(default_factory=dict)
+    ready: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         broker = self.folder / "broker"
@@ -89,7 +93,7 @@ class Walk:
         """Start what runs on."""
         name = line[0]
         self.mill.commands[name] = tuple(self.words(line))
-        await self.mill.start(name, ready=name == "aggregator")
+        self.ready |= await self.mill.start(name, ready=name == "aggregator")
 
     def acknowledged(self) -> bool:
         """the agent has receipts for what was read"""
@@ -143,6 +147,10 @@ async def _go(walk: Walk) -> None:
     await walk.do(sign)
     await walk.run(agent)
     await until(walk.acknowledged, 90, walk.mill)
+    # The API too has a certificate of the authority that the agent was given.
+    trust = believing((walk.agent.parent / "keys" / "ca.pem").read_bytes())
+    status, _ = await ask_server(f"https://localhost:{walk.ready['port']}/", trust, 1 << 20)
+    assert status == HTTPStatus.OK
     for room, path in (("agent", walk.agent), ("aggregator", walk.brain)):
         await asyncio.to_thread(call, "doctor", path, room=ROOMS[room])
     await walk.do(factories)

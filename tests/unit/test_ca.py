@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from protocols.errors import MillgateError
@@ -17,6 +17,7 @@ from security import ca
 from security.at_rest import KeyFault
 from security.ca import Authority, create_authority, load_authority
 from security.certificate_request import certifies, life_of, make_private_key, request_for
+from tests.certificates import own_authority
 
 HOST = "127.0.0.1"
 ID = "ab" * 16
@@ -196,26 +197,14 @@ def read_request(pem: bytes) -> ec.EllipticCurvePublicKey:
 
 
 def test_the_site_may_bring_its_own_authority_below_a_root(tmp_path: Path) -> None:
-    root_key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    root = certificate("root", "root", root_key, root_key, authority=True)
-    issuing = certificate("issuing", "root", key, root_key, authority=True)
-    chain = keep(tmp_path, "site", b"".join(pem(one) for one in (issuing, root)))
-    private = tmp_path / "site.key"
-    private.touch(mode=0o600)
-    private.write_bytes(
-        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
-    )
+    chain, private = own_authority(tmp_path)
     site = load_authority(chain, private)
     shake_hands(client(tmp_path, site), server(tmp_path, site))
-    wrong_key = tmp_path / "root.key"
-    wrong_key.touch(mode=0o600)
-    wrong_key.write_bytes(root_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     with pytest.raises(KeyFault, match="do not belong together"):
-        load_authority(chain, wrong_key)
-    plain = certificate("plain", "root", key, root_key, authority=False)
+        load_authority(chain, tmp_path / "root.key")
+    leaf = site.issue_client(make_private_key(tmp_path / "leaf.key"), ID)
     with pytest.raises(KeyFault, match="may not issue"):
-        load_authority(keep(tmp_path, "plain", pem(plain)), private)
+        load_authority(keep(tmp_path, "leaf", leaf.certificate), private)
 
 
 def test_nothing_outlives_the_authority(tmp_path: Path) -> None:
@@ -233,25 +222,3 @@ def test_text_that_is_no_certificate_is_refused_in_plain_words(tmp_path: Path) -
         life_of(b"")
     with pytest.raises(KeyFault, match="cannot be read"):
         load_authority(tmp_path / "no.pem", tmp_path / "no.key")
-
-
-def certificate(
-    name: str, issuer: str, key: rsa.RSAPrivateKey, by: rsa.RSAPrivateKey, *, authority: bool
-) -> x509.Certificate:
-    def named(text: str) -> x509.Name:
-        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
-
-    now = datetime.now(UTC)
-    builder = x509.CertificateBuilder(
-        named(issuer), named(name), key.public_key(), x509.random_serial_number()
-    )
-    return (
-        builder.not_valid_before(now - timedelta(hours=2))
-        .not_valid_after(now + timedelta(days=400))
-        .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
-        .sign(by, hashes.SHA256())
-    )
-
-
-def pem(one: x509.Certificate) -> bytes:
-    return one.public_bytes(Encoding.PEM)

@@ -18,8 +18,9 @@ from agent.authority import usable_policy
 from agent.config import read_config
 from agent.founding import make_keys
 from agent.registry import Registry
+from aggregator import joining_api
 from aggregator.api.server import serving
-from aggregator.authority import open_authority, open_joining
+from aggregator.authority import open_authority, open_joining, renew_own
 from aggregator.joining import APPROVAL_S, MOST_TRIES, Joining, JoiningFault, Terms
 from aggregator.joining_api import make_app
 from aggregator.ledger import Ledger
@@ -27,12 +28,14 @@ from protocols.errors import MillgateError
 from protocols.https import NotBelieved, ask_server, believing
 from protocols.tls import server_context
 from security.admin_log import LogFault, read_log
+from security.ca import load_authority
 from security.cards import read_agent_card, write_card
 from security.certificate_request import life_of, make_private_key
 from security.cli import policy_app
 from security.enrolment import AUTHORITY_PATH, MOST_BODY, PATH, Application, Record, make_record
 from security.joining_code import Code, new_code, read_approval, read_code
 from security.policy.bundle import NoPolicy
+from tests.certificates import own_authority
 from tests.joining_site import Invitation, Site, enter
 from tests.mill_folder import call
 from tests.small_factory import Keys, signing_key
@@ -439,6 +442,50 @@ def test_what_is_kept_of_a_code_does_not_give_it_back(site: Site) -> None:
         assert digits.encode() not in data, path
         assert invitation.approval.encode() not in data, path
         assert hashlib.sha256(secret).digest() not in data, path
+
+
+def test_our_own_certificates_are_renewed_in_time_and_others_left_alone(site: Site) -> None:
+    config, enrolment = site.config, site.config.enrolment
+    assert enrolment is not None
+    assert renew_own(config, open_authority(config)) == []
+    past = time.time() - 800 * 86_400
+    old = load_authority(enrolment.authority, enrolment.authority_key, lambda: int(past * 10**9))
+    request = make_private_key(enrolment.private_key)
+    enrolment.certificate.write_bytes(old.issue_server(request, ["localhost"]).certificate)
+    assert renew_own(config, open_authority(config)) == [enrolment.certificate]
+    assert life_of(enrolment.certificate.read_bytes()).renew_s > time.time()
+    foreign = old.issue_server(request, ["site.example"]).certificate
+    enrolment.certificate.write_bytes(foreign)
+    assert renew_own(config, open_authority(config)) == []
+    assert enrolment.certificate.read_bytes() == foreign
+
+
+async def test_factories_join_under_the_sites_own_authority(site: Site, tmp_path: Path) -> None:
+    keys = site.path.parent / "keys"
+    chain, private = own_authority(tmp_path)
+    with site.path.open("a", encoding="utf-8") as file:
+        file.write(f'authority = "{chain}"\nauthority_key = "{private}"\n')
+    for name in ("server.pem", "brain.pem", "ca.pem", "ca.key"):
+        (keys / name).unlink()
+    site.run("authority")
+    assert not (keys / "ca.pem").exists()
+    async with site.open():
+        await site.join(site.invite(), tmp_path / "mill")
+    config = read_config(tmp_path / "mill" / "agent.toml").broker
+    assert config.ca_file is not None
+    assert config.ca_file.read_bytes() == chain.read_bytes()
+
+
+async def test_who_sends_slowly_does_not_keep_others_out(
+    opened: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joining_api, "_BODY_S", 0.05)
+    trust = believing(open_authority(opened.config).bundle)
+    reader, writer = await asyncio.open_connection("localhost", opened.port, ssl=trust)
+    writer.write(f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n".encode())
+    async with asyncio.timeout(20):
+        assert (await reader.readline()).split()[1] == b"408"
+    writer.close()
 
 
 def test_what_administrators_do_is_recorded(site: Site) -> None:
