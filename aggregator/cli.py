@@ -20,6 +20,7 @@ from aggregator import (
     facts_cli,
     joining_cli,
     keys_cli,
+    mirror_cli,
     peak_cli,
     rebuild_cli,
     trust_cli,
@@ -61,6 +62,7 @@ AsJson = Annotated[bool, typer.Option("--json", help=tr("as JSON", "输出 JSON"
 
 app.add_typer(facts_cli.app, name="facts")
 peak_cli.mount(app)
+mirror_cli.mount(app)
 
 
 @app.command(
