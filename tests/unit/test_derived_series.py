@@ -160,15 +160,15 @@ def energy(slot: int, *values: int) -> Any:
     return block(FIRST + slot, [ENERGY], [5 * value for value in values])
 
 
-def hour(forger: Forger, at: int = 0) -> list[bytes]:
-    """Return a whole hour of all points, as messages."""
+def hour(forger: Forger, at: int = 0, quarter: int = 800) -> list[bytes]:
+    """Return a whole hour of all points, as messages; `quarter` is what the sub-meter counts."""
     slots = HOUR_S // SHORT_S
     start = FIRST + at * slots
     state = [1, 50, 0, 0, 0, 0, 0, 0, 0]
     return [
         forger.batch(block(start, [ENERGY, POWER], [[5, 360]] * slots)),
         forger.batch(block(start, range(STATE, STATE + 9), [state] * slots)),
-        forger.batch(block(start * SHORT_S // LONG_S, [HOURLY], [[800]] * 4), stream=forger.long),
+        forger.batch(block(start * SHORT_S // LONG_S, [HOURLY], [[quarter]] * 4), stream=forger.long),
     ]
 
 
@@ -184,6 +184,14 @@ def test_an_hour_has_its_balance_checks_and_quality(site: Site) -> None:
     assert site.column("ff_connectivity", "devices_online") == [3]
     assert site.column("ff_oee", "apt_s") == [3600.0]
     assert site.column("ff_oee", "availability") == []
+
+
+def test_a_meter_that_is_said_to_show_a_fifth_less_stands_out_from_the_other_meters(
+    site: Site,
+) -> None:
+    site.take(*hour(site.forger, quarter=640))
+    site.follow()
+    assert site.column("ff_check", "status", check="balance:energy.active_import") == ["ANOMALY"]
 
 
 def test_what_comes_later_is_derived_anew(site: Site) -> None:

@@ -31,7 +31,7 @@ from security.answers import (
     Standing,
 )
 from security.envelope import REASON_REFUSED, SHEET, Gap, Sealed, digest, open_sealed, parse
-from security.keys import OpeningKey
+from security.keys import OpeningKey, SigningKey
 from security.policy.bundle import read_bundle, sign_bundle
 from security.policy.compiled import content_hash, to_bytes
 from security.policy.compiler import compile_policy, stream_id
@@ -316,6 +316,19 @@ def test_nothing_is_decrypted_before_signature_order_and_sheet_are_right(
     assert opened == []
     assert brain.take(KEYS, good).counts == {"kept": 1}
     assert opened == [digest(good)]
+
+
+@pytest.mark.parametrize("signer", [KEYS.receipt, OTHER.signing], ids=["brain", "another firm"])
+def test_whoever_holds_every_key_of_the_brain_or_of_another_firm_forges_no_batch(
+    brain: Brain, forger: Forger, signer: SigningKey
+) -> None:
+    begin(brain, forger, forger.batch(energy(0, 1)))
+    before = state_of(brain)
+    # The brain can open what it got, so it knows every header and content there was.
+    outcome = brain.take(KEYS, forger.batch(energy(1, 2), signer=signer, advance=False))
+    assert outcome.kept == 0
+    assert outcome.answers == []
+    assert state_of(brain) == before
 
 
 @settings(

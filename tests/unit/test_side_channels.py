@@ -1,19 +1,54 @@
-"""The page about side channels names tests and files that exist."""
+"""The pages about side channels and threats name tests and files that exist."""
 
 import re
 from pathlib import Path
+from typing import Final
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "side-channels.md").read_text("utf-8")
+DOCS = ROOT / "docs"
+THREATS: Final = 48
 
 
-def test_every_test_and_file_that_the_page_names_exists() -> None:
+def rows_of(name: str) -> list[list[str]]:
+    """Return the cells of all table rows whose last cell is for tests."""
+    lines = (DOCS / name).read_text("utf-8").splitlines()
+    start = max(at for at, line in enumerate(lines) if line.startswith("|---"))
+    rows = [line for line in lines[start + 1 :] if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in rows]
+
+
+@pytest.fixture(scope="module")
+def known() -> set[str]:
     texts = [path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py")]
-    known = set(re.findall(r"^(?:async )?def (test_\w+)", "\n".join(texts), re.MULTILINE))
-    rows = [line.split("|") for line in PAGE.splitlines() if line.startswith("| ")][1:]
+    return set(re.findall(r"^(?:async )?def (test_\w+)", "\n".join(texts), re.MULTILINE))
+
+
+def tests_of(cell: str) -> list[str]:
+    return re.findall(r"`(test_\w+)`", cell)
+
+
+def test_every_test_and_file_that_the_page_of_side_channels_names_exists(known: set[str]) -> None:
+    rows = rows_of("side-channels.md")
     assert len(rows) > 12
-    for _, _, _, code, test, _ in rows:
-        assert set(re.findall(r"`(test_\w+)`", test)) <= known
-        assert re.search(r"`test_\w+`", test)
+    for _, _, code, test in rows:
+        assert tests_of(test)
+        assert set(tests_of(test)) <= known
         for path in re.findall(r"`([\w/]+\.py)`", code):
             assert (ROOT / path).is_file(), path
+
+
+def test_every_threat_has_a_test_that_exists_or_says_why_not(known: set[str]) -> None:
+    rows = rows_of("threat-model.md")
+    assert [int(row[0]) for row in rows] == list(range(1, THREATS + 1))
+    for number, *_, test in rows:
+        assert tests_of(test) or test.startswith("not tested: "), number
+        assert set(tests_of(test)) <= known, number
+
+
+def test_both_languages_name_the_same_tests_for_the_same_threats() -> None:
+    english, chinese = rows_of("threat-model.md"), rows_of("threat-model.zh-CN.md")
+    assert [(row[0], tests_of(row[-1])) for row in english] == [
+        (row[0], tests_of(row[-1])) for row in chinese
+    ]
