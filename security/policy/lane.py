@@ -95,8 +95,6 @@ class Lane(ABC):
         self._place = np.full(len(table.points), -1, np.int32)
         usable = columns >= 0
         self._place[columns[usable]] = np.flatnonzero(usable)
-        # The quality of the frame's samples before some of them filled slots that were missing.
-        self.given: Bytes = np.zeros((0, 0), np.uint8)
         self.delay_ns, self.fill_ns = rules[0].delay_s * SECOND, rules[0].fill_within_s * SECOND
         self.waiting = Waiting(self.window_ns, self.delay_ns, len(self.numbers))
         # The slots that were closed with a value missing, and may still be filled.
@@ -183,12 +181,12 @@ class Lane(ABC):
             return counted
         quality, strange = self._checked(places, values, quality)
         values = self.clamp.clamped(places, values)
-        self.given = quality
+        given = quality
         if self._missing:
             quality = self._refill(places, time, values, quality)
         samples = self._place_in_time(places, time, values, quality, now_ns)
         self._count(samples, strange)
-        own = self.take(samples)
+        own = self.take(samples._replace(given=given))
         if own:
             self._uncount(own)
         return counted
@@ -396,7 +394,7 @@ class Lane(ABC):
             count = int(np.count_nonzero(inside))
             if count:
                 only = np.where(inside, quality, np.uint8(_ABSENT))
-                self.refill(Samples(places, slots, time, values, only, slot, clean=False))
+                self.refill(Samples(places, slots, time, values, only, only, slot, clean=False))
                 self._enter(slot, count)
                 quality = np.where(inside, np.uint8(_ABSENT), quality)
         return quality
@@ -440,7 +438,7 @@ class Lane(ABC):
         else:
             self._reached[places] = low
         one = low if low == high else None
-        return Samples(places, slots, time, values, quality, one, worst < _BAD)
+        return Samples(places, slots, time, values, quality, quality, one, worst < _BAD)
 
     def _within_reach(
         self, slots: Ints, time: Ints, quality: Bytes, cursor: int, now_ns: int

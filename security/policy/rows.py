@@ -19,6 +19,7 @@ class Samples(NamedTuple):
         time: shape (r, 1) or (r, c), ns.
         values: shape (r, c), int64 or float64.
         quality: shape (r, c); what is not for this lane is ABSENT.
+        given: shape (r, c), the quality before what fills a missing slot, or is late, was taken out.
         slot: the slot of all of them; None where there are several.
         clean: whether all of them are usable.
     """
@@ -28,6 +29,7 @@ class Samples(NamedTuple):
     time: Ints
     values: Values
     quality: Bytes
+    given: Bytes
     slot: int | None
     clean: bool
 

@@ -122,7 +122,7 @@ class Lane(lane.Lane):
 
         Late ones before that one had ended when the slot began, so they count nowhere.
         """
-        places, cursor, given = samples.places, self.cursor or 0, self.given
+        places, cursor, given = samples.places, self.cursor or 0, samples.given
         own = np.broadcast_to(self.slot_of(samples.time), given.shape)
         own = np.where(given < _ABSENT, own, -1)
         reached = np.maximum.accumulate(np.maximum(own, self._inside[places]), axis=0)

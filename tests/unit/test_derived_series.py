@@ -168,7 +168,9 @@ def hour(forger: Forger, at: int = 0, quarter: int = 800) -> list[bytes]:
     return [
         forger.batch(block(start, [ENERGY, POWER], [[5, 360]] * slots)),
         forger.batch(block(start, range(STATE, STATE + 9), [state] * slots)),
-        forger.batch(block(start * SHORT_S // LONG_S, [HOURLY], [[quarter]] * 4), stream=forger.long),
+        forger.batch(
+            block(start * SHORT_S // LONG_S, [HOURLY], [[quarter]] * 4), stream=forger.long
+        ),
     ]
 
 
