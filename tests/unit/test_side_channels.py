@@ -25,7 +25,7 @@ def known() -> set[str]:
     return set(re.findall(r"^(?:async )?def (test_\w+)", "\n".join(texts), re.MULTILINE))
 
 
-def tests_of(cell: str) -> list[str]:
+def named_in(cell: str) -> list[str]:
     return re.findall(r"`(test_\w+)`", cell)
 
 
@@ -33,8 +33,8 @@ def test_every_test_and_file_that_the_page_of_side_channels_names_exists(known: 
     rows = rows_of("side-channels.md")
     assert len(rows) > 12
     for _, _, code, test in rows:
-        assert tests_of(test)
-        assert set(tests_of(test)) <= known
+        assert named_in(test)
+        assert set(named_in(test)) <= known
         for path in re.findall(r"`([\w/]+\.py)`", code):
             assert (ROOT / path).is_file(), path
 
@@ -43,12 +43,12 @@ def test_every_threat_has_a_test_that_exists_or_says_why_not(known: set[str]) ->
     rows = rows_of("threat-model.md")
     assert [int(row[0]) for row in rows] == list(range(1, THREATS + 1))
     for number, *_, test in rows:
-        assert tests_of(test) or test.startswith("not tested: "), number
-        assert set(tests_of(test)) <= known, number
+        assert named_in(test) or test.startswith("not tested: "), number
+        assert set(named_in(test)) <= known, number
 
 
 def test_both_languages_name_the_same_tests_for_the_same_threats() -> None:
     english, chinese = rows_of("threat-model.md"), rows_of("threat-model.zh-CN.md")
-    assert [(row[0], tests_of(row[-1])) for row in english] == [
-        (row[0], tests_of(row[-1])) for row in chinese
+    assert [(row[0], named_in(row[-1])) for row in english] == [
+        (row[0], named_in(row[-1])) for row in chinese
     ]
