@@ -46,6 +46,7 @@ BOTH_LANGUAGES = [
     ("docs/operations.md", "docs/operations.zh-CN.md"),
     ("docs/evidence.md", "docs/evidence.zh-CN.md"),
     ("docs/devices.md", "docs/devices.zh-CN.md"),
+    ("docs/faults.md", "docs/faults.zh-CN.md"),
     ("docs/keys.md", "docs/keys.zh-CN.md"),
     ("docs/joining.md", "docs/joining.zh-CN.md"),
     ("docs/key-ceremony.md", "docs/key-ceremony.zh-CN.md"),
