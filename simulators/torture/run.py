@@ -16,8 +16,7 @@ from simulators.torture.plan import OLD_AGENT, Step
 from simulators.torture.yard import Yard
 
 PATIENCE_S: Final = 240.0
-_POLL_S: Final = 0.25
-_FLUSH_S: Final = 3.0
+_POLL_S: Final = 0.5
 _SERIES: Final = ("ff_energy", "ff_equipment_state")
 """One of each device."""
 
@@ -93,11 +92,17 @@ def figures(report: dict[str, Any]) -> Figures:
     )
 
 
-async def torture(yard: Yard, plan: Sequence[Step]) -> AsyncIterator[Result]:
-    """Do the steps one by one and yield what came of each.
+async def torture(yard: Yard, plan: Sequence[Step], every: int = 1) -> AsyncIterator[Result]:
+    """Do the steps one by one and yield what came of each that was judged.
+
+    Args:
+        yard: to whom.
+        plan: what.
+        every: an account is made after every so many steps; that values arrive again is waited for
+            after each.
 
     Raises:
-        Violation: at the first step after which an account does not become clean.
+        Violation: at the first step after which values do not arrive, or an account is not clean.
         MillgateError: when something does not start again.
     """
     await yard.mill.first_values(asyncio.Event())
@@ -108,6 +113,8 @@ async def torture(yard: Yard, plan: Sequence[Step]) -> AsyncIterator[Result]:
         ended, ended_ns = time.monotonic(), time.time_ns()
         await values_since(yard, ended_ns, step.name)
         whole = time.monotonic()
+        if step.number % every and step.what != OLD_AGENT:
+            continue
         found = await clean_account(yard, step.name, declared, may_lose=step.what == OLD_AGENT)
         cost, declared = found.declared - declared, found.declared
         yield Result(step, ended - began, whole - ended, cost, found)
@@ -131,7 +138,7 @@ async def values_since(yard: Yard, since_ns: int, what: str) -> None:
         Violation: when that does not happen within four minutes.
     """
     until = time.monotonic() + PATIENCE_S
-    while min([await _newest(yard, name) for name in _SERIES]) < since_ns:
+    while await _newest(yard) < since_ns:
         yard.mill.check_alive()
         if time.monotonic() > until:
             raise Violation(
@@ -140,13 +147,20 @@ async def values_since(yard: Yard, since_ns: int, what: str) -> None:
         await asyncio.sleep(_POLL_S)
 
 
-async def _newest(yard: Yard, measurement: str) -> int:
-    times = [
-        int(datetime.fromisoformat(series["time"]).timestamp()) * SECOND
-        for series in await yard.mill.arrived()
-        if series["measurement"] == measurement and series["time"]
-    ]
-    return max(times, default=0)
+async def _newest(yard: Yard) -> int:
+    """Return up to when the store has values of every device, nanoseconds."""
+    found = await yard.mill.arrived()
+    return min(
+        max(
+            (
+                int(datetime.fromisoformat(series["time"]).timestamp()) * SECOND
+                for series in found
+                if series["measurement"] == measurement and series["time"]
+            ),
+            default=0,
+        )
+        for measurement in _SERIES
+    )
 
 
 async def clean_account(

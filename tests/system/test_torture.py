@@ -1,6 +1,6 @@
 """Power cuts and full disks: whatever is killed at whatever moment, everything arrives once and right.
 
-`--kills 500 --ordeals` goes the whole way, as `millgate sim torture --kills 500` does.
+`--kills 500 --ordeals` goes the whole way and judges after each step, as `millgate sim torture --kills 500` does.
 """
 
 from pathlib import Path
@@ -25,9 +25,10 @@ async def test_nothing_is_lost_doubled_or_wrong_whatever_is_killed_alone_and_in_
     ordeals = ORDEALS if pytestconfig.getoption("--ordeals") else (FULL_AGENT, FULL_BRAIN)
     async with yard(tmp_path, Wishes(seed)) as found:
         plan = make_plan(kills, seed, found.victims, ordeals)
-        results = [result async for result in torture(found, plan)]
+        every = 1 if pytestconfig.getoption("--ordeals") else 3
+        results = [result async for result in torture(found, plan, every)]
         end = await settle(found, results[-1].figures.declared)
-    assert sum(len(result.step.victims) for result in results) == kills
+    assert sum(len(step.victims) for step in plan) == kills
     assert (end.lost, end.doubled, end.wrong, end.refused, end.waiting) == (0, 0, 0, 0, 0)
     assert end.balanced
     assert end.judged > results[0].figures.judged > 0
