@@ -23,7 +23,7 @@ from aggregator.facts import FactFile
 from aggregator.feed import Feed, Followed
 from aggregator.inbox import Inbox, Opened, Opener, Outcome, sheet_pin
 from aggregator.joining_api import desk
-from aggregator.ledger import Ledger, LedgerError
+from aggregator.ledger import Ledger, LedgerError, LedgerFault
 from aggregator.localtime import LocalTime
 from aggregator.projection import Cursor, Projection
 from aggregator.reporting import Reporter
@@ -307,12 +307,29 @@ class Aggregator:
             while not self._ending.is_set():
                 try:
                     await self._project_on(executor)
-                except StoreUnavailable as fault:
+                except (StoreUnavailable, LedgerError, LedgerFault, OSError) as error:
+                    fault = self._as_unavailable(error)
                     if str(fault) != said:
                         _log.error("%s", fault)
                     wait_s = min(2 * wait_s, _STORE_LONGEST_S) if said else _STORE_WAIT_S
                     said = self._live.store_fault = str(fault)
                     await self._leave_alone(max(wait_s, min(fault.retry_after_s, _STORE_MOST_S)))
+
+    def _as_unavailable(self, error: Exception) -> StoreUnavailable:
+        """Return why series wait: a disk that takes nothing delays them, as an absent store does."""
+        if isinstance(error, StoreUnavailable):
+            return error
+        return StoreUnavailable(
+            tr(
+                "the disk does not take the position of the series, so series wait",
+                "磁盘无法写入序列位置，序列暂缓",
+            ),
+            where=str(self._config.ledger.parent),
+            remedy=tr(
+                f"free some space, check the disk ({type(error).__name__})",
+                f"请释放空间、检查磁盘（{type(error).__name__}）",
+            ),
+        )
 
     async def _leave_alone(self, seconds: float) -> None:
         """Leave a store alone that takes nothing, and a little longer, or until the end."""

@@ -100,7 +100,12 @@ class Yard:
         return self.mill.folder / end / "data"
 
     async def kill(self, victim: str) -> None:
-        """Kill one process with SIGKILL and wait until it is gone."""
+        """Kill one process with SIGKILL and wait until it is gone.
+
+        Raises:
+            DemoFault: when one of them has ended by itself, with the end of its log.
+        """
+        self.mill.check_alive()
         if victim in self.servers:
             await asyncio.to_thread(self.servers[victim].kill)
         elif victim in {"gate", "sealed"}:
