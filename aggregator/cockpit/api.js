@@ -7,7 +7,7 @@ import { token } from "./session.js";
 import { language } from "./texts.js";
 
 const TIMEOUT_MS = 20_000;
-const MOST_PAGES = 5;
+const MOST_PAGES = 20;
 const AT_ONCE = 6;
 
 /** The token is missing or wrong. */

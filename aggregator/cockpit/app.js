@@ -26,10 +26,10 @@ const CARDS_AT_ONCE = 12;
 
 const at = (id) => document.getElementById(id);
 const view = {
-  range: "", firm: "", cards: CARDS_AT_ONCE, skew: 0, answered: 0, opened: Date.now(),
+  range: "", chosen: "", firm: "", cards: CARDS_AT_ONCE, skew: 0, answered: 0, opened: Date.now(),
   factories: null, series: null, sites: [], cut: false, fault: null,
 };
-const ranges = choice(RANGES, (name) => t(`range.${name}`), (name) => { view.range = name; showReceived(); questions.start(); });
+const ranges = choice(RANGES, (name) => t(`range.${name}`), (name) => { view.chosen = name; showReceived(); questions.start(); });
 const main = board(at("tiles"), at("board"), { choose: chooseFirm, again: () => questions.start() });
 const stream = live(() => questions.soon());
 const questions = poll(ask, stream.open);
@@ -96,7 +96,7 @@ function showReceived() {
   if (view.factories === null) return;
   const nowMs = now();
   const site = chosenSite();
-  view.range ||= defaultRange();
+  view.range = view.chosen || defaultRange();
   const shown = showEquipment(equipmentOf(within(view.series, site), view.factories), nowMs);
   const sheets = sheetsOf(view.factories.filter((each) => !site || (each.name || each.factory) === site.enterprise), nowMs);
   const nothing = view.factories.length === 0 && view.series.length === 0;
@@ -106,7 +106,7 @@ function showReceived() {
   for (const id of ["board-area", "equipment-area", "sheets-area", "controls"]) at(id).hidden = nothing;
   fillOptions(at("firm"), view.sites, view.firm, t("allFactories"));
   ranges.update(RANGES, view.range);
-  main.show({ factories: view.factories, series: view.series, sites: view.sites, site, range: view.range, nowMs });
+  main.show({ factories: view.factories, series: view.series, sites: view.sites, site, range: view.range, cut: view.cut, nowMs });
   sync(at("sheets"), sheets, (entry) => entry.key, sheetView);
   at("no-series").hidden = shown > 0;
   at("no-sheets").hidden = sheets.length > 0;
@@ -177,7 +177,7 @@ function closeDoor(fault) {
   questions.stop();
   stream.stop();
   main.clear();
-  Object.assign(view, { factories: null, series: null, sites: [], firm: "", range: "", answered: 0, fault: null });
+  Object.assign(view, { factories: null, series: null, sites: [], firm: "", range: "", chosen: "", answered: 0, fault: null });
   fillOptions(at("firm"), [], "");
   for (const id of ["cards", "sheets"]) sync(at(id), [], String, () => null);
   at("source").close();

@@ -81,7 +81,7 @@ export function board(tileArea, area, { choose, again }) {
     const { site, range } = mine;
     const { series } = context();
     const counted = countedIn(series);
-    await renew("totals", [counted.times, counted.main.length], ANEW_MS, () => loadTotals(counted, range));
+    await renew("totals", [counted.times, counted.main.length], ANEW_MS, () => loadTotals({ ...counted, cut: counted.cut || mine.cut }, range, mine.factories));
     const period = loaded.totals?.period ?? null;
     await Promise.all([
       renew("balances", timesOf(series, "ce_balance"), ANEW_MS, () => loadBalance(series, period)),

@@ -8,6 +8,7 @@ import { hundredths, number } from "./format.js";
 import { panel } from "./panel.js";
 import { presenceOf, trustOf } from "./presence.js";
 import { t } from "./texts.js";
+import { receivedOf } from "./totals.js";
 
 const MOST = 40;
 const ENOUGH_COVERAGE = 0.95;
@@ -22,25 +23,19 @@ export function firmsPanel(choose) {
   frame.body.append(list);
   return {
     element: frame.element,
-    update({ agents, series, nowMs }) {
+    update({ agents, totals, nowMs }) {
       frame.empty(agents.length ? "" : t("noFactories"));
       frame.note(t("factoriesNote", { count: number(agents.length) }));
-      const quality = coverageOf(series);
-      const shown = agents.slice(0, MOST).map((arrival) => ({ arrival, nowMs, quality }));
+      const shown = agents.slice(0, MOST).map((arrival) => ({ arrival, nowMs, share: shareOf(totals, arrival) }));
       sync(list, shown, ({ arrival }) => `${arrival.factory}.${arrival.agent}`, () => row(choose));
     },
   };
 }
 
-/** @returns {Map<string, number>} of each firm, how much of its newest hour was received */
-function coverageOf(series) {
-  const found = new Map();
-  for (const { measurement, tags, fields } of series) {
-    if (measurement !== "ce_quality" || typeof fields.coverage !== "number") continue;
-    const known = found.get(tags.enterprise_id) ?? 1;
-    found.set(tags.enterprise_id, Math.min(known, fields.coverage));
-  }
-  return found;
+/** How much of what its main meters should have sent in the chosen period has come. */
+function shareOf(totals, arrival) {
+  const enterprise = arrival.name || arrival.factory;
+  return totals && receivedOf(totals, (series) => series.tags.enterprise_id === enterprise).share;
 }
 
 function row(choose) {
@@ -54,7 +49,7 @@ function row(choose) {
   name.addEventListener("click", () => choose(enterprise));
   return {
     element,
-    update({ arrival, nowMs, quality }) {
+    update({ arrival, nowMs, share }) {
       const presence = presenceOf(arrival, nowMs);
       enterprise = arrival.name || arrival.factory;
       say(name, enterprise);
@@ -63,7 +58,7 @@ function row(choose) {
       element.dataset.presence = presence;
       say(word, t(presence));
       showAge(age, arrival.last_slot_end);
-      badges.replaceChildren(...badgesOf(arrival, nowMs, quality.get(enterprise)));
+      badges.replaceChildren(...badgesOf(arrival, nowMs, share));
     },
   };
 }
@@ -83,7 +78,7 @@ function badgesOf(arrival, nowMs, coverage) {
     const shown = parts.count === undefined ? parts : { count: number(parts.count) };
     return h(`span.badge.${level}`, {}, t(name, shown));
   });
-  if (coverage === undefined) return trust;
+  if (coverage === null) return trust;
   const level = coverage < ENOUGH_COVERAGE ? "warn" : "good";
   return [...trust, h(`span.badge.${level}`, {}, t("coverageOf", { value: hundredths(coverage, 0) }))];
 }

@@ -10,8 +10,9 @@ import { h, s } from "./dom.js";
 import { amount, date, hundredths, number } from "./format.js";
 import { figure, fillOptions, panel } from "./panel.js";
 import { t } from "./texts.js";
+import { receivedOf } from "./totals.js";
 
-const WIDTH = 240;
+const WIDTH = 250;
 const HEIGHT = 196;
 const RADIUS = 66;
 const GRADES = 5;
@@ -40,7 +41,7 @@ export function portraitPanel() {
     sites.setAttribute("aria-label", t("scope"));
     const own = ctx.all.filter(({ tags }) => tags.enterprise_id === site.enterprise && tags.site_id === site.site);
     const oeeOf = ctx.oeeOf?.items.filter((one) => one.enterprise === site.enterprise && one.site === site.site) ?? [];
-    const axes = axesOf(own, oeeOf);
+    const axes = axesOf(own, oeeOf, ctx.totals);
     frame.note(`${site.label} · ${t("portraitNote")}`);
     const now = JSON.stringify([site.key, axes.map((axis) => [axis.name, axis.value, axis.share]), document.documentElement.lang]);
     if (now === shown) return;
@@ -55,9 +56,10 @@ export function portraitPanel() {
 /**
  * @param {object[]} series of one site, each with its newest row
  * @param {object[]} machines their OEE over the chosen period
+ * @param {import("./totals.js").Totals|null} totals of the chosen period
  * @returns {object[]} axes: `name`, `value` and `unit` as text, `share` 0 to 1 or null, `source`, `origin`
  */
-export function axesOf(series, machines) {
+export function axesOf(series, machines, totals) {
   const newest = (measurement, field, tags = {}) => series
     .filter((one) => one.measurement === measurement && one.fields[field] != null)
     .filter((one) => Object.entries(tags).every(([name, value]) => one.tags[name] === value))
@@ -80,7 +82,7 @@ export function axesOf(series, machines) {
     row("grade", newest("ce_intensity", "grade", { denominator: "万元" }), "grade", (grade) => (GRADES + 1 - grade) / GRADES,
       (grade) => ({ value: t("gradeOf", { grade }), unit: "" }), "", t("from.carbon")),
     row("green", green, "value", ratio, asPercent, "1", green?.fields.source ?? ""),
-    row("trust", newest("ce_quality", "coverage"), "coverage", ratio, asPercent, "1", t("from.released")),
+    trustAxis(totals, series),
     fact("value_added", "万元"), fact("profit", "万元"), fact("tax", "万元"), fact("rd_spending", "万元"),
     row("per_mu", newest("ce_intensity", "kgco2e_per_unit", { denominator: "亩" }), "kgco2e_per_unit", null,
       (value) => { const { text, unit } = amount(value, "kg CO₂e"); return { value: text, unit: `${unit}/亩` }; }, "kg CO₂e/亩", t("from.carbon")),
@@ -100,6 +102,19 @@ function oeeAxis(machines) {
   const parts = used.flatMap((one) => one.origin.parts);
   const origin = { ...used[0].origin, title: "OEE", value: `${hundredths(share, 2)} %`, parts, notes: [] };
   return { name: "oee", scaled: true, share, value: hundredths(share), unit: "%", source: t("from.released"), origin };
+}
+
+/** Of the main meters in the chosen period: the newest hour is never complete yet. */
+function trustAxis(totals, series) {
+  const ids = new Set(series.map((one) => one.id));
+  const own = totals?.energy.filter((column) => ids.has(column.series.id)) ?? [];
+  const { share } = totals ? receivedOf(totals, (one) => ids.has(one.id)) : { share: null };
+  if (share === null) return missing("trust", t("why.trust"), true);
+  const origin = {
+    title: t("axis.trust"), value: `${hundredths(share, 2)} %`, span: totals.period, how: t("how.coverage"),
+    parts: own.map((column) => ({ series: column.series, text: "" })),
+  };
+  return { name: "trust", scaled: true, share, value: hundredths(share, 0), unit: "%", source: t("from.released"), origin };
 }
 
 /** What people entered says itself where it is from, and when. */
@@ -146,8 +161,7 @@ function radar(axes) {
   const names = axes.map((axis, place) => {
     const [x, y] = at(place, 1.14);
     const anchor = Math.abs(x - WIDTH / 2) < 8 ? "middle" : x < WIDTH / 2 ? "end" : "start";
-    const text = axis.value === null ? `${t(`radar.${axis.name}`)} · ${t("absent")}` : t(`radar.${axis.name}`);
-    return s(`text.axis-name${axis.value === null ? ".absent" : ""}`, { x, y: y + 4, "text-anchor": anchor }, text);
+    return s(`text.axis-name${axis.value === null ? ".absent" : ""}`, { x, y: y + 4, "text-anchor": anchor }, t(`radar.${axis.name}`));
   });
   const said = axes.map((axis) => `${t(`axis.${axis.name}`)} ${axis.value === null ? t("absent") : `${axis.value} ${axis.unit}`}`);
   return s("svg.radar", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": said.join(", ") },

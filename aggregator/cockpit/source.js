@@ -91,7 +91,7 @@ function batchTable(batches, now) {
   const head = ["arrived", "chainPlace", "logLeaf", "digest", "sheetAndPolicy", "pointNumbers"];
   const rows = batches.map((batch) => h("tr", {},
     h("td", {}, clock(Date.parse(batch.received), now())),
-    h("td", {}, t("chainAt", { sequence: number(batch.sequence), epoch: batch.epoch, stream: batch.stream })),
+    h("td", { title: `stream ${batch.stream}` }, t("chainAt", { sequence: number(batch.sequence), epoch: batch.epoch })),
     h("td.num", {}, batch.log_place === null ? "–" : number(batch.log_place)),
     h("td", {}, h("code", { title: batch.digest }, `${batch.digest.slice(0, 12)}…`)),
     h("td", {}, h("code", { title: batch.sheet }, `${batch.sheet.slice(0, 8)}…`), ` · v${batch.policy_version}${batch.erased ? ` · ${t("erased")}` : ""}`),

@@ -9,7 +9,7 @@ import { figure } from "./panel.js";
 import { presenceOf } from "./presence.js";
 import { carbonOf, ELECTRICITY, energyOf } from "./sums.js";
 import { t } from "./texts.js";
-import { slotsIn } from "./totals.js";
+import { receivedOf } from "./totals.js";
 
 const NAMES = ["factories", "energy", "carbon", "oee", "coverage", "alarms"];
 
@@ -62,7 +62,7 @@ function energy({ totals, nowMs }) {
   const found = totals && energyOf(totals, ELECTRICITY);
   if (!found || found.total === null) return absent(t("noMain"));
   const { text, unit } = amount(found.total, "kWh");
-  const tce = found.tce === null ? "" : t("tceOf", { value: number(found.tce, 4) });
+  const tce = totals.cut ? t("tooMany") : found.tce === null ? "" : t("tceOf", { value: number(found.tce, 4) });
   return { text, unit, more: tce, span: between(totals.period, nowMs), origin: found.origin };
 }
 
@@ -71,7 +71,7 @@ function carbon({ totals, nowMs }) {
   if (!found || found.total === null) return absent(t("noFactor"));
   const { text, unit } = amount(found.total, "kg CO₂e");
   const market = carbonOf(totals, "market");
-  const other = market.scope2 === null ? t("noMarket") : t("marketIs", shown(market.total));
+  const other = totals.cut ? t("tooMany") : market.scope2 === null ? t("noMarket") : t("marketIs", shown(market.total));
   return { text, unit, more: other, span: between(totals.period, nowMs), origin: found.origin };
 }
 
@@ -92,14 +92,12 @@ function oee({ oeeOf, nowMs }) {
 }
 
 function coverage({ totals, nowMs }) {
-  if (!totals || totals.energy.length === 0) return absent();
-  const { present, expected } = slotsIn(totals.energy, totals.period);
-  const [got, could] = [present, expected].map((list) => list.reduce((a, b) => a + b, 0));
-  if (could === 0) return absent();
-  const share = Math.min(1, got / could);
+  if (!totals) return absent();
+  const { share, present, expected } = receivedOf(totals, () => true);
+  if (share === null) return absent();
   return {
     text: hundredths(share), unit: "%", span: between(totals.period, nowMs),
-    more: t("slotsOf", { present: number(got), all: number(could) }), level: share < 0.95 ? "warn" : "good",
+    more: t("slotsOf", { present: number(present), all: number(expected) }), level: share < 0.95 ? "warn" : "good",
     origin: {
       title: t("tile.coverage"), value: `${hundredths(share, 2)} %`, span: totals.period, how: t("how.coverage"),
       parts: totals.energy.map(({ series }) => ({ series, text: "" })),

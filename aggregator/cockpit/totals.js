@@ -27,6 +27,7 @@ export const MOST_SERIES = 160;
  * @property {Column[]} energy of main meters, all media
  * @property {Column[]} carbon of scope 1 and 2, all methods
  * @property {boolean} cut whether there were too many series
+ * @property {Map<string, number>} began when the first release sheet of a firm came, ms, where that is known
  */
 
 const isMain = ({ measurement, tags, time }) =>
@@ -49,9 +50,10 @@ export function countedIn(series) {
 /**
  * @param {ReturnType<typeof countedIn>} counted
  * @param {string} range
+ * @param {any[]} agents
  * @returns {Promise<Totals|null>} null where nothing is metered
  */
-export async function loadTotals({ main, carbon, cut }, range) {
+export async function loadTotals({ main, carbon, cut }, range, agents) {
   const all = [...main, ...carbon];
   if (all.length === 0) return null;
   const newest = Math.max(...all.map((one) => Date.parse(one.time)));
@@ -63,7 +65,8 @@ export async function loadTotals({ main, carbon, cut }, range) {
     return { series, values, seconds: spread(answer, "window_s", period), total: added(values), tce };
   };
   const energy = await each(main, load("energy", "energy_tce"));
-  return { period, cut, energy, carbon: await each(carbon, load("co2e_kg")) };
+  const began = beginnings(agents);
+  return { period, cut, began, energy, carbon: await each(carbon, load("co2e_kg")) };
 }
 
 /**
@@ -84,30 +87,61 @@ export function together(columns, count) {
   return sumOf([new Array(count).fill(null), ...columns.map((column) => column.values)]);
 }
 
+/** Before a firm's first release sheet nothing of it was expected. */
+function beginnings(agents) {
+  const began = new Map();
+  for (const { name, factory, sheets, sheet_count: count } of agents) {
+    if (count > sheets.length) continue;
+    const first = Math.min(...sheets.map((sheet) => Date.parse(sheet.received)));
+    began.set(name || factory, Math.min(first, began.get(name || factory) ?? Infinity));
+  }
+  return began;
+}
+
 /**
- * How much of each step was received, of all meters together. A meter whose amounts are divided by
- * tariff has several series that take turns.
+ * @param {Totals} totals
+ * @param {(series: object) => boolean} fits
+ * @returns {{share: number|null, present: number, expected: number}} slots of main meters in the period
+ */
+export function receivedOf(totals, fits) {
+  const { present, expected } = slotsIn(totals.energy.filter(({ series }) => fits(series)), totals);
+  const [got, could] = [present, expected].map((list) => list.reduce((a, b) => a + b, 0));
+  return { share: could > 0 ? Math.min(1, got / could) : null, present: got, expected: could };
+}
+
+/**
+ * How much of each step was received, of all meters together, up to the newest slot of any main meter.
+ * A meter whose amounts are divided by tariff has several series that take turns.
  * @param {Column[]} columns
- * @param {Totals["period"]} period
+ * @param {Totals} totals
  * @returns {{present: number[], expected: number[]}} slots per step
  */
-export function slotsIn(columns, period) {
+export function slotsIn(columns, { period, began, energy }) {
+  const endOf = ({ series }) => Date.parse(series.time) / 1000 + windowOf(series);
+  const newest = Math.max(...[...energy, ...columns].map(endOf));
   const meters = new Map();
   for (const { series, seconds } of columns) {
     const { enterprise_id: firm, site_id: site, equipment_id: name, medium } = series.tags;
     const key = JSON.stringify([firm, site, name, medium]);
-    const meter = meters.get(key) ?? { windowS: windowOf(series), seconds: new Array(period.count).fill(null) };
+    const meter = meters.get(key) ?? {
+      windowS: windowOf(series), seconds: new Array(period.count).fill(null), sinceS: (began.get(firm) ?? 0) / 1000, endS: 0,
+    };
+    meter.endS = Math.max(meter.endS, endOf({ series }));
     meter.seconds = sumOf([meter.seconds, seconds]);
     meters.set(key, meter);
   }
-  const newest = Math.max(0, ...columns.map(({ series }) => Date.parse(series.time) / 1000 + windowOf(series)));
   const zero = () => new Array(period.count).fill(0);
   const slots = { present: zero(), expected: zero() };
-  for (const { windowS, seconds } of meters.values()) {
+  for (const { windowS, seconds, sinceS, endS } of meters.values()) {
+    // Who sends longer slots, or sends them later, is not behind yet.
+    const dueS = Math.max(endS, newest - 2 * windowS);
     seconds.forEach((covered, at) => {
       const from = period.start / 1000 + at * period.stepS;
-      slots.expected[at] += Math.max(0, Math.round(Math.min(period.stepS, newest - from) / windowS));
-      slots.present[at] += Math.round((covered ?? 0) / windowS);
+      const until = Math.min(from + period.stepS, dueS);
+      const present = Math.round((covered ?? 0) / windowS);
+      const expected = Math.max(0, Math.floor((until - Math.max(from, sinceS)) / windowS));
+      slots.present[at] += present;
+      slots.expected[at] += Math.max(expected, present); // what came is not too much
     });
   }
   return slots;

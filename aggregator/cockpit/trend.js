@@ -100,6 +100,7 @@ function shownSum(found, unit) {
   return { ...amount(found.total, unit), origin: found.origin };
 }
 
-function dataOf({ period }, { columns }, parts, nowMs, name, unit) {
-  return { period, nowMs, name: t("perStep", { name, unit, step: span(period.stepS) }), unit, parts, line: null, slots: slotsIn(columns, period) };
+function dataOf(totals, { columns }, parts, nowMs, name, unit) {
+  const { period } = totals;
+  return { period, nowMs, name: t("perStep", { name, unit, step: span(period.stepS) }), unit, parts, line: null, slots: slotsIn(columns, totals) };
 }

@@ -46,7 +46,7 @@ export const TERMS = {
   "field.ff_connectivity.digital_rate": ["of all digital devices", "占数字化设备"],
   "field.ce_balance.main": ["main meters", "总表"],
   "field.ce_balance.sub_sum": ["sum of sub-meters", "分表之和"],
-  "field.ce_balance.residual_ratio": ["share no sub-meter has", "分表未计入占比"],
+  "field.ce_balance.residual_ratio": ["in no sub-meter", "分表未计入占比"],
   "field.ce_quality.coverage": ["carbon data received", "碳数据到达率"],
   "field.ce_quality.estimated_share": ["estimated share", "估算占比"],
   "field.ce_intensity.kgco2e_per_unit": ["carbon intensity", "碳排放强度"],
