@@ -3,6 +3,7 @@
  * @module api
  */
 
+import { kept } from "./kept.js";
 import { token } from "./session.js";
 import { language } from "./texts.js";
 
@@ -101,13 +102,14 @@ export function newest() {
  * @returns {Promise<{time: string[], fields: Record<string, (number|null)[]>}>}
  */
 export function steps(id, fields, period, aggregate = "sum") {
-  return get(`/series/${id}/steps`, {
+  const query = {
     field: fields.join(","),
     start: new Date(period.start).toISOString(),
     end: new Date(period.end).toISOString(),
     step: `${period.stepS}s`,
     aggregate,
-  });
+  };
+  return kept(id, JSON.stringify(query), () => get(`/series/${id}/steps`, query));
 }
 
 /**

@@ -8,6 +8,7 @@ import { board } from "./board.js";
 import { say, sync } from "./dom.js";
 import { equipmentCard } from "./equipment.js";
 import { ago, clock, number, zone } from "./format.js";
+import { changed, trust } from "./kept.js";
 import { live } from "./live.js";
 import { equipmentOf, windowOf } from "./model.js";
 import { choice, fillOptions, onAsk } from "./panel.js";
@@ -31,7 +32,7 @@ const view = {
 };
 const ranges = choice(RANGES, (name) => t(`range.${name}`), (name) => { view.chosen = name; showReceived(); questions.start(); });
 const main = board(at("tiles"), at("board"), { choose: chooseFirm, again: () => questions.start() });
-const stream = live(() => questions.soon());
+const stream = live((ids) => { changed(ids); questions.soon(); });
 const questions = poll(ask, stream.open);
 const seen = new IntersectionObserver(nearby, { rootMargin: "400px" });
 const near = new WeakSet();
@@ -176,6 +177,7 @@ function closeDoor(fault) {
   session.forget();
   questions.stop();
   stream.stop();
+  changed(null);
   main.clear();
   Object.assign(view, { factories: null, series: null, sites: [], firm: "", range: "", chosen: "", answered: 0, fault: null });
   fillOptions(at("firm"), [], "");
@@ -202,6 +204,7 @@ function openDoor() {
 }
 
 at("ranges").append(ranges.element);
+trust(stream.open);
 onAsk(sourceDialog(at("source"), now));
 at("firm").addEventListener("change", () => { view.firm = at("firm").value; showReceived(); questions.start(); });
 at("door").addEventListener("submit", (event) => {

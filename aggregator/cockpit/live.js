@@ -11,7 +11,8 @@ const LONGEST_WAIT_MS = 60_000;
 const SILENCE_MS = 45_000; // the server says something at least every 15 s
 
 /**
- * @param {() => void} onChange something was written, revised or removed
+ * @param {(ids: string[]|null) => void} onChange is told the series that were written, revised or
+ *   removed; null: any of them may have been
  * @returns {{start: () => void, stop: () => void, open: () => boolean}}
  */
 export function live(onChange) {
@@ -21,6 +22,7 @@ export function live(onChange) {
 
   async function listen(signal, alarm) {
     const headers = { Authorization: `Bearer ${token()}` };
+    if (!last) onChange(null); // what happened before the stream began is not told
     if (last) headers["Last-Event-ID"] = last;
     const answer = await fetch("/api/v1/stream", { headers, cache: "no-store", credentials: "omit", signal });
     if (answer.status === 410) last = "";
@@ -34,10 +36,10 @@ export function live(onChange) {
       if (done) return true;
       const events = (rest + value).split("\n\n");
       rest = events.pop();
-      const ids = events.map((event) => /^id: (.+)$/m.exec(event)?.[1]).filter(Boolean);
-      if (ids.length === 0) continue;
-      last = ids.at(-1);
-      onChange();
+      const changes = events.filter((event) => event.startsWith("id: "));
+      if (changes.length === 0) continue;
+      last = /^id: (.+)$/m.exec(changes.at(-1))[1];
+      onChange(seriesIn(changes));
     }
   }
 
@@ -74,6 +76,12 @@ export function live(onChange) {
     },
     open: () => open,
   };
+}
+
+/** @returns {string[]|null} ids of series; null where a whole measurement is gone */
+function seriesIn(events) {
+  const ids = events.map((event) => JSON.parse(/^data: (.+)$/m.exec(event)[1]).series?.id);
+  return ids.includes(undefined) ? null : ids;
 }
 
 function rest(ms, signal) {

@@ -10,7 +10,7 @@ import { each, steps } from "./api.js";
 import { periodOf, spread, sumOf, windowOf } from "./model.js";
 
 /** More than this many series are not added up here. */
-export const MOST_SERIES = 160;
+export const MOST_SERIES = 400;
 
 /**
  * @typedef {object} Column one series over the period

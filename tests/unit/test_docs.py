@@ -47,6 +47,7 @@ BOTH_LANGUAGES = [
     ("docs/evidence.md", "docs/evidence.zh-CN.md"),
     ("docs/devices.md", "docs/devices.zh-CN.md"),
     ("docs/faults.md", "docs/faults.zh-CN.md"),
+    ("docs/cockpit.md", "docs/cockpit.zh-CN.md"),
     ("docs/keys.md", "docs/keys.zh-CN.md"),
     ("docs/joining.md", "docs/joining.zh-CN.md"),
     ("docs/key-ceremony.md", "docs/key-ceremony.zh-CN.md"),
@@ -105,6 +106,13 @@ def test_every_command_in_the_documents_exists_with_its_options(name: str, line:
 def test_a_command_with_a_wrong_word_would_be_noticed(wrong: str) -> None:
     with pytest.raises(_USAGE_ERROR):
         parse(wrong)
+
+
+def test_the_first_steps_that_the_page_tells_are_commands_that_exist() -> None:
+    shown = re.findall(r"<code>\./run ([^<]+)</code>", text("aggregator/cockpit/index.html"))
+    assert len(shown) == 2
+    for line in shown:
+        parse(line)
 
 
 def test_every_fenced_command_of_the_readme_is_one_that_run_knows() -> None:
