@@ -23,6 +23,7 @@ from aggregator import (
     mirror_cli,
     peak_cli,
     rebuild_cli,
+    revoke_cli,
     trust_cli,
 )
 from aggregator.authority import BRAIN_CERTIFICATE, BRAIN_KEY, log_path, make_authority
@@ -49,6 +50,7 @@ app = typer.Typer(
 joining_cli.mount(app)
 factories_cli.mount(app)
 broker_cli.mount(app)
+revoke_cli.mount(app)
 trust_cli.mount(app)
 alarms_cli.mount(app)
 rebuild_cli.mount(app)

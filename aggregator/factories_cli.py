@@ -46,7 +46,8 @@ class Standing:
     """How a factory stands; times in seconds since 1970 UTC, None where there is none.
 
     Attributes:
-        trust: `waiting` for approval, `silent` (nothing came yet), `good`, `alarms`, `quarantined`.
+        trust: `waiting` for approval, `silent` (nothing came yet), `good`, `alarms`, `quarantined`,
+            `revoked` (its certificates, or all keys of its officers' list).
         joined: `code` or `card`, as it came.
         sheet: hash of the newest release sheet, hex; empty before the first.
     """
@@ -106,7 +107,10 @@ def _standing(
         newest = ledger.newest_sheet(agent)
         if newest is not None:
             version, sheet = newest.version, newest.hash.hex()
-    ends = [one.ends_s for one in certificates if one.agent == address.agent and not one.revoked_s]
+    own = [one for one in certificates if one.agent == address.agent]
+    ends = [one.ends_s for one in own if one.revoked_s is None]
+    if (own and not ends) or _all_ended(factory):
+        trust = "revoked"
     return Standing(
         enterprise=factory.enterprise,
         site=factory.site,
@@ -122,6 +126,12 @@ def _standing(
         last_seen_s=seen,
         certificate_ends_s=max(ends, default=None),
     )
+
+
+def _all_ended(factory: Factory) -> bool:
+    """Tell whether the officers' newest list has no key that still counts."""
+    known = factory.key_list
+    return known is not None and all(record.until is not None for record in known.records)
 
 
 def _waiting(one: Applicant) -> Standing:
@@ -180,6 +190,7 @@ def _in_words(one: Standing) -> str:
         "good": tr("good", "正常"),
         "alarms": tr(f"{one.alarms} alarm(s)", f"{one.alarms} 个告警"),
         "quarantined": tr("QUARANTINED", "已隔离"),
+        "revoked": tr("REVOKED", "已吊销"),
     }[one.trust]
 
 

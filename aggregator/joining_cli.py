@@ -22,7 +22,7 @@ from aggregator.joining import Applicant, Joining, JoiningFault
 from protocols.errors import MillgateError
 from protocols.language import tr
 from protocols.status import ask
-from protocols.topics import ID_BYTES
+from protocols.topics import ID_BYTES, Address
 from security.admin_log import record_admin
 from security.cards import AgentCard, card_text
 from security.files import PUBLIC, write_whole
@@ -141,7 +141,7 @@ def approve(
             _keep_card(config, found.enterprise, found.site, found.card())
             typer.echo(tr(f"{found.name} is approved already.", f"{found.name} 已核准。"))
             return
-        _check_free(config, found.enterprise, found.site)
+        _check_free(config, found.enterprise, found.site, found.address)
         _show(found)
         digits = read_approval(
             approval or typer.prompt(tr("approval code of the invitation", "邀请时的核准码"))
@@ -240,9 +240,13 @@ def _card_path(config: AggregatorConfig, enterprise: str, site: str) -> Path:
     return config.brain.factories / f"{name}.card"
 
 
-def _check_free(config: AggregatorConfig, enterprise: str, site: str) -> None:
+def _check_free(
+    config: AggregatorConfig, enterprise: str, site: str, own: Address | None = None
+) -> None:
+    """Check that no other agent has this name; its own card may be there after a crash."""
     taken = any(
-        (one.enterprise, one.site) == (enterprise, site) for one in config.factories().values()
+        (one.enterprise, one.site) == (enterprise, site) and address != own
+        for address, one in config.factories().items()
     )
     if taken:
         raise MillgateError(

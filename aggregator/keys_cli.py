@@ -5,6 +5,7 @@ from typing import Annotated, Final
 
 import typer
 
+from aggregator.authority import log_path
 from aggregator.config import AggregatorConfig, Factory, read_config
 from aggregator.keyring import Keyring
 from aggregator.ledger import Ledger
@@ -12,6 +13,7 @@ from protocols.errors import MillgateError
 from protocols.language import tr
 from protocols.strict_cbor import Malformed
 from protocols.topics import Address
+from security.admin_log import record_admin
 from security.key_list import MAX_KEYS, Mark, first_list
 from security.key_signing import mark_text, read_unsigned, rows
 from security.keys import BadSignature
@@ -39,6 +41,7 @@ def keys(
     config = read_config(path)
     factories = config.factories()
     if take is not None:
+        record_admin(log_path(config), "take-keys", file=str(take))
         _take(take, factories)
         factories = config.factories()
     marks = _marks(config)

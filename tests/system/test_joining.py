@@ -123,7 +123,9 @@ async def test_the_way_of_the_page_leads_from_the_invitation_to_the_receipt(tmp_
 
 
 async def _go(walk: Walk) -> None:
-    init, broker, run, invite, enroll, approve, new, sign, agent, factories, log = commands()
+    init, broker, run, invite, enroll, approve, new, sign, agent, factories, log, revoke = (
+        commands()
+    )
     await walk.do(init, "--broker-port", walk.port, "--api-port", 0)
     edit(walk.brain, "0.0.0.0", "127.0.0.1")  # noqa: S104 - replaced by loopback
     toml = walk.brain.read_text("utf-8")
@@ -156,6 +158,7 @@ async def _go(walk: Walk) -> None:
     await walk.do(factories)
     await walk.do(factories, "--json")
     await walk.do(log)
+    await walk.do(revoke)
 
 
 async def run_and_invite(walk: Walk, run: list[str], invite: list[str]) -> None:
@@ -190,5 +193,5 @@ def _check(walk: Walk) -> None:
     users = re.findall(r"New client connected .* u'([^']+)'", walk.broker.log)
     assert sorted(users) == sorted(["brain", address.agent.hex()])
     actions = [entry.action for entry in read_log(config.ledger.with_name("admin.log"))]
-    assert actions == ["authority", "broker-config", "invite", "approve"]
+    assert actions == ["authority", "broker-config", "invite", "approve", "revoke"]
     assert "4 entries, unchanged" in walk.said["aggregator log"]

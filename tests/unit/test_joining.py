@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import hashlib
 import json
+import sqlite3
 import stat
 import time
 from collections.abc import AsyncIterator, Callable
@@ -168,6 +169,45 @@ async def test_a_crash_while_keys_are_written_does_no_harm(
     assert not (mill / "agent.toml").exists()
     await enter(invitation, mill)
     assert read_config(mill / "agent.toml").identity.address in opened.config.factories()
+
+
+def test_a_crash_in_the_middle_of_an_approval_does_no_harm(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    invitation = site.invite()
+    application = prepared(site, invitation, tmp_path / "mill").application
+    assert given(site, application) == "waiting"
+
+    def fail(*_: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Joining, "_mark", fail)
+        with pytest.raises(sqlite3.OperationalError):
+            site.approve(invitation)
+    assert given(site, application) == "waiting"
+    site.approve(invitation)
+    assert given(site, application) == "granted"
+    assert len(site.config.factories()) == 1
+
+
+def test_a_revoked_agent_is_shown_as_such_and_is_on_the_brokers_list(
+    site: Site, tmp_path: Path
+) -> None:
+    broker = tmp_path / "broker"
+    site.run("broker-config", broker, "--user", "")
+    invitation = site.invite()
+    assert given(site, prepared(site, invitation, tmp_path / "mill").application) == "waiting"
+    site.approve(invitation)
+    before = (broker / "revoked.pem").read_bytes()
+    (address,) = site.config.factories()
+    assert "no data yet" in site.run("factories")
+    assert "1 certificate(s) revoked" in site.run("revoke", "mill", "--broker", broker)
+    assert (broker / "revoked.pem").read_bytes() != before
+    assert "REVOKED" in site.run("factories")
+    assert "0 certificate(s)" in site.run("revoke", address.agent.hex()[:8])
+    with pytest.raises(MillgateError, match="no agent, or more than one, is called so"):
+        site.run("revoke", "nobody")
 
 
 def prepared_again(mill: Path, invitation: Invitation) -> Application:
