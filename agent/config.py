@@ -42,6 +42,7 @@ class Identity(Strict):
         gate_key: file of the key that encrypts gate memory.
         attestation_key: file of the key that signs attestations together with the signing key.
         passphrase: where these files are encrypted: a file of mode 0600 or `credential:NAME`.
+        enrolment: the brain's HTTPS endpoint, which renews our certificate; empty: nobody does.
 
     Every file may be `credential:NAME`; the signing key may be in a token, `token:SOCKET`.
     """
@@ -52,6 +53,7 @@ class Identity(Strict):
     gate_key: Path
     attestation_key: Path = Path("keys/attestation.key")
     passphrase: Path | None = None
+    enrolment: str = Field(default="", pattern=r"(https://\S+[^/\s])?", max_length=512)
 
     @property
     def address(self) -> Address:

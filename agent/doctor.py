@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 from agent.authority import usable_policy
@@ -15,7 +16,7 @@ from protocols.errors import MillgateError
 from protocols.frame import SECOND
 from protocols.language import tr
 from protocols.status import NotRunning, ask
-from security.key_checkup import look_at_keys
+from security.key_checkup import look_at_certificate, look_at_keys
 from security.policy.bundle import NoPolicy
 from security.policy.gate import Gate
 
@@ -33,6 +34,8 @@ async def examine(config: AgentConfig) -> list[Finding]:
     registry = Registry(config.spool.folder / "registry.json")
     folder = config.spool.folder
     findings = [*_keys(config), *_policy(config, registry)]
+    if config.broker.certificate is not None:
+        findings.append(_certificate(config.broker.certificate))
     findings += [private(folder), disk(folder, config.spool.max_bytes + config.spool.archive_bytes)]
     findings += clock(registry.newest_s)
     report = await asyncio.to_thread(_ask, config)
@@ -54,6 +57,14 @@ def _ask(config: AgentConfig) -> dict[str, Any] | None:
         return ask(config.socket)
     except NotRunning:
         return None
+
+
+def _certificate(path: Path) -> Finding:
+    remedy = tr(
+        "it is renewed by itself while the agent runs and reaches [identity] enrolment; else join again",
+        "代理程序运行且可访问 [identity] enrolment 时会自动续签；否则请重新接入",
+    )
+    return look_at_certificate(path, time.time_ns() // SECOND, remedy)
 
 
 def _keys(config: AgentConfig) -> Iterator[Finding]:

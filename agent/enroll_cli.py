@@ -110,7 +110,7 @@ async def enroll_now(
             )
         )
     grant = progress.grant or await enrolling.wait(base, errand, progress, 60.0 * minutes, _say)
-    await asyncio.to_thread(enrolling.install, folder, errand, grant)
+    await asyncio.to_thread(enrolling.install, folder, errand, grant, base)
     brain = read_brain_card(folder / "brain.card")
     lines = [
         tr(

@@ -257,7 +257,7 @@ async def _ask(
     return last if answer[0] == HTTPStatus.TOO_MANY_REQUESTS else _judged(answer, base)
 
 
-def install(folder: Path, errand: Errand, grant: Grant) -> AgentCard:
+def install(folder: Path, errand: Errand, grant: Grant, base: str = "") -> AgentCard:
     """Write what was granted, so that `agent run` can go on; agent.toml comes last.
 
     Raises:
@@ -293,7 +293,8 @@ def install(folder: Path, errand: Errand, grant: Grant) -> AgentCard:
         else {}
     )
     broker = BrokerWords(place.host, place.port, place.protocol, tls)
-    write_agent(folder, card, errand.audit, broker, ["brain.card"])
+    identity = {"enrolment": base} if base and place.tls else {}
+    write_agent(folder, card, errand.audit, broker, ["brain.card"], identity)
     (folder / _UNDER_WAY).unlink(missing_ok=True)
     return card
 

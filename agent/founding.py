@@ -1,6 +1,6 @@
 """A new agent's folder: its keys, `agent.toml` and its card."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
@@ -111,9 +111,20 @@ def notes_of(folder: Path) -> list[str]:
 
 
 def write_agent(
-    folder: Path, card: AgentCard, audit: SealingKey, broker: BrokerWords, cards: Sequence[str]
+    folder: Path,
+    card: AgentCard,
+    audit: SealingKey,
+    broker: BrokerWords,
+    cards: Sequence[str],
+    identity: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the agent's card and agent.toml; `cards` names the brains' cards in the folder."""
+    """Write the agent's card and agent.toml.
+
+    Args:
+        folder, card, audit, broker: of the agent.
+        cards: names of the brains' cards in the folder.
+        identity: what `[identity]` says besides.
+    """
     write_card(folder / "agent.card", card)
     values = {
         "factory": card.factory.hex(),
@@ -128,7 +139,7 @@ def write_agent(
         "devices": template("device.toml"),
     }
     text = Template(template("agent.toml")).substitute(values)
-    whole = switch_on(text, "broker", broker.tls)
+    whole = switch_on(switch_on(text, "broker", broker.tls), "identity", identity or {})
     write_whole(folder / "agent.toml", whole.encode(), PUBLIC)
 
 

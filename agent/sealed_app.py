@@ -26,6 +26,7 @@ from agent.mending import open_mended
 from agent.process import Links, alone, given_links, listened_links, main
 from agent.registry import Registry
 from agent.released import Hello
+from agent.renewal import keep_renewed
 from agent.reserve import Reserve
 from agent.sealedside import NotOurs, SealedSide, Sealer, Sheets, verified
 from agent.spool import Spool
@@ -93,6 +94,7 @@ class SealedApp:
                 uplink = group.create_task(self._deliver(), name="uplink")
                 keys = group.create_task(self._watch_keys(), name="keys")
                 upkeep = group.create_task(self._keep_up(), name="upkeep")
+                certificate = group.create_task(keep_renewed(self._config), name="certificate")
                 await self._stop.wait()
                 if self._links.watched and not self._links.at_once:
                     # The gate side's last message is still to come; then it ends the link.
@@ -104,6 +106,7 @@ class SealedApp:
                 uplink.cancel()
                 keys.cancel()
                 upkeep.cancel()
+                certificate.cancel()
         finally:
             self._thread.shutdown()
             if self._spool is not None:

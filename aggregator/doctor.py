@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -22,9 +23,10 @@ from protocols.checkup import (
     private,
 )
 from protocols.errors import ConfigError
+from protocols.frame import SECOND
 from protocols.language import tr
 from protocols.status import NotRunning, ask
-from security.key_checkup import look_at_keys
+from security.key_checkup import look_at_certificate, look_at_keys
 
 _ROOM: Final = 1024 * MEGABYTE
 _LAG_S: Final = 300
@@ -34,6 +36,13 @@ _MOST_ALARMS: Final = 20
 async def examine(config: AggregatorConfig) -> list[Finding]:
     """Return what was found; nothing is changed and no process is disturbed."""
     findings = [*_keys(config), *_factories(config)]
+    if config.broker.certificate is not None:
+        remedy = tr(
+            "one of our own authority is renewed when the aggregator starts; else give a new one",
+            "由自有证书机构签发的证书在聚合器启动时续签；否则请更换",
+        )
+        now_s = time.time_ns() // SECOND
+        findings.append(look_at_certificate(config.broker.certificate, now_s, remedy))
     findings += [private(config.ledger.parent), disk(config.ledger.parent, _ROOM), *clock(None)]
     connected = await asyncio.to_thread(_connected, config)
     findings += [await broker(one, connected=one.place in connected) for one in config.brokers]

@@ -36,6 +36,8 @@ APPROVAL_S: Final = 86_400
 """How long an application waits for approval."""
 
 _MOST_OPEN: Final = 256
+_MOST_RENEWALS: Final = 8
+_RENEWAL_SPAN_S: Final = 86_400
 _KEEP_S: Final = 30 * 86_400
 _VERSION: Final = 1
 _SCHEMA: Final = """
@@ -393,6 +395,35 @@ class Joining:
             "INSERT INTO certificate (serial, agent, issued_s, ends_s) VALUES (?,?,?,?)",
             (f"{issued.serial:x}", agent, self._now(), issued.ends_s),
         )
+
+    def renew(self, serial: int, request: bytes, authority: Authority, days: int) -> Issued:
+        """Issue another certificate to whom a good one was issued.
+
+        Args:
+            serial: of the certificate that was shown.
+            request: for the new one, PEM.
+
+        Raises:
+            JoiningFault: when the one that was shown does not count, or too many were issued.
+            RequestRefused: when the request is not sound.
+        """
+        now = self._now()
+        shown = [one for one in self.certificates() if one.serial == serial]
+        if not shown or not self.is_good(serial):
+            raise JoiningFault(
+                tr("this certificate does not count here", "此证书在此处无效"),
+                remedy=tr("join again with a new code", "请用新邀请码重新接入"),
+            )
+        agent = shown[0].agent
+        recent = [one for one in self.certificates(agent) if one.issued_s > now - _RENEWAL_SPAN_S]
+        if len(recent) >= _MOST_RENEWALS:
+            raise JoiningFault(
+                tr("too many certificates were issued lately", "近期签发的证书过多"),
+                remedy=tr("try again tomorrow", "请明日重试"),
+            )
+        issued = authority.issue_client(request, agent.hex(), days)
+        self.add_certificate(agent, issued)
+        return issued
 
     def certificates(self, agent: bytes | None = None) -> list[Certificate]:
         """Return the certificates of an agent, or of all, oldest first."""

@@ -6,23 +6,29 @@ import logging
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from http import HTTPStatus
+from pathlib import Path
 from typing import Final
 
 from aiohttp import web
 
 from aggregator.api.scopes import RateLimit
 from aggregator.api.server import serving
-from aggregator.authority import open_authority, open_joining, renew_own
+from aggregator.authority import log_path, open_authority, open_joining, renew_own
 from aggregator.config import AggregatorConfig
-from aggregator.joining import Joining, Terms
+from aggregator.joining import Joining, JoiningFault, Terms
 from protocols.language import tr
 from protocols.tls import server_context
+from security.admin_log import record_admin
+from security.ca import Authority, Issued, RequestRefused
 from security.cards import BrainCard, card_text
+from security.certificate_request import life_of
 from security.enrolment import (
     AUTHORITY_PATH,
     MOST_BODY,
     PATH,
+    RENEWAL_PATH,
     Application,
     Progress,
     Unsound,
@@ -37,21 +43,39 @@ _BODY_S: Final = 10.0
 _log = logging.getLogger(__name__)
 
 
-def make_app(joining: Joining, terms: Terms, bundle: bytes) -> web.Application:
+@dataclass(frozen=True, slots=True)
+class Renewing:
+    """What renews certificates.
+
+    Attributes:
+        days: how long a new one is valid.
+        log: where it is recorded.
+    """
+
+    authority: Authority
+    days: int
+    log: Path
+
+
+def make_app(
+    joining: Joining, terms: Terms, bundle: bytes, renewing: Renewing | None = None
+) -> web.Application:
     """Build the endpoint's web application; call it with an event loop running.
 
     Args:
         joining: used by nothing else meanwhile.
         terms: what every factory that joins is told.
         bundle: the authority's certificates, PEM; anybody may ask for them.
+        renewing: what renews certificates; without it, none is.
     """
-    desk = _Desk(joining, terms, bundle)
+    desk = _Desk(joining, terms, bundle, renewing)
     app = web.Application(client_max_size=MOST_BODY)
     app.add_routes(
         [
             web.get(AUTHORITY_PATH, desk.authority),
             web.post(PATH, desk.apply),
             web.get(PATH, desk.progress),
+            web.post(RENEWAL_PATH, desk.renew),
         ]
     )
     app.on_response_prepare.append(_add_headers)
@@ -81,7 +105,8 @@ async def desk(config: AggregatorConfig) -> AsyncIterator[int | None]:
     terms = Terms(authority.fingerprint, card_text(card), enrolment.broker_place(config.broker))
     joining = await asyncio.to_thread(open_joining, config)
     try:
-        app = make_app(joining, terms, authority.bundle)
+        renewing = Renewing(authority, enrolment.client_days, log_path(config))
+        app = make_app(joining, terms, authority.bundle, renewing)
         context = believing_clients(tls, authority.bundle)
         async with serving(app, enrolment.host, enrolment.port, context) as port:
             yield port
@@ -102,7 +127,10 @@ async def _add_headers(_: web.Request, answer: web.StreamResponse) -> None:
 
 
 class _Desk:
-    def __init__(self, joining: Joining, terms: Terms, bundle: bytes) -> None:
+    def __init__(
+        self, joining: Joining, terms: Terms, bundle: bytes, renewing: Renewing | None
+    ) -> None:
+        self._renewing = renewing
         self._joining = joining
         self._terms = terms
         self._bundle = bundle
@@ -140,6 +168,28 @@ class _Desk:
             found = await asyncio.to_thread(self._joining.progress, ticket, self._terms)
         return _answer(found)
 
+    async def renew(self, request: web.Request) -> web.Response:
+        """Give another certificate to whoever shows one that counts."""
+        self._count(request)
+        serial = _serial_shown(request)
+        if serial is None or self._renewing is None:
+            raise web.HTTPForbidden
+        async with self._places:
+            asked = await request.read()
+            async with self._turn:
+                try:
+                    issued = await asyncio.to_thread(self._issue, serial, asked, self._renewing)
+                except (JoiningFault, RequestRefused) as fault:
+                    _log.warning("%s: %s", tr("renewal refused", "拒绝续签"), fault)
+                    raise web.HTTPForbidden from None
+        return web.Response(body=issued.certificate, content_type="application/x-pem-file")
+
+    def _issue(self, serial: int, asked: bytes, renewing: Renewing) -> Issued:
+        issued = self._joining.renew(serial, asked, renewing.authority, renewing.days)
+        name = life_of(issued.certificate).name
+        record_admin(renewing.log, "renew", agent=name, serial=f"{issued.serial:x}")
+        return issued
+
     def _count(self, request: web.Request) -> None:
         wait_s = self._limit.take(request.remote or "")
         if wait_s:
@@ -159,6 +209,13 @@ class _Desk:
                 f"接入：邀请 {invitation:04x}：{said}",
             ),
         )
+
+
+def _serial_shown(request: web.Request) -> int | None:
+    """Return the number of the certificate that the client showed; TLS has verified it."""
+    link = request.transport.get_extra_info("ssl_object") if request.transport else None
+    shown = link.getpeercert() if link is not None else None
+    return int(str(shown["serialNumber"]), 16) if shown else None
 
 
 def _answer(progress: Progress) -> web.Response:

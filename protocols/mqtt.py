@@ -10,6 +10,7 @@ import asyncio
 import concurrent.futures
 import logging
 import random
+import ssl
 import sys
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -27,7 +28,7 @@ from protocols.broker import MAX_MESSAGE, BrokerConfig
 from protocols.errors import MillgateError
 from protocols.language import tr
 from protocols.places import located, open_to_others
-from protocols.tls import client_context, refusal
+from protocols.tls import client_context, refusal, show_certificate
 
 _MESSAGES: Final = 256
 _IN_FLIGHT: Final = 64
@@ -90,12 +91,13 @@ class Mqtt:
         self._said = ""
         self._up = False
         self._session = session
+        self._tls: ssl.SSLContext | None = None
         self._client = self._make_client(client_id)
         if will is not None:
             self._client.will_set(will[0], will[1], qos=1, retain=True)
         if config.tls:
-            context = client_context(config.ca_file, config.certificate, config.private_key)
-            self._client.tls_set_context(context)
+            self._tls = client_context(config.ca_file, config.certificate, config.private_key)
+            self._client.tls_set_context(self._tls)
         if config.username:
             self._client.username_pw_set(config.username, _password(config.password_file))
 
@@ -242,6 +244,18 @@ class Mqtt:
                 )
             )
         self._tell(self.connected.clear)
+        self._show_renewed()
+
+    def _show_renewed(self) -> None:
+        """Show the certificate that lies there now from the next connection on."""
+        config = self._config
+        if self._tls is None or config.certificate is None or config.private_key is None:
+            return
+        try:
+            show_certificate(self._tls, config.certificate, config.private_key)
+        except MillgateError as fault:
+            # The one that was loaded before is shown again.
+            self._say(str(fault))
 
     def _on_message(self, client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
         mid, qos = message.mid, message.qos

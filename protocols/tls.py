@@ -58,6 +58,15 @@ def server_context(certificate: Path, private_key: Path) -> ssl.SSLContext:
     return context
 
 
+def show_certificate(context: ssl.SSLContext, certificate: Path, private_key: Path) -> None:
+    """Let a context show this certificate from its next connection on.
+
+    Raises:
+        TlsFault: when a file cannot be used, or others can read the private key.
+    """
+    _load(context, certificate, private_key)
+
+
 def _load(context: ssl.SSLContext, certificate: Path, private_key: Path) -> None:
     _check_private(private_key)
     try:

@@ -27,6 +27,7 @@ MOST_BODY: Final = 65_536
 
 PATH: Final = "/enrol/v1"
 AUTHORITY_PATH: Final = "/authority.pem"
+RENEWAL_PATH: Final = "/enrol/v1/certificate"
 
 _CONTEXT: Final = b"mg1/enrolment\x00"
 _MOST_PEM: Final = 32_768

@@ -2,12 +2,17 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Final
 
 from protocols.checkup import Finding, Grade, checked
+from protocols.errors import MillgateError
 from protocols.language import tr
 from protocols.places import is_credential
 from security.at_rest import is_encrypted
+from security.certificate_request import life_of
 from security.signers import is_token
+
+_DAY_S: Final = 86_400
 
 
 def look_at_keys(keys: Mapping[Path, Callable[[], object]]) -> Iterator[Finding]:
@@ -39,6 +44,30 @@ def look_at_keys(keys: Mapping[Path, Callable[[], object]]) -> Iterator[Finding]
                 "请使用 systemd 凭据，或 'millgate keys encrypt'（见 docs/keys.zh-CN.md）",
             ),
         )
+
+
+def look_at_certificate(path: Path, now_s: int, remedy: str) -> Finding:
+    """Say how long a certificate is still valid.
+
+    Args:
+        path: PEM file.
+        now_s: seconds since 1970 UTC.
+        remedy: what to do where it ends soon.
+    """
+    subject = tr("certificate", "证书")
+    try:
+        life = life_of(path.read_bytes())
+    except OSError as error:
+        return Finding(Grade.FAULT, subject, f"{path}: {error.strerror}")
+    except MillgateError as fault:
+        return Finding(Grade.FAULT, subject, f"{path}: {fault.what}")
+    left = (life.ends_s - now_s) // _DAY_S
+    if life.ends_s <= now_s:
+        return Finding(Grade.FAULT, subject, tr(f"{path}: ended", f"{path}：已到期"), remedy)
+    said = tr(f"{path}: {left} days left", f"{path}：剩余 {left} 天")
+    if now_s >= life.renew_s + _DAY_S:
+        return Finding(Grade.NOTICE, subject, said, remedy)
+    return Finding(Grade.GOOD, subject, said)
 
 
 def _is_plain(place: Path) -> bool:
