@@ -37,10 +37,10 @@ TARGETS: Final[dict[str, list[str]]] = {
     "agent.chains": ["test_restored.py"],
     "protocols.strict_cbor": ["test_strict_cbor.py"],
     "security.transparency": ["test_transparency.py"],
-    "aggregator.statements": ["test_restored.py", "test_attestations.py"],
+    "aggregator.statements": ["test_asking.py", "test_restored.py", "test_attestations.py"],
     "security.statements": ["test_attestations.py"],
     "security.answers": ["test_answers.py"],
-    "agent.asking": ["test_restored.py"],
+    "agent.asking": ["test_asking.py", "test_restored.py"],
 }
 """What is changed, and which tests run after the test kit's vectors, which run first."""
 

@@ -105,7 +105,7 @@ async def test_the_brains_own_certificate_renews_no_agents(
     )
     from dataclasses import replace  # noqa: PLC0415 - beside its use
 
-    status = await ask(replace(config, broker=own), request_for(key(config)))
+    status = await ask(replace(config, brokers=(own,)), request_for(key(config)))
     assert status == HTTPStatus.FORBIDDEN
 
 
