@@ -1,5 +1,6 @@
 """OEE, carbon and rankings over HTTP; what is computed is in `aggregator.summaries`."""
 
+import asyncio
 import hashlib
 import time
 from base64 import urlsafe_b64encode
@@ -16,7 +17,7 @@ from aggregator.api.catalog import Catalog, Entry, page
 from aggregator.api.firms import KINDS, Firms
 from aggregator.api.guard import SCOPE
 from aggregator.api.parameters import Parameters, missing
-from aggregator.api.problems import Text
+from aggregator.api.problems import Text, unavailable
 from aggregator.api.scopes import Scope
 from aggregator.api.terms import Terms
 from aggregator.api.worker import Worker
@@ -38,6 +39,7 @@ _BY: Final = {
     "enterprise": (ENTERPRISE,),
 }
 _KEEP_S: Final = 30.0
+_RANKING_S: Final = 120.0
 _MOST_KEPT: Final = 32
 
 Place = tuple[str, ...]
@@ -58,6 +60,7 @@ class Summaries:
         self._now_ns = now_ns
         self._files = Worker("api-files")
         self._firms = Firms(catalog, terms, self._files)
+        self._ranking = asyncio.Lock()
         self._kept: dict[tuple[str, str], tuple[float, list[ranking.FirmValue]]] = {}
 
     def routes(self) -> list[web.RouteDef]:
@@ -212,6 +215,16 @@ class Summaries:
         self, name: str, period: str, start: int, end: int
     ) -> list[ranking.FirmValue]:
         """Return all firms' figures; what was computed a moment ago is not computed again."""
+        # It goes over all firms: whoever asks for the same meanwhile waits for the same answer.
+        try:
+            async with asyncio.timeout(_RANKING_S), self._ranking:
+                return await self._figures(name, period, start, end)
+        except TimeoutError:
+            raise unavailable() from None
+
+    async def _figures(
+        self, name: str, period: str, start: int, end: int
+    ) -> list[ranking.FirmValue]:
         kept = self._kept.get((name, period))
         if kept is not None and time.monotonic() < kept[0]:
             return kept[1]
