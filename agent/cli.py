@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from agent import audit_cli, enroll_cli, opcua_cli
+from agent import audit_cli, enroll_cli, opcua_cli, service_cli
 from agent.config import PolicySource, no_devices, read_config
 from agent.founding import (
     BrokerWords,
@@ -22,6 +22,7 @@ from agent.founding import (
     write_agent,
 )
 from agent.onboarding.cli import mount
+from protocols import logs
 from protocols.errors import ConfigError, MillgateError
 from protocols.language import tr
 from protocols.status import ask
@@ -42,6 +43,7 @@ app.add_typer(opcua_cli.app, name="cert")
 mount(app)
 audit_cli.mount(app)
 enroll_cli.mount(app)
+service_cli.mount(app)
 
 ConfigPath = Annotated[Path, typer.Argument(help=tr("path of agent.toml", "agent.toml 的路径"))]
 
@@ -194,7 +196,13 @@ def _say_officers(source: PolicySource) -> None:
         "采集并投递，直到停止。\n\n示例：millgate agent run mill/agent.toml",
     ),
 )
-def run(path: ConfigPath) -> None:
+def run(
+    path: ConfigPath,
+    log: Annotated[
+        logs.Kind | None,
+        typer.Option(help=tr("how to log (MILLGATE_LOG)", "日志格式（MILLGATE_LOG）")),
+    ] = None,
+) -> None:
     """Collect and deliver until stopped."""
     from agent.config import for_sealed_side  # noqa: PLC0415 - same as the line below
     from agent.supervisor import become  # noqa: PLC0415 - the command line starts fast without it
@@ -203,7 +211,9 @@ def run(path: ConfigPath) -> None:
     problem = no_devices(config)
     if problem is not None:
         raise ConfigError([problem])
-    become(path, config.spool.folder, for_sealed_side(path))
+    logs.choose(log)
+    monitor = config.monitor.port, config.monitor.devices
+    become(path, config.spool.folder, for_sealed_side(path), monitor)
 
 
 @app.command(

@@ -201,6 +201,19 @@ class DeliveryConfig(Strict):
         return self.back / SECOND
 
 
+class MonitorConfig(Strict):
+    """Health and metrics for this machine alone; see `agent.monitor`. Takes effect at a start.
+
+    Attributes:
+        port: on 127.0.0.1; 0 serves none.
+        devices: whether metrics tell what is read from devices, and how much is withheld, to
+            everybody on this machine.
+    """
+
+    port: int = Field(default=0, ge=0, le=65535)
+    devices: bool = False
+
+
 class ConsumerCard(Strict):
     """A brain that may be sent to; the policy decides whether it is."""
 
@@ -214,6 +227,7 @@ class _AgentFile(Strict):
     policy: PolicySource
     spool: SpoolConfig = SpoolConfig()
     delivery: DeliveryConfig = DeliveryConfig()
+    monitor: MonitorConfig = MonitorConfig()
     consumer: list[ConsumerCard] = Field(min_length=1, max_length=16)
 
 
@@ -234,6 +248,7 @@ class AgentConfig:
     consumers: dict[bytes, BrainCard]
     devices: list[DeviceConfig]
     delivery: DeliveryConfig = field(default_factory=DeliveryConfig)
+    monitor: MonitorConfig = field(default_factory=MonitorConfig)
 
     @property
     def broker(self) -> BrokerConfig:
@@ -342,6 +357,7 @@ def _absolute(
         spool=file.spool.model_copy(update={"folder": folder / file.spool.folder}),
         consumers=consumers,
         devices=[],
+        monitor=file.monitor,
     )
 
 

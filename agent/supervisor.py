@@ -19,7 +19,11 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from agent.control import CONFIGURATION, MAKE_WAY, STOP, control_pair, give_link, heard, tell
+from agent.monitor import monitoring
 from protocols.language import tr
+from protocols.logs import log_plainly
+from protocols.service import READY, STOPPING, keep_telling
+from protocols.service import tell as tell_service
 from protocols.signals import reload_on_signal, stop_on_signals
 from protocols.status import NotRunning, ask, lock_of, serving, socket_path
 
@@ -31,6 +35,8 @@ _LIVED_S: Final = 60.0
 _END_S: Final = 14.0
 _CONFIG_FAULT: Final = 2
 _READ_S: Final = 60.0
+_WATCH_S: Final = 30.0
+_MOST_DEAF: Final = 10
 _MOST_SETTINGS: Final = 2 << 20
 # Threads share one heap, and what was used for reading a large file is given back.
 _ALLOCATION: Final = {
@@ -42,13 +48,16 @@ _ALLOCATION: Final = {
 _log = logging.getLogger(__name__)
 
 
-def become(config: Path, folder: Path, settings: bytes) -> NoReturn:
+def become(
+    config: Path, folder: Path, settings: bytes, monitor: tuple[int, bool] = (0, False)
+) -> NoReturn:
     """Turn this process into the supervisor of an agent whose configuration is right.
 
     Args:
         config: agent.toml.
         folder: where its data are; nobody else may use them meanwhile.
         settings: the sealed side's part of the configuration.
+        monitor: the port of health and metrics, 0 for none; whether they tell of devices.
 
     Raises:
         AlreadyRunning: when somebody else does.
@@ -61,6 +70,7 @@ def become(config: Path, folder: Path, settings: bytes) -> NoReturn:
     environment = {**_ALLOCATION, **os.environ}
     environment["PYTHONPATH"] = f"{root}:{known}" if known else root
     arguments = [str(config.absolute()), str(folder.absolute()), str(lock.fileno()), str(given)]
+    arguments += [str(monitor[0]), "devices" if monitor[1] else ""]
     command = [sys.executable, "-P", "-m", __name__, *arguments]
     sys.stdout.flush()
     os.execve(sys.executable, command, environment)  # noqa: S606 - our own program, no shell
@@ -153,19 +163,31 @@ class Supervisor:
         sockets = ["--status", str(self._sockets[SEALED])]
         return ["agent.sealed_app", "--settings", str(settings), *sockets]
 
-    async def run(self, status: Path) -> int:
+    async def run(self, status: Path, monitor: tuple[int, bool] = (0, False)) -> int:
         """Run both until told to stop; return the exit code."""
         # Whoever closes a terminal wants to end what runs in it.
         told = self._stop if sys.stdin is not None and sys.stdin.isatty() else self._reload
         with stop_on_signals(self._stop), reload_on_signal(told):
-            return await self._run(status)
+            return await self._run(status, monitor)
 
-    async def _run(self, status: Path) -> int:
-        async with serving(status, self.report), asyncio.TaskGroup() as group:
+    async def _run(self, status: Path, monitor: tuple[int, bool]) -> int:
+        async with contextlib.AsyncExitStack() as stack:
+            if monitor[0]:
+                shown = monitoring(monitor[0], self.report, devices=monitor[1])
+                await stack.enter_async_context(shown)
+            await stack.enter_async_context(serving(status, self.report))
+            group = await stack.enter_async_context(asyncio.TaskGroup())
             keeping = [group.create_task(self._keep(side), name=side.name) for side in self._sides]
-            reading = group.create_task(self._read_anew(), name="configuration")
+            looking = [
+                group.create_task(self._read_anew(), name="configuration"),
+                group.create_task(keep_telling(self._is_alive), name="service-manager"),
+                *(group.create_task(self._watch(side), name="watch") for side in self._sides),
+            ]
+            tell_service(READY)
             await self._stop.wait()
-            reading.cancel()
+            tell_service(STOPPING)
+            for task in looking:
+                task.cancel()
             for side in self._sides:
                 side.tell(STOP)
             _, alive = await asyncio.wait(keeping, timeout=_END_S)
@@ -203,6 +225,32 @@ class Supervisor:
                 async with asyncio.timeout(wait_s * jitter):
                     await self._stop.wait()
             wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+
+    async def _is_alive(self) -> bool:
+        return True
+
+    async def _watch(self, side: Side) -> None:
+        """End a side that answers nobody for long, so that it is started again."""
+        deaf = 0
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            known = side.process
+            try:
+                await asyncio.to_thread(ask, self._sockets[side.name])
+            except NotRunning:
+                deaf = deaf + 1 if side.process is known else 0
+            else:
+                deaf = 0
+            if deaf >= _MOST_DEAF:
+                _log.error(
+                    "%s",
+                    tr(
+                        f"the {side.name} side has not answered for a while and is ended",
+                        f"{side.name} 侧进程长时间无应答，将其结束",
+                    ),
+                )
+                side.kill()
+                deaf = 0
 
     def _listen(self, side: Side) -> None:
         """Hear from the gate side when the configuration has changed."""
@@ -327,12 +375,12 @@ def _how(code: int) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the supervisor; see `become`."""
-    config, folder, lock, settings = arguments
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    config, folder, lock, settings, port, devices = arguments
+    log_plainly()
 
     async def supervise() -> int:
         supervisor = Supervisor(config, Path(folder), int(lock), int(settings))
-        return await supervisor.run(socket_path(Path(folder)))
+        return await supervisor.run(socket_path(Path(folder)), (int(port), bool(devices)))
 
     return asyncio.run(supervise())
 

@@ -31,7 +31,7 @@ from aggregator.retention import signed_erasure
 from aggregator.revisions import Revisions
 from aggregator.rules import calendars_folder, facts_path, read_rules
 from aggregator.stores import Store, StoreUnavailable
-from protocols import topics
+from protocols import service, topics
 from protocols.errors import ConfigError, MillgateError
 from protocols.frame import SECOND
 from protocols.language import tr
@@ -187,9 +187,15 @@ class Aggregator:
                         group.create_task(self._receive(link, stop), name=f"inbox-{at}")
                         for at, link in enumerate(self._live.links)
                     ]
+                    service.tell(service.READY)
+                    watchdog = group.create_task(
+                        service.keep_telling(self._is_alive), name="service-manager"
+                    )
                     erasures = group.create_task(self._tell(), name="erasures")
                     await stop.wait()
+                    service.tell(service.STOPPING)
                     erasures.cancel()
+                    watchdog.cancel()
                     await asyncio.wait(listening, timeout=_DRAIN_S)
                     for task in listening:
                         task.cancel()
@@ -204,6 +210,11 @@ class Aggregator:
             self._executor.shutdown()
             self._ledger.close()
             self._feed.close()
+
+    async def _is_alive(self) -> bool:
+        """Tell whether the inbox's thread still takes work, beside this loop."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._executor, bool, 1)
 
     async def _receive(self, link: Mqtt, stop: asyncio.Event) -> None:
         """Decide about what comes until `stop`, and then about what has come by then."""

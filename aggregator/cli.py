@@ -24,10 +24,12 @@ from aggregator import (
     peak_cli,
     rebuild_cli,
     revoke_cli,
+    service_cli,
     trust_cli,
 )
 from aggregator.authority import BRAIN_CERTIFICATE, BRAIN_KEY, log_path, make_authority
 from aggregator.config import read_config
+from protocols import logs
 from protocols.broker import LOOPBACK
 from protocols.errors import MillgateError
 from protocols.frame import SECOND
@@ -55,6 +57,7 @@ trust_cli.mount(app)
 alarms_cli.mount(app)
 rebuild_cli.mount(app)
 keys_cli.mount(app)
+service_cli.mount(app)
 
 ConfigPath = Annotated[
     Path, typer.Argument(help=tr("path of aggregator.toml", "aggregator.toml 的路径"))
@@ -198,13 +201,18 @@ def run(
             help=tr("write the API's port here once it listens", "监听后将 API 端口写入此文件")
         ),
     ] = None,
+    log: Annotated[
+        logs.Kind | None,
+        typer.Option(help=tr("how to log (MILLGATE_LOG)", "日志格式（MILLGATE_LOG）")),
+    ] = None,
 ) -> None:
     """Run the aggregator."""
     from aggregator.app import run as run_aggregator  # noqa: PLC0415 - the command line starts fast without it
 
     config = read_config(path)
     config.factories()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logs.choose(log)
+    logs.log_plainly()
     with only_one(config.ledger.parent):
         asyncio.run(run_aggregator(config, ready))
 

@@ -1,18 +1,14 @@
-"""The condition as Prometheus metrics, text format 0.0.4."""
+"""The condition as metrics."""
 
 from collections import Counter
-from collections.abc import Iterable
 from typing import Final
 
 from aggregator.alarms import Severity
 from aggregator.condition import Condition, State
-
-CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+from protocols import metrics
+from protocols.metrics import Family, Sample
 
 _ALARM_LABELS: Final = ("factory", "agent", "kind", "severity")
-
-Labels = dict[str, str]
-Sample = tuple[Labels, float | int | None]
 
 
 def exposition(condition: Condition) -> str:
@@ -25,7 +21,7 @@ def exposition(condition: Condition) -> str:
         (one.name, one.agent or "", one.kind, one.severity) for one in condition.alarms
     )
     agents = [({"factory": one.name, "agent": one.agent}, one) for one in condition.agents]
-    families: list[tuple[str, str, str, Iterable[Sample]]] = [
+    families: list[Family] = [
         ("up", "gauge", "1 while batches can come and series are written.", _one(condition.ready)),
         ("broker_connected", "gauge", "1 while connected to the broker.", _one(condition.broker)),
         (
@@ -105,27 +101,8 @@ def exposition(condition: Condition) -> str:
             ],
         ),
     ]
-    return "".join(_family(*family) for family in families)
+    return metrics.exposition(families)
 
 
 def _one(value: float) -> list[Sample]:
     return [({}, value)]
-
-
-def _family(name: str, kind: str, about: str, samples: Iterable[Sample]) -> str:
-    full = f"millgate_{name}"
-    lines = [f"# HELP {full} {about}", f"# TYPE {full} {kind}"]
-    for labels, value in samples:
-        if value is not None:
-            lines.append(f"{full}{_labels(labels)} {float(value):.17g}")
-    return "\n".join(lines) + "\n"
-
-
-def _labels(labels: Labels) -> str:
-    if not labels:
-        return ""
-    return "{" + ",".join(f'{name}="{_escaped(text)}"' for name, text in labels.items()) + "}"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

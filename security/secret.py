@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Final, Generic, NoReturn, TypeVar
 
 from protocols.errors import MillgateError
+from protocols.logs import TEXT_FORMAT, as_json, is_json
 
 T = TypeVar("T")
 
@@ -47,7 +48,7 @@ class Redacting(logging.Formatter):
     """
 
     def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(message)s")
+        super().__init__(TEXT_FORMAT)
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line of a record, which is left as it is."""
@@ -60,11 +61,23 @@ class Redacting(logging.Formatter):
         else:
             safe.msg = _safe(record.msg)
             safe.args = _safe_args(record.args)
+        return self.line(safe)
+
+    def line(self, safe: logging.LogRecord) -> str:
+        """Return the line of a record that holds no value."""
         return super().format(safe)
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - the name that logging calls
         """Return class and places of an exception."""
         return "\n".join(places_of(ei[0], ei[2]))
+
+
+class RedactingJson(Redacting):
+    """The same as JSON."""
+
+    def line(self, safe: logging.LogRecord) -> str:
+        """Return the line of a record that holds no value."""
+        return as_json(safe, self.formatException(safe.exc_info) if safe.exc_info else "")
 
 
 def _safe_args(args: Any) -> Any:
@@ -97,7 +110,7 @@ def log_redacted(level: int = logging.INFO) -> None:
     Libraries' lines are written only when they are warnings or worse.
     """
     handler = logging.StreamHandler()
-    handler.setFormatter(Redacting())
+    handler.setFormatter(RedactingJson() if is_json() else Redacting())
     handler.addFilter(_worth_writing)
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -9,7 +9,8 @@ from aggregator.api.guard import SCOPE
 from aggregator.api.problems import forbidden
 from aggregator.api.worker import Worker
 from aggregator.condition import Condition
-from aggregator.metrics import CONTENT_TYPE, exposition
+from aggregator.metrics import exposition
+from protocols.metrics import CONTENT_TYPE
 
 Look = Callable[[], Condition]
 

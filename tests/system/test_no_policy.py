@@ -2,12 +2,14 @@
 
 import asyncio
 import hashlib
+import urllib.request
 from pathlib import Path
 
 import pytest
 
 from aggregator.ledger import Ledger
 from simulators.demo import Mill, command
+from simulators.servers.programs import free_port
 from tests.servers.mosquitto import running
 from tests.system.mills import MOSQUITTO, edit, release, replay_mill, rows, sign, until
 from tests.system.spy import Spy
@@ -80,6 +82,12 @@ async def test_nothing_leaves_without_a_right_policy_and_everything_once_there_i
         await asyncio.to_thread(spy.stop)
 
 
+def read(port: int, path: str) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=20) as answer:
+        found: str = answer.read().decode()
+    return found
+
+
 async def test_a_changed_address_suspends_the_point_and_says_so(tmp_path: Path) -> None:
     with running(tmp_path / "mosquitto", MOSQUITTO) as broker:
         async with replay_mill(tmp_path, broker, "mqtt311", "--generate", "96", "--seed", "1") as (
@@ -105,6 +113,8 @@ async def test_a_newer_policy_takes_over_while_running_and_a_bad_one_changes_not
         ):
             folder = mill.folder / "mill"
             log = mill.folder / "agent.log"
+            port = free_port()
+            edit(mill.agent_toml, "[broker]\n", f"[monitor]\nport = {port}\n\n[broker]\n")
             await mill.start("aggregator")
             await mill.start("agent", ready=False)
 
@@ -114,6 +124,11 @@ async def test_a_newer_policy_takes_over_while_running_and_a_bad_one_changes_not
                 return bool(found) and len(found[0][1]) == 400
 
             await until(complete, 90, mill)
+            # Machines that watch over the agent read the same from the real process.
+            assert await asyncio.to_thread(read, port, "readyz") == "ready\n"
+            metrics = await asyncio.to_thread(read, port, "metrics")
+            assert 'millgate_agent_values{place="released"} 400' in metrics
+            assert "device" not in metrics
             # An older one, however rightly signed, is not taken.
             (folder / "policy.signed").write_bytes(b"half a fi")
             await until(lambda: "version 1 stays in force" in log.read_text("utf-8"), 20, mill)

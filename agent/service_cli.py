@@ -1,0 +1,37 @@
+"""`millgate agent service`: the systemd unit for an installation."""
+
+import getpass
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from agent.config import read_config
+from protocols.language import tr
+from protocols.unit import unit
+
+_HELP: Final = tr(
+    "Print a systemd unit with watchdog and sandbox for this installation.\n\n"
+    "Example: millgate agent service mill/agent.toml --user millgate --out millgate-agent.service",
+    "输出适用于此安装的 systemd 单元文件，带看门狗与沙箱。\n\n"
+    "示例：millgate agent service mill/agent.toml --user millgate --out millgate-agent.service",
+)
+
+
+def service(
+    path: Annotated[Path, typer.Argument(help=tr("path of agent.toml", "agent.toml 的路径"))],
+    user: Annotated[str, typer.Option(help=tr("whom it runs as", "运行用户"))] = "",
+    out: Annotated[Path | None, typer.Option(help=tr("write it here", "写入此文件"))] = None,
+) -> None:
+    """Print a systemd unit."""
+    data = [read_config(path).spool.folder]
+    text = unit("agent", path, data, user or getpass.getuser(), tr("en", "zh"))
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        out.write_text(text, "utf-8")
+
+
+def mount(app: typer.Typer) -> None:
+    """Add the command to `millgate agent`."""
+    app.command("service", help=_HELP)(service)

@@ -1,0 +1,53 @@
+"""systemd units: written for where things are on this machine, from texts that are shipped."""
+
+import sys
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Final
+
+from protocols.errors import MillgateError
+from protocols.language import tr
+
+_UNSAFE: Final = frozenset(" \t\n\"'\\%$;")
+
+
+def unit(name: str, config: Path, data: Iterable[Path], user: str, language: str) -> str:
+    """Return a systemd unit.
+
+    Args:
+        name: `agent` or `aggregator`.
+        config: its configuration.
+        data: folders that it may write to, beside that of its configuration.
+        user: whom it runs as.
+        language: of its lines: `en` or `zh`.
+
+    Raises:
+        MillgateError: for a path that a unit cannot hold as it is.
+    """
+    path = config.absolute()
+    command = Path(sys.executable).absolute().with_name("millgate")
+    words = str(command) if command.exists() else f"{sys.executable} -m millgate"
+    folders = {path.parent, *(each.absolute() for each in data)}
+    own = sorted(str(one) for one in folders if not folders & set(one.parents))
+    for each in (str(path), str(command), user, *own):
+        if _UNSAFE & set(each) or not each:
+            raise MillgateError(
+                tr("a unit cannot hold this word as it is", "unit 文件无法直接写入此名称"),
+                where=each,
+                remedy=tr(
+                    "use a path without blanks, quotes and signs",
+                    "请使用不含空格、引号和特殊符号的路径",
+                ),
+            )
+    text = (resources.files("configs.templates") / f"millgate-{name}.service").read_text("utf-8")
+    home = "no" if path.is_relative_to("/home") or path.is_relative_to("/root") else "yes"
+    return Template(text).substitute(
+        user=user,
+        command=words,
+        config=str(path),
+        folders=" ".join(own),
+        home=home,
+        language=language,
+    )
