@@ -33,10 +33,20 @@ from security.ca import load_authority
 from security.cards import read_agent_card, write_card
 from security.certificate_request import life_of, make_private_key
 from security.cli import policy_app
-from security.enrolment import AUTHORITY_PATH, MOST_BODY, PATH, Application, Record, make_record
+from security.enrolment import (
+    AUTHORITY_PATH,
+    MOST_BODY,
+    PATH,
+    Application,
+    Grant,
+    Progress,
+    Record,
+    make_record,
+)
 from security.joining_code import Code, new_code, read_approval, read_code
 from security.policy.bundle import NoPolicy
 from tests.certificates import own_authority
+from tests.documents import codes, text
 from tests.joining_site import Invitation, Site, enter
 from tests.mill_folder import call
 from tests.small_factory import Keys, signing_key
@@ -564,3 +574,11 @@ def test_an_action_that_cannot_be_recorded_is_not_done(site: Site) -> None:
     joining = open_joining(site.config)
     assert joining._db.execute("SELECT COUNT(*) FROM invitation").fetchone() == (0,)
     joining.close()
+
+
+@pytest.mark.parametrize("page", ["docs/joining.md", "docs/joining.zh-CN.md"])
+def test_the_page_names_every_field_of_every_message(page: str) -> None:
+    rows = [line for line in text(page).splitlines() if line.startswith("| ")]
+    for message in (Application, Record, Progress, Grant):
+        fields = set(message.model_fields)
+        assert any(fields <= set(codes(row)) for row in rows), message
