@@ -8,6 +8,7 @@ import { NotThere } from "./api.js";
 import { balancePanel, loadBalance } from "./balance.js";
 import { effectPanel, loadOee, loadStates } from "./effect.js";
 import { firmsPanel } from "./firms.js";
+import { changes } from "./kept.js";
 import { portraitPanel } from "./portrait.js";
 import { rankingPanel } from "./ranking.js";
 import { agentsOf, within } from "./scope.js";
@@ -81,12 +82,12 @@ export function board(tileArea, area, { choose, again }) {
     const { site, range } = mine;
     const { series } = context();
     const counted = countedIn(series);
-    await renew("totals", [counted.times, counted.main.length], ANEW_MS, () => loadTotals({ ...counted, cut: counted.cut || mine.cut }, range, mine.factories));
+    await renew("totals", [changes(), counted.times, counted.main.length], ANEW_MS, () => loadTotals({ ...counted, cut: counted.cut || mine.cut }, range, mine.factories));
     const period = loaded.totals?.period ?? null;
     await Promise.all([
-      renew("balances", timesOf(series, "ce_balance"), ANEW_MS, () => loadBalance(series, period)),
+      renew("balances", [changes(), timesOf(series, "ce_balance")], ANEW_MS, () => loadBalance(series, period)),
       renew("oeeOf", timesOf(series, "ff_oee"), ANEW_MS, () => optional(() => loadOee(series, site, period), null))
-        .then(() => renew("states", timesOf(series, "ff_equipment_state"), ANEW_MS, () => loadStates(series, range, loaded.oeeOf?.items ?? []))),
+        .then(() => renew("states", [changes(), timesOf(series, "ff_equipment_state")], ANEW_MS, () => loadStates(series, range, loaded.oeeOf?.items ?? []))),
       renew("alarms", timesOf(series, "ff_check"), ALARMS_MS, () => loadAlarms(series, site)),
       renew("ranking", ranks.kind(), RANKING_MS, () => optional(ranks.load)),
     ]);

@@ -6,6 +6,7 @@
 import { each, steps } from "./api.js";
 import { h, say, sync } from "./dom.js";
 import { number, percent, span } from "./format.js";
+import { changes } from "./kept.js";
 import { addable, metersOf, periodOf, slotsOf, spread, STATE_FIELDS, sumOf, unitOfEnergy, unitText, windowOf } from "./model.js";
 import { stackFigure } from "./stack.js";
 import { legendOf, stateFigure } from "./states.js";
@@ -86,7 +87,7 @@ function chartView(first) {
     update(next) { chart = next; paint(); },
     async refresh(range, nowMs) {
       const times = [...chart.own, ...chart.carbon].map((each) => each.time);
-      const wanted = JSON.stringify([range, times, Math.floor(nowMs / ANEW_MS)]);
+      const wanted = JSON.stringify([range, times, changes(), Math.floor(nowMs / ANEW_MS)]);
       if (wanted === asked) return;
       const period = periodOf(range, Date.parse(chart.series.time), windowOf(chart.series));
       data = { period, ...(await load(chart, period)) };

@@ -19,6 +19,11 @@ export function trust(feed) {
   told = feed;
 }
 
+/** @returns {number} how often changes were told; what is made of kept answers is made anew when it moves */
+export function changes() {
+  return turn;
+}
+
 /** @param {string[]|null} ids of series that changed; null: anything may have */
 export function changed(ids) {
   turn += 1;

@@ -17,9 +17,10 @@ export const BOARD = {
   asking: ["Asking …", "查询中……"],
   close: ["Close", "关闭"],
 
-  firstTitle: ["No factory has sent anything yet. Three steps:", "尚无工厂发来数据。三步接入："],
-  firstBrain: ["Give the file brain/brain.card to the factory. There, once:", "把 brain/brain.card 交给工厂，在工厂执行一次："],
-  firstCard: ["Take the factory's mill/agent.card and put it here, under the name you have for the firm:", "取回工厂的 mill/agent.card，以企业名放到此处："],
+  firstTitle: ["No factory has sent anything yet. Four steps:", "尚无工厂发来数据。四步接入："],
+  firstInvite: ["At the brain, invite the firm under the name you have for it; it prints two codes:", "在大脑一侧以企业名发出邀请，会打印两个码："],
+  firstEnroll: ["In the factory, with the code you sent; the other one is read out on the phone:", "在工厂使用发去的码，另一个码以电话告知："],
+  firstApprove: ["At the brain, approve:", "在大脑一侧批准："],
   firstAgent: ["When the data officer has signed the policy, the factory starts its agent:", "数据管理员签署策略后，工厂启动代理："],
   firstThen: ["It appears on this page with its first batch, without reloading. To see a mill at work now: ./run demo", "首批数据到达后本页自动显示，无需刷新。想先看效果：./run demo"],
 

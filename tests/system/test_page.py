@@ -126,6 +126,21 @@ async def test_a_slot_that_never_came_is_no_data_and_no_bar(brain: Brain, browse
         visit.assert_quiet(brain)
 
 
+async def test_a_slot_that_comes_late_fills_its_gap_without_reloading(
+    brain: Brain, browser: Browser
+) -> None:
+    brain.receive(_SLOTS, missing=_MISSING)
+    async with visiting(browser, with_token(brain)) as visit:
+        await expect(visit.page.locator("#live")).to_have_text("Live")
+        bars = visit.page.locator(".graph").first.locator("rect.bar")
+        await expect(bars).to_have_count(_SHOWN - len(_MISSING))
+        await expect(visit.page.locator(".tile.coverage")).to_contain_text("57 of 60 slots")
+        brain.receive(_SLOTS)
+        await expect(bars).to_have_count(_SHOWN)
+        await expect(visit.page.locator(".tile.coverage")).to_contain_text("60 of 60 slots")
+        visit.assert_quiet(brain)
+
+
 async def test_before_anything_arrived_it_says_what_to_do_and_shows_no_number(
     brain: Brain, browser: Browser
 ) -> None:
@@ -133,8 +148,8 @@ async def test_before_anything_arrived_it_says_what_to_do_and_shows_no_number(
         async with visiting(browser, with_token(brain), locale=locale) as visit:
             await expect(visit.page.locator("#first-title")).to_contain_text(text)
             main = await visit.page.locator("main").inner_text()
-            assert "./run agent init mill --brain brain.card" in main
-            assert "brain/factories/NAME.card" in main
+            assert "./run aggregator invite brain/aggregator.toml NAME" in main
+            assert "./run agent enroll CODE mill" in main
             assert not re.search(r"\d", main)
             visit.assert_quiet(brain)
     async with visiting(browser, with_token(brain)) as visit:
