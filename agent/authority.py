@@ -8,6 +8,7 @@ from typing import Final
 
 from agent.config import AgentConfig, pin_of
 from agent.gateside import Verdict
+from agent.key_age import KeyAges
 from agent.registry import Registry
 from protocols.frame import SECOND, NowNs
 from protocols.language import tr
@@ -20,6 +21,7 @@ from security.policy.bundle import (
     load_policy,
     read_enforced,
 )
+from security.policy.compiled import CompiledPolicy
 from security.policy.fresh import fresh_until
 from security.policy.stop import find_stop
 
@@ -78,6 +80,12 @@ def archived_path(config: AgentConfig, version: int, policy_hash: bytes) -> Path
     return enforced_path(config).with_name("policies") / name
 
 
+def archived(config: AgentConfig, version: int, hexed: str) -> CompiledPolicy | None:
+    """Return a policy that was enforced; None where its content was not kept."""
+    policy_hash = bytes.fromhex(hexed)
+    return read_enforced(archived_path(config, version, policy_hash), policy_hash)
+
+
 class Authority:
     """Looks at the files that the data officer signs. Not for the event loop: it reads and verifies.
 
@@ -96,6 +104,7 @@ class Authority:
         self._seen: _Seen = None
         self._look_again_s = 0
         self._said = ""
+        self._keys: KeyAges | None = None
 
     def look(self) -> Verdict:
         """Return what may be enforced now."""
@@ -110,7 +119,7 @@ class Authority:
             return Verdict(problem=self._problem)
         through = self._registry.stopped_through
         stopped = bool(policy.policy.stopped) or policy.policy.version <= through
-        return Verdict(policy, stopped, halted or self._stale(policy))
+        return Verdict(policy, stopped, halted or self._stale(policy) or self._old_key())
 
     def _take_stop(self) -> None:
         stop = find_stop(self._config.policy.file, self._config.policy.officers)
@@ -167,6 +176,7 @@ class Authority:
         archive.parent.mkdir(exist_ok=True, mode=0o700)
         if not archive.exists():
             keep_enforced(archive, newer.policy)
+        self._keys = self._ages(newer.policy)
         self._policy = replace(newer, sheets=tuple(map(_signed_only, newer.sheets)))
         if before is not None:
             _log.info(
@@ -176,6 +186,22 @@ class Authority:
                     f"自此执行策略版本 {newer.policy.version}",
                 ),
             )
+
+    def _ages(self, policy: CompiledPolicy) -> KeyAges | None:
+        if self._config.policy.key_lifetime is None:
+            return None
+        entries = self._registry.policies()[::-1]
+        found = (
+            (int(entry["at"]), archived(self._config, int(entry["version"]), entry["hash"]))
+            for entry in entries
+        )
+        return KeyAges(policy, found)
+
+    def _old_key(self) -> str:
+        lifetime = self._config.policy.key_lifetime
+        if self._keys is None or lifetime is None:
+            return ""
+        return self._keys.fault(lifetime, self._now() // SECOND)
 
     def _stale(self, policy: TrustedPolicy) -> str:
         source = self._config.policy

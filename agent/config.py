@@ -107,6 +107,8 @@ class PolicySource(Strict):
         audit_key: the firm's own key; every batch is sealed to it as well.
         max_stale: how long after its start, or an officer's newest confirmation, a policy is
             enforced; None is as long as it is valid.
+        key_lifetime: so long a consumer's encryption key may be used before another takes its
+            place; after twice as long nothing leaves. None is as long as policies name it.
     """
 
     file: Path
@@ -115,6 +117,7 @@ class PolicySource(Strict):
     widen_threshold: int | None = Field(default=None, ge=1, le=16)
     audit_key: SealingKeyText
     max_stale: Duration | None = None
+    key_lifetime: Duration | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")
     def _reachable(self) -> "PolicySource":

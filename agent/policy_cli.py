@@ -6,13 +6,12 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from agent.authority import archived_path
+from agent.authority import archived
 from agent.config import AgentConfig, read_config
 from agent.registry import Registry
 from protocols.errors import MillgateError
 from protocols.language import tr
 from security.cli import policy_app
-from security.policy.bundle import read_enforced
 from security.policy.compiled import CompiledPolicy
 from security.policy.tools.diff import compare
 from security.policy.tools.officers import who
@@ -61,8 +60,7 @@ def history(
 
 
 def _kept(config: AgentConfig, entry: dict[str, Any]) -> CompiledPolicy | None:
-    policy_hash = bytes.fromhex(entry["hash"])
-    return read_enforced(archived_path(config, int(entry["version"]), policy_hash), policy_hash)
+    return archived(config, int(entry["version"]), entry["hash"])
 
 
 def _lines(

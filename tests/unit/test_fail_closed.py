@@ -1,4 +1,9 @@
-"""Fail closed: each rule by which nothing leaves, as a test of that name."""
+"""Fail closed: each rule by which nothing leaves, as a test of that name.
+
+Here are those about files, keys and clocks (1, 4, 6, 7, 8). A second exception in a day and strange readings
+(2, 3) are in test_suspended.py; what the two sides know and reach (5) in system/test_sides.py and
+system/test_two_services.py; full disks and lost counters (8) in test_spool.py and test_gate_memory.py.
+"""
 
 import asyncio
 import logging
@@ -113,6 +118,7 @@ def factory(tmp_path: Path) -> Iterator[Factory]:
         widen_threshold=None,
         audit_key=BRAIN.public,
         max_stale=None,
+        key_lifetime=None,
     )
     identity = Identity.model_construct(factory=b"f" * 16, agent=b"a" * 16)
     config = AgentConfig(
@@ -323,6 +329,40 @@ def test_freeze_a_policy_that_no_officer_confirms_is_stopped_after_max_stale(
     assert authority.look().halted == ""
     factory.s += 8 * DAY_S
     assert "max_stale" in authority.look().halted
+
+
+# Rule 7: keys that nobody changes.
+
+
+def test_key_expiry_a_key_in_use_for_two_lifetimes_stops_until_a_policy_pins_another(
+    factory: Factory, caplog: pytest.LogCaptureFixture
+) -> None:
+    object.__setattr__(factory.config.policy, "key_lifetime", 90 * DAY_S * SECOND)
+    first = compiled(1, valid_until=NOW_S + 900 * DAY_S)
+    factory.sign(first)
+    assert factory.authority().look().halted == ""
+    factory.s += 89 * DAY_S
+    # A new version with the same key, and a restart, make the key no younger.
+    second = follow(first, valid_until=NOW_S + 900 * DAY_S)
+    factory.sign(second)
+    authority = factory.authority()
+    assert authority.look().halted == ""
+    assert "due for a change" not in caplog.text
+    factory.s += 2 * DAY_S
+    assert authority.look().halted == ""
+    assert authority.look().halted == ""
+    assert caplog.text.count("due for a change") == 1
+    factory.s += 89 * DAY_S
+    assert "key_lifetime" in authority.look().halted
+    assert "key_lifetime" in factory.authority().look().halted
+    other = OpeningKey(Secret(b"\x02" * 32)).public
+    factory.config.consumers[pin_of(other.public)] = CARD
+    terms = second.consumers[0].model_copy(update={"encryption_key": pin_of(other.public)})
+    third = follow(second, valid_until=NOW_S + 900 * DAY_S, consumers=[terms])
+    factory.sign(third)
+    assert authority.look().halted == ""
+    factory.s += 170 * DAY_S
+    assert authority.look().halted == ""
 
 
 def test_a_word_of_freshness_is_signed_whole(factory: Factory) -> None:
