@@ -157,7 +157,26 @@ class ReferenceGate:
             self.computed[one.stream, one.delay_s] = None
             for source in one.inputs:
                 self._add_input(one, source.name, source.model_dump(exclude={"name"}))
+        self.stopped = False
         self.committed = self._everything()
+
+    def stop(self) -> None:
+        """Nothing of what was read leaves any more; which slots are over stays known."""
+        self.stopped = True
+        for group in self._all():
+            group.counts.clear()
+            group.rows.clear()
+            group.points = {
+                at: Kept(one.rule, one.unit, one.whole, one.modulus, one.rebase)
+                for at, one in group.points.items()
+            }
+            for kept in group.points.values():
+                # Part of the slot in which it goes on was withheld.
+                kept.crashed = group.kind in (*TOTALS, *EXTREMES)
+        self.waiting = []
+
+    def go_on(self) -> None:
+        self.stopped = False
 
     def _add(self, groups: dict[Any, Group], place: Any, rule: Rule, book: Counter[str]) -> None:
         table = self.tables[rule.device]
@@ -211,6 +230,7 @@ class ReferenceGate:
     def feed(self, frame: Frame, now: int) -> None:
         book = self.books[frame.device]
         mine = [group for group in self._all() if group.table.device == frame.device]
+        mine = [] if self.stopped else mine
         for group in mine:
             self._begin(group, frame, now)
         released = {
@@ -218,6 +238,7 @@ class ReferenceGate:
             for group in self.groups.values()
             if group.table.device == frame.device
             for column in group.points
+            if not self.stopped
         }
         for row in range(len(frame.values)):
             for at, column in enumerate(frame.columns.tolist()):
@@ -348,6 +369,8 @@ class ReferenceGate:
         kept.state = state
 
     def advance(self, now: int) -> None:
+        if self.stopped:
+            return
         for group in self._all():
             if not group.table.brings_time and group.cursor is None:
                 group.begin(now)
