@@ -10,6 +10,7 @@ import typer
 from aggregator.config import BUCKETS, read_config
 from aggregator.stores import StoreUnavailable
 from protocols.language import tr
+from protocols.settings import check_settings
 
 _EVERY_S: Final = 5.0
 _LONGEST_S: Final = 60.0
@@ -49,7 +50,8 @@ def mirror(
     from aggregator.stores.influx import Config, Store  # noqa: PLC0415 - same
 
     config = read_config(path)
-    target = Config(url=url, token_file=token_file)
+    given = {"kind": "influx", "url": url, "token_file": token_file}
+    target = check_settings(given, Config, Path("mirror"))
     targets = {bucket: Store(target, bucket) for bucket in BUCKETS}
     sources = make_stores(config)
     feed = Feed(config.ledger.with_name("feed.db"), time.time_ns)

@@ -1,6 +1,5 @@
 """The numeric mirror in a real VictoriaMetrics."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +15,7 @@ from aggregator.mirror import Mirror
 from aggregator.stores import SeriesBlock, SeriesKey, Store, StoreUnavailable, influx
 from aggregator.stores.embedded import Config
 from aggregator.stores.embedded import Store as Embedded
+from protocols.errors import ConfigError
 from protocols.frame import SECOND
 from tests.servers.victoria import Victoria, running
 
@@ -142,4 +142,6 @@ def test_the_command_copies_and_says_how_much(tmp_path: Path, victoria: Victoria
     said = runner.invoke(app, arguments, catch_exceptions=False)
     assert (said.exit_code, said.output) == (0, "in step: 1 rows copied\n")
     assert named(victoria, "ff_quality_fpy")["values"] == [0.97]
-    assert json.dumps(named(victoria, "ff_quality_fpy")["metric"], ensure_ascii=False)
+    arguments[3] = "127.0.0.1:9"
+    with pytest.raises(ConfigError, match="http://"):
+        runner.invoke(app, arguments, catch_exceptions=False)
