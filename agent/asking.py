@@ -77,6 +77,10 @@ class Asker:
         self._wait_s, self._next_s, self._nonce = _FIRST_S, now, os.urandom(NONCE_BYTES)
         self._unanswered = set(self._streams)
 
+    def reconnected(self, now: float) -> None:
+        """Ask at once what is not answered yet: what was asked on another connection may be lost."""
+        self._wait_s, self._next_s = _FIRST_S, min(self._next_s, now)
+
     def ask(self, now: float) -> bytes:
         """Return a signed question, and note when it is due again."""
         if not self._nonce:

@@ -1,13 +1,9 @@
 """How large a message may be: what the brokers pass, so that batches are sealed to fit."""
 
 from collections.abc import Sequence
-from typing import Final
 
 from agent.spool import Spool
-from protocols.broker import MAX_MESSAGE, BrokerConfig
-
-LEAST_MESSAGE: Final = 12 * 1024
-"""Batches are not made smaller than this, whatever a broker says: keys alone take 4 KB of it."""
+from protocols.broker import LEAST_LIMIT, MAX_MESSAGE, BrokerConfig
 
 
 def note_largest(spool: Spool, place: str, largest: int) -> None:
@@ -20,7 +16,7 @@ def largest_message(spool: Spool, brokers: Sequence[BrokerConfig]) -> int:
     """Return the largest payload that every configured broker passes, as far as is known."""
     known: list[int] = [spool.meta(_key(broker.place), MAX_MESSAGE) for broker in brokers]
     stated = [broker.max_kb * 1024 for broker in brokers]
-    return max(min([*known, *stated, MAX_MESSAGE]), LEAST_MESSAGE)
+    return max(min([*known, *stated, MAX_MESSAGE]), LEAST_LIMIT)
 
 
 def _key(place: str) -> str:

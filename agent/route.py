@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Final
 
 FIRST_REST_S: Final = 30.0
-LONGEST_REST_S: Final = 600.0
+LONGEST_REST_S: Final = 3600.0
 _RESTS_GROW: Final = 2.0
 
 

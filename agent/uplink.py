@@ -48,6 +48,7 @@ _ATTEST_S: Final = 60.0
 _KEYS_AGAIN_S: Final = 600.0
 _LOOK_S: Final = 1.0
 _LONGEST_SILENCE_S: Final = 600.0
+_LIMIT_S: Final = 600.0
 
 _log = logging.getLogger(__name__)
 
@@ -125,6 +126,8 @@ class Uplink:
         self._route = Route(len(config.brokers))
         self._silence = Silence()
         self._silent_s = config.delivery.silent_s
+        self._limits: dict[str, int] = {}
+        self._limit_until = 0.0
         self._wake = asyncio.Event()
         self._settled = asyncio.Event()
         self._trim_at = 0.0
@@ -169,6 +172,7 @@ class Uplink:
         state = self._address.topic("state")
         down = self._address.topic("down")
         async with connection(config, client_id, [down], will=(state, OFFLINE)) as link:
+            link.largest = min(link.largest, self._limits.get(config.place, link.largest))
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._send(link), name="uplink-send")
@@ -224,9 +228,20 @@ class Uplink:
                 self._leave(
                     tr("nothing is heard of the brain through it", "经其收不到产业大脑的应答")
                 )
+            self._mind_the_size(link, now)
             if now >= look_back_at:
                 look_back_at = now + self._delivery.back_s * jitter
                 await self._look_back(now)
+
+    def _mind_the_size(self, link: Mqtt, now: float) -> None:
+        """Connect anew when a message was too large for the broker, and later to see if it still is."""
+        if link.suspects:
+            self._limits[link.place], self._limit_until = link.largest, now + _LIMIT_S
+            raise _Leave
+        if self._limits and self.state.too_large and now >= self._limit_until:
+            self._limits.clear()
+            self.state.too_large = 0
+            raise _Leave
 
     def _leave(self, why: str) -> None:
         self._route.failed(self._now())
@@ -343,6 +358,7 @@ class Uplink:
                 async with asyncio.timeout(1.0):
                     await link.connected.wait()
         self._lanes.reconnected()
+        self._duty.asker.reconnected(self._now())
         await self._thread.call(note_largest, self._spool, link.place, link.largest)
         self._keys_at = 0.0
         with contextlib.suppress(NotConnected):

@@ -16,6 +16,9 @@ from protocols.settings import KeyPath, Strict, check_settings
 LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 """Hosts that only this machine can reach."""
 
+LEAST_LIMIT: Final = 16 * 1024
+"""A broker that passes less is of no use: keys alone take 4 KB of a batch."""
+
 MAX_MESSAGE: Final = 256 * 1024
 """Largest payload that has a meaning; of a larger one only one byte more is kept."""
 
@@ -45,7 +48,7 @@ class BrokerConfig(Strict):
     private_key: Path | None = None
     username: str = Field(default="", max_length=256)
     password_file: Path | None = None
-    max_kb: int = Field(default=256, ge=16, le=256)
+    max_kb: int = Field(default=256, ge=LEAST_LIMIT // 1024, le=256)
 
     @property
     def place(self) -> str:

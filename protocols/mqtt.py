@@ -24,7 +24,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from protocols.broker import MAX_MESSAGE, BrokerConfig
+from protocols.broker import LEAST_LIMIT, MAX_MESSAGE, BrokerConfig
 from protocols.errors import MillgateError
 from protocols.language import tr
 from protocols.places import located, open_to_others
@@ -35,7 +35,7 @@ _IN_FLIGHT: Final = 64
 _SESSION_S: Final = 7 * 86400
 _GREET_S: Final = 5.0
 _PACKET_ROOM: Final = 256
-_TOO_LARGE: Final = 0x95
+_TOO_LARGE: Final = frozenset({0x82, 0x95})
 _MOST_SIZES: Final = 1024
 
 __all__ = ["MAX_MESSAGE", "BrokerConfig", "Message", "Mqtt", "NotConnected", "connection"]
@@ -69,6 +69,8 @@ class Mqtt:
         messages: what arrived, at most 256 waiting.
         largest: bytes of the largest payload that the broker passes, as far as is known; with
             MQTT 5 the broker tells.
+        suspects: a message was probably too large for the broker. It goes out again with every
+            connection of this object, so that another is needed.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Mqtt:
         self.connected = asyncio.Event()
         self.messages: asyncio.Queue[Message] = asyncio.Queue(_MESSAGES)
         self.largest = config.max_kb * 1024
+        self.suspects = False
         self._config = config
         self._sizes: dict[int, int] = {}
         self._subscriptions = list(subscriptions)
@@ -189,7 +192,7 @@ class Mqtt:
         self._up = True
         packet = getattr(told, "MaximumPacketSize", None)
         if packet is not None:
-            self.largest = min(self._config.max_kb * 1024, max(packet - _PACKET_ROOM, 1))
+            self.largest = min(self.largest, max(packet - _PACKET_ROOM, 1))
         if self._subscriptions:
             client.subscribe([(topic, 1) for topic in self._subscriptions])
         self._tell(self.connected.set)
@@ -206,12 +209,20 @@ class Mqtt:
             )
 
     def _on_publish(
-        self, _c: paho.Client, _data: object, mid: int, reason: ReasonCode, _p: object
+        self, _c: paho.Client, _data: object, mid: int, _reason: ReasonCode, _p: object
     ) -> None:
-        size = self._sizes.pop(mid, 0)
-        if size and reason.value == _TOO_LARGE:
-            # How large a message may be it does not say; a half of this is tried.
-            self.largest = min(self.largest, size // 2)
+        self._sizes.pop(mid, None)
+
+    def _suspect(self, reason: ReasonCode) -> None:
+        """Take the largest message under way for the reason why a broker ended the connection.
+
+        MQTT 5.0 has a code for it in DISCONNECT. Mosquitto puts that into a PUBACK, which may not
+        have it (3.4.2.1), and which paho takes for the end of the connection.
+        """
+        size = max(self._sizes.values(), default=0)
+        if reason.value in _TOO_LARGE and size > LEAST_LIMIT and not self.suspects:
+            self.suspects = True
+            self.largest = min(self.largest, max(size // 2, LEAST_LIMIT))
 
     def _on_connect_fail(self, _client: paho.Client, _data: object) -> None:
         # paho calls this while it handles the exception, and does not hand it on.
@@ -226,6 +237,8 @@ class Mqtt:
     ) -> None:
         # Where the broker refused the connection, that was said.
         was_up, self._up = self._up and not self._closing, False
+        if was_up:
+            self._suspect(reason)
         if self._config.tls and not (was_up or self._closing or self._said):
             # In TLS 1.3 our side is done before the broker has looked at our certificate.
             self._say(
