@@ -5,6 +5,7 @@ gone. The uplink declares the place lost, signed, when it is the chain's turn, s
 the exact range and the chain goes on. Rule and reasons: docs/decisions/0058.
 """
 
+import itertools
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -89,6 +90,26 @@ def passed(spool: Spool, db: sqlite3.Connection, place: Chain, following: int) -
         "UPDATE batch SET first = ? WHERE status = ? AND epoch = ? AND stream = ? AND first < ?",
         (following, GIVEN_UP, *place, following),
     )
+    _join(db, place)
+
+
+def _join(db: sqlite3.Connection, place: Chain) -> None:
+    """Make one range of what is lost in a row: the brain has none of it."""
+    rows = db.execute(
+        "SELECT id, first, sequence, cells FROM batch WHERE status = ? AND epoch = ? AND stream = ?"
+        " AND code = 0 ORDER BY sequence",
+        (GIVEN_UP, *place),
+    ).fetchall()
+    for before, row in itertools.pairwise(rows):
+        if before[2] + 1 != row[1]:
+            continue
+        first, cells = db.execute(
+            "SELECT first, cells FROM batch WHERE id = ?", (before[0],)
+        ).fetchone()
+        db.execute("DELETE FROM batch WHERE id = ?", (before[0],))
+        db.execute(
+            "UPDATE batch SET first = ?, cells = cells + ? WHERE id = ?", (first, cells, row[0])
+        )
 
 
 def _give_up_rows(db: sqlite3.Connection, rows: Sequence[tuple[int, int, int, int]]) -> GivenUp:
