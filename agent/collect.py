@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
+from agent.skew import Skew
 from protocols.drivers import DeviceConfig, Driver, NotConnected, Noting, load
 from protocols.frame import SECOND, Frame, NowNs, lost_frame
 from protocols.points import PointTable
@@ -51,6 +52,7 @@ class Collector:
     Attributes:
         table: its point table.
         state: how it does.
+        skew: how far its clock is from ours.
     """
 
     def __init__(self, config: DeviceConfig, now_ns: NowNs) -> None:
@@ -60,6 +62,7 @@ class Collector:
         self._now = now_ns
         self._wait_s = _SHORTEST_WAIT_S
         self._driver: Driver | None = None
+        self.skew = Skew()
 
     async def run(self, put: Put, stop: asyncio.Event) -> None:
         """Read frames and hand them on until `stop` is set.
@@ -84,6 +87,7 @@ class Collector:
                     self.state.fault = ""
                 self._wait_s = _SHORTEST_WAIT_S
                 self.state.last_frame_ns = self._now()
+                self.skew.take(frame, self.state.last_frame_ns)
                 began = asyncio.get_running_loop().time()
                 await put(frame)
                 if stop.is_set() or self._missed_changes(began):
@@ -127,4 +131,5 @@ class Collector:
         """Return what the driver has learned and counted, in a few short lines."""
         driver: object = self._driver
         lines = driver.notes() if isinstance(driver, Noting) else []
+        lines = [*filter(None, [self.skew.line()]), *lines]
         return [line[:_LONGEST_NOTE] for line in lines[:_MOST_NOTES]]

@@ -143,6 +143,8 @@ def _process(report: dict[str, Any]) -> Iterator[Finding]:
             yield Finding(Grade.GOOD, name, tr("connected", "已连接"))
         else:
             yield Finding(Grade.FAULT, name, device["fault"] or tr("not connected", "未连接"))
+        if device.get("skew"):
+            yield Finding(Grade.NOTICE, name, device["skew"])
     outputs = report["outputs"]
     waiting = tr(
         f"{outputs['waiting']} values wait for a receipt", f"{outputs['waiting']} 个值等待回执"

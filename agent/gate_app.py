@@ -214,6 +214,8 @@ class GateApp:
             "losses": collector.state.losses,
             "age_s": collector.age_s(),
             "notes": collector.notes(),
+            "skew_s": collector.skew.ahead_s,
+            "skew": collector.skew.line(),
             "released": [p.id for p, out in zip(table.points, released, strict=True) if out],
             "withheld": [p.id for p, out in zip(table.points, released, strict=True) if not out],
             "account": book.as_dict(),
