@@ -316,6 +316,7 @@ def _show_devices(console: Console, report: dict[str, Any]) -> None:
     for name in (
         tr("device", "设备"),
         tr("link", "连接"),
+        tr("newest", "最新"),
         tr("leaves", "外发"),
         tr("stays", "留下"),
         tr("read", "读取"),
@@ -331,6 +332,7 @@ def _show_devices(console: Console, report: dict[str, Any]) -> None:
         table.add_row(
             device["id"],
             link,
+            "-" if device["age_s"] is None else f"{max(device['age_s'], 0):.0f} s",
             ", ".join(device["released"]) or "-",
             ", ".join(device["withheld"]) or "-",
             str(book["produced"]),

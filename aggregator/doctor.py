@@ -9,9 +9,10 @@ from typing import Any, Final
 
 from aggregator.alarms import Severity
 from aggregator.api.scopes import read_tokens
-from aggregator.app import make_stores, read_token
+from aggregator.app import make_stores, own_certificates, read_token
 from aggregator.config import AggregatorConfig
 from aggregator.factors import Factors, shipped_sets
+from aggregator.ledger import Ledger
 from protocols.checkup import (
     MEGABYTE,
     Finding,
@@ -35,19 +36,35 @@ _MOST_ALARMS: Final = 20
 
 async def examine(config: AggregatorConfig) -> list[Finding]:
     """Return what was found; nothing is changed and no process is disturbed."""
-    findings = [*_keys(config), *_factories(config)]
-    if config.broker.certificate is not None:
-        remedy = tr(
-            "one of our own authority is renewed when the aggregator starts; else give a new one",
-            "由自有证书机构签发的证书在聚合器启动时续签；否则请更换",
-        )
-        now_s = time.time_ns() // SECOND
-        findings.append(look_at_certificate(config.broker.certificate, now_s, remedy))
-    findings += [private(config.ledger.parent), disk(config.ledger.parent, _ROOM), *clock(None)]
+    findings = [*_keys(config), *_factories(config), *_certificates(config)]
+    newest_s = await asyncio.to_thread(_newest_s, config.ledger)
+    findings += [private(config.ledger.parent), disk(config.ledger.parent, _ROOM), *clock(newest_s)]
     connected = await asyncio.to_thread(_connected, config)
     findings += [await broker(one, connected=one.place in connected) for one in config.brokers]
     findings += _process(config)
     return findings
+
+
+def _certificates(config: AggregatorConfig) -> Iterator[Finding]:
+    """Look at every certificate that connections of ours depend on."""
+    remedy = tr(
+        "one of our own authority is renewed when the aggregator starts; else give a new one",
+        "由自有证书机构签发的证书在聚合器启动时续签；否则请更换",
+    )
+    now_s = time.time_ns() // SECOND
+    for _, path in own_certificates(config):
+        yield look_at_certificate(path, now_s, remedy)
+
+
+def _newest_s(path: Path) -> int | None:
+    """Return the newest time on record, seconds since 1970 UTC; None before the first."""
+    if not path.exists():
+        return None
+    ledger = Ledger(path)
+    try:
+        return ledger.newest_received() or None
+    finally:
+        ledger.close()
 
 
 def _connected(config: AggregatorConfig) -> set[str]:
