@@ -97,8 +97,9 @@ async def test_a_changed_address_suspends_the_point_and_says_so(tmp_path: Path) 
             edit(mill.agent_toml, '\naddress = "holding:0"', '\naddress = "holding:6"')
             await mill.start("aggregator")
             await mill.start("agent", ready=False)
-            await asyncio.sleep(QUIET_S * 2)
-            assert "steel-meter/energy" in (mill.folder / "agent.log").read_text("utf-8")
+            log = mill.folder / "agent.log"
+            await until(lambda: "steel-meter/energy" in log.read_text("utf-8"), 60, mill)
+            await asyncio.sleep(QUIET_S)
             assert rows(mill, "future_factory", "ff_energy") == []
             assert rows(mill, "future_factory", "ff_reading") == []
 
