@@ -114,20 +114,6 @@ export function steps(id, fields, period, aggregate = "sum") {
 
 /**
  * @param {string} id
- * @param {string[]} fields
- * @param {{start: number, end: number}} span in ms
- * @returns {Promise<{time: string[], fields: Record<string, any[]>}>}
- */
-export function rows(id, fields, span) {
-  return get(`/series/${id}/rows`, {
-    fields: fields.join(","),
-    start: new Date(span.start).toISOString(),
-    end: new Date(span.end).toISOString(),
-  });
-}
-
-/**
- * @param {string} id
  * @param {{start: number, end: number}|null} span in ms; null: of the newest row
  * @returns {Promise<any>} the batches behind rows
  */
