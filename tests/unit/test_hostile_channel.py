@@ -211,6 +211,22 @@ class Hostile(RuleBasedStateMachine):
     def send(self) -> None:
         self.up += self.sender.send(self.now)
 
+    @rule(rows=st.integers(1, 3), rounds=st.integers(1, 3))
+    def all_goes_well_for_a_while(self, rows: int, rounds: int) -> None:
+        for _ in range(rounds):
+            self.commit(rows)
+            self.exchange()
+
+    def exchange(self) -> None:
+        """Let everything through that is sent now, and what is answered to it."""
+        self.send()
+        for _ in range(3):
+            up, self.up = self.up, []
+            self.to_brain(up)
+            down, self.down = self.down, []
+            self.to_agent(down)
+            self.send()
+
     @precondition(lambda self: self.up)
     @rule(data=st.data(), together=st.integers(1, 12))
     def deliver_up(self, data: st.DataObject, together: int) -> None:
@@ -361,13 +377,9 @@ class Hostile(RuleBasedStateMachine):
         for _ in range(60):
             self.time_goes_on(15.0)
             self.commit(1)
-            self.send()
-            for _ in range(4):
-                up, self.up = self.up, []
-                self.to_brain(up)
-                down, self.down = self.down, []
-                self.to_agent(down)
-            if not self.sender.agent.spool.tally().waiting_batches:
+            self.exchange()
+            agent = self.sender.agent
+            if not agent.spool.tally().waiting_batches and not agent.sealer.epoch_due:
                 break
         self.check()
 
