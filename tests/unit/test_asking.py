@@ -140,7 +140,7 @@ def test_any_standing_tells_which_attestation_the_brain_has(spool: Spool) -> Non
     assert spool.attestations(10) == [b"signed 3"]
 
 
-def test_a_quarantine_is_said_once_and_again_when_it_comes_back(
+def test_a_quarantine_is_said_once_and_once_more_when_it_begins_anew(
     spool: Spool, caplog: pytest.LogCaptureFixture
 ) -> None:
     asking = asker(spool)
