@@ -370,6 +370,24 @@ def _show_outputs(console: Console, report: dict[str, Any]) -> None:
         )
     )
     state = tr("connected", "已连接") if broker["connected"] else tr("not connected", "未连接")
+    which = f" ({broker['preference']}/{broker['brokers']})" if broker["brokers"] > 1 else ""
     console.print(
-        tr(f"broker {state}; epoch {report['epoch']}", f"消息代理 {state}；纪元 {report['epoch']}")
+        tr(
+            f"broker {broker['place']}{which} {state}; epoch {report['epoch']}",
+            f"消息代理 {broker['place']}{which} {state}；纪元 {report['epoch']}",
+        )
     )
+    ages = report["delivery"]
+    newest, oldest = ages["acknowledged_age_s"], ages["oldest_waiting_s"]
+    console.print(
+        tr(
+            f"newest batch that the brain has: {_ago(newest)}; oldest that waits: {_ago(oldest)}",
+            f"产业大脑已有的最新批次：{_ago(newest)}；等待中最旧的批次：{_ago(oldest)}",
+        )
+    )
+
+
+def _ago(seconds: int | None) -> str:
+    if seconds is None:
+        return tr("none", "无")
+    return tr(f"sealed {seconds} s ago", f"{seconds} 秒前密封")

@@ -1,6 +1,7 @@
 """The two sides as two services, held apart by the kernel: each is whole without the other's network."""
 
 import os
+import re
 from pathlib import Path
 from typing import Final
 
@@ -77,4 +78,6 @@ async def check_status_and_lock(firm: services.Services) -> None:
     assert "Inside the factory" in texts["gate"]
     assert "acknowledged" not in texts["gate"]
     assert "acknowledged" in texts["sealed"]
+    assert re.search(r"newest batch that the brain has: sealed \d+ s ago", texts["sealed"])
+    assert re.search(r"broker \S+:\d+ connected", texts["sealed"])
     assert "Inside the factory" not in texts["sealed"]
