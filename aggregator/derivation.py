@@ -150,15 +150,27 @@ class Derivation:
 
     def clear(self, site: Site, span: tuple[int, int] = (0, _LAST_HOUR)) -> None:
         """Remove a site's derived rows of some UTC hours (first, and the one after the last)."""
-        for bucket, measurements in MEASUREMENTS.items():
-            names = (*measurements, *_SHARED[bucket])
-            keys = [key for name in names for key in self._keys(site, bucket, name)]
-            spans = [RowSpan(key, span[0] * HOUR_NS, span[1] * HOUR_NS) for key in keys]
+        for bucket, spans in self.made_of(site, span).items():
             try:
                 if spans:
                     self._stores[bucket].delete_rows(spans)
             except StoreRefused as fault:
                 _log.error("%s", fault)
+
+    def made_of(self, site: Site, span: tuple[int, int]) -> dict[str, list[RowSpan]]:
+        """Return where a site's derived rows of some UTC hours are, by bucket.
+
+        Rows of longer periods that these hours are a part of are among them.
+        """
+        start_ns, end_ns = span[0] * HOUR_NS, span[1] * HOUR_NS
+        found: dict[str, list[RowSpan]] = {}
+        for bucket, measurements in MEASUREMENTS.items():
+            names = (*measurements, *_SHARED[bucket])
+            keys = [key for name in names for key in self._keys(site, bucket, name)]
+            longer = [intensity.period_row(key, site, start_ns, end_ns) for key in keys]
+            found[bucket] = [RowSpan(key, start_ns, end_ns) for key in keys]
+            found[bucket] += [row for row in longer if row is not None]
+        return found
 
     def _keys(self, site: Site, bucket: str, measurement: str) -> list[SeriesKey]:
         own = {("enterprise_id", site.enterprise), ("site_id", site.site)}

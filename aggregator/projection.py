@@ -38,6 +38,7 @@ from aggregator.series.runs import PointSet, Runs
 from aggregator.series.slots import ReleasedSlots, chosen_rows, merge
 from aggregator.stores import (
     FieldColumn,
+    RowSpan,
     SeriesBlock,
     SeriesKey,
     Store,
@@ -345,24 +346,38 @@ class Projection:
             if address in factories
         }
 
-    def _forgetting(self, batches: Sequence[Kept]) -> dict[str, list[SeriesBlock]]:
-        """Return what batches mean, having noted that what was derived from them must go too."""
-        if self._derivation is not None:
-            position = self._cursor.read()
-            for kept in batches:
-                name = self._names[kept.agent]
-                place = (name.enterprise, name.site)
-                site, _ = self._derivation.site(*place, self._plan(*place))
-                hours = [(kept.start_s // 3600, kept.end_s // 3600)]
-                _add(position, site, self._derivation.ranges(site, hours), anew=1)
-            self._cursor.write(position)
-        found: dict[str, list[SeriesBlock]] = {}
+    def _made_of(self, batches: Sequence[Kept]) -> dict[str, list[RowSpan]]:
+        """Return where the rows made of batches are, having noted what to combine anew without them."""
+        found = self._combined_of(batches)
         rest = list(batches)
         while rest:
             part = self._same_revision(rest)
             for bucket, blocks in self.blocks(part).items():
-                found.setdefault(bucket, []).extend(blocks)
+                spans = [
+                    RowSpan(b.key, int(b.time[0]), int(b.time[-1]) + 1) for b in blocks if len(b)
+                ]
+                found.setdefault(bucket, []).extend(spans)
             rest = rest[len(part) :]
+        return found
+
+    def _combined_of(self, batches: Sequence[Kept]) -> dict[str, list[RowSpan]]:
+        found: dict[str, list[RowSpan]] = {}
+        if self._derivation is None:
+            return found
+        position = self._cursor.read()
+        touched: dict[tuple[str, str], list[tuple[int, int]]] = {}
+        for kept in batches:
+            name = self._names[kept.agent]
+            place = (name.enterprise, name.site)
+            touched.setdefault(place, []).append((kept.start_s // 3600, kept.end_s // 3600))
+        for place, hours in touched.items():
+            site, _ = self._derivation.site(*place, self._plan(*place))
+            ranges = self._derivation.ranges(site, hours)
+            _add(position, site, ranges, anew=1)
+            for span in ranges:
+                for bucket, spans in self._derivation.made_of(site, span).items():
+                    found.setdefault(bucket, []).extend(spans)
+        self._cursor.write(position)
         return found
 
     def forget_ended(self, now_s: int) -> set[Address]:
@@ -375,7 +390,7 @@ class Projection:
             StoreUnavailable, LedgerError: a part is deleted; call again later.
         """
         touched = forget_ended(
-            self._ledger, self._opener, self._forgetting, self._stores, list(self._names), now_s
+            self._ledger, self._opener, self._made_of, self._stores, list(self._names), now_s
         )
         return {self._ledger.address(agent) for agent in touched}
 

@@ -2,8 +2,9 @@
 
 A batch may be kept until its last slot's end plus the `retention_days` of its sheet, or the shortest
 of its stream's points; both are signed by the firm, so both ends know the moment. Rows in the stores
-go first, then the sealed content in the ledger; hashes, places in chains and covered time stay, so
-that a batch that was erased cannot come again.
+go first, combined ones with them, then the sealed content in the ledger; hashes, places in chains and
+covered time stay, so that a batch that was erased cannot come again. A statement names what the ledger
+has no content of: so whenever it is signed, also after a crash, nothing made of it is left.
 """
 
 import hashlib
@@ -14,7 +15,7 @@ from typing import Final
 
 from aggregator.inbox import Opener
 from aggregator.ledger import Kept, Ledger
-from aggregator.stores import RowSpan, SeriesBlock, Store, StoreRefused
+from aggregator.stores import RowSpan, Store, StoreRefused
 from protocols.language import tr
 from protocols.topics import Address
 from security.answers import MOST_ERASED, Erased, Erasure, sign_answer
@@ -27,14 +28,14 @@ _MOST_SHEETS: Final = 100_000
 
 _log = logging.getLogger(__name__)
 
-Blocks = Callable[[Sequence[Kept]], Mapping[str, Sequence[SeriesBlock]]]
-"""Returns what batches mean, by bucket."""
+Made = Callable[[Sequence[Kept]], Mapping[str, Sequence[RowSpan]]]
+"""Returns where the rows are that were made of batches, combined ones too, by bucket."""
 
 
 def forget_ended(
     ledger: Ledger,
     opener: Opener,
-    blocks: Blocks,
+    made: Made,
     stores: Mapping[str, Store],
     agents: Iterable[int],
     now_s: int,
@@ -56,7 +57,7 @@ def forget_ended(
             for stream, days in _kept_days(known.signed.sheet).items():
                 end_s = now_s - days * _DAY_S
                 while batches := ledger.ended(agent, sheet_hash, stream, end_s, _AT_ONCE):
-                    if not _forget(ledger, blocks, stores, batches):
+                    if not _forget(ledger, made, stores, batches):
                         return touched
                     touched.add(agent)
     return touched
@@ -75,11 +76,10 @@ def _kept_days(sheet: ReleaseSheet) -> dict[int, int]:
 
 
 def _forget(
-    ledger: Ledger, blocks: Blocks, stores: Mapping[str, Store], batches: Sequence[Kept]
+    ledger: Ledger, made: Made, stores: Mapping[str, Store], batches: Sequence[Kept]
 ) -> bool:
     try:
-        for bucket, found in blocks(batches).items():
-            spans = [RowSpan(b.key, int(b.time[0]), int(b.time[-1]) + 1) for b in found if len(b)]
+        for bucket, spans in made(batches).items():
             if spans:
                 stores[bucket].delete_rows(spans)
     except StoreRefused as fault:

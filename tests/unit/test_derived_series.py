@@ -20,6 +20,7 @@ from aggregator.inbox import Opened, Opener
 from aggregator.ledger import Ledger
 from aggregator.localtime import LocalTime
 from aggregator.projection import Cursor, Projection
+from aggregator.retention import signed_erasure
 from aggregator.revisions import CarbonRules, Revisions
 from aggregator.series import carbon, future_factory
 from aggregator.series.derived.site import Context
@@ -363,6 +364,47 @@ def test_what_was_derived_from_erased_batches_goes_with_them(site: Site) -> None
     site.follow()
     assert len(site.column("ce_balance", "main")) == 1
     assert len(site.column("ff_connectivity", "devices_online")) == 1
+
+
+def stated(site: Site) -> bool:
+    return signed_erasure(site.ledger, site.brain.receipt, KEYS.address, NOW) is not None
+
+
+@pytest.mark.parametrize("gone_at", ["", "future_factory", "carbon_emission", "ledger"])
+def test_nothing_made_of_erased_batches_is_left_when_the_statement_can_be_signed(
+    site: Site, monkeypatch: pytest.MonkeyPatch, gone_at: str
+) -> None:
+    """Not even before anything is combined anew, nor after a crash in between."""
+    site.facts("mill,main,,land_area,10,2020-01-01,,register,2026-01-01")
+    site.take(*hour(site.forger))
+    site.take(*hour(site.forger, 20))
+    site.follow()
+    before = site.rows()
+    end_s = (FIRST * SHORT_S + HOUR_S) + 365 * 86_400 + 1
+
+    def gone(*_: Any) -> None:
+        raise StoreUnavailable("gone")
+
+    if gone_at:
+        with monkeypatch.context() as patch:
+            broken: object = site.stores.get(gone_at, site.ledger)
+            patch.setattr(broken, "erase" if gone_at == "ledger" else "delete_rows", gone)
+            with pytest.raises(StoreUnavailable):
+                site.projection.forget_ended(end_s)
+        assert not stated(site)
+        site.restart()
+        site.follow()
+        assert not stated(site)
+    assert site.projection.forget_ended(end_s)
+    assert stated(site)
+    at_once = site.rows()
+    (site.folder / "projection.json").unlink()
+    site.restart()
+    site.follow()
+    wanted = site.rows()
+    assert wanted != before
+    for name, rows in at_once.items():
+        assert set(rows) <= set(wanted.get(name, []))
 
 
 def test_superseded_results_of_erased_batches_go_with_them(site: Site) -> None:

@@ -15,7 +15,7 @@ from aggregator.localtime import DAY_S, HOUR_S
 from aggregator.series.derived.energy import counted_points, decimal_sum
 from aggregator.series.derived.site import HOUR_NS, Hours, Site, counted, floats, rows_of, summed
 from aggregator.series.future_factory import medium_tags
-from aggregator.stores import FieldColumn, SeriesBlock, SeriesKey, Store
+from aggregator.stores import FieldColumn, RowSpan, SeriesBlock, SeriesKey, Store
 from protocols.frame import SECOND, Floats, Ints
 from protocols.vocabulary.measurands import MEASURANDS
 
@@ -109,6 +109,19 @@ def per_period(hours: Hours, store: Store) -> Iterator[SeriesBlock]:
         if area is not None and area > 0:
             period = _Period(hours, date(year, 1, 1), date(year + 1, 1, 1))
             yield from _row(period, store, "亩", area, {})
+
+
+def period_row(key: SeriesKey, site: Site, start_ns: int, end_ns: int) -> RowSpan | None:
+    """Return where the row of a longer period is; None if it touches none of this time.
+
+    Such a row is at the beginning of its period, which may be long before the hours it is made of.
+    """
+    first, between, until = dict(key.tags).get("period", "").partition("/")
+    if key.measurement != "ce_intensity" or not between:
+        return None
+    days = (date.fromisoformat(first), date.fromisoformat(until))
+    at, after = (site.context.local.start_of(day.year, day.month, day.day) for day in days)
+    return RowSpan(key, at, at + 1) if at < end_ns and start_ns < after else None
 
 
 class _Period:
