@@ -52,6 +52,8 @@ BOTH_LANGUAGES = [
     ("docs/joining.md", "docs/joining.zh-CN.md"),
     ("docs/key-ceremony.md", "docs/key-ceremony.zh-CN.md"),
     ("docs/officer-guide.md", "docs/officer-guide.zh-CN.md"),
+    ("docs/api.md", "docs/api.zh-CN.md"),
+    ("docs/threat-model.md", "docs/threat-model.zh-CN.md"),
 ]
 
 
@@ -126,6 +128,31 @@ def test_both_languages_show_the_same_commands_and_files(english: str, chinese: 
         assert blocks(text(english), kind) == blocks(text(chinese), kind)
     assert fenced_commands(text(english)) == fenced_commands(text(chinese))
     assert headings(text(english)) == headings(text(chinese))
+
+
+@pytest.mark.parametrize(
+    ("english", "chinese"), [*BOTH_LANGUAGES, ("docs/series.md", "docs/series.zh-CN.md")]
+)
+def test_tables_in_both_languages_have_as_many_rows(english: str, chinese: str) -> None:
+    assert rows_of_tables(text(english)) == rows_of_tables(text(chinese))
+
+
+def rows_of_tables(page: str) -> list[int]:
+    runs = re.findall(r"(?:^\|.*\n)+", prose(page), re.MULTILINE)
+    return [run.count("\n") for run in runs]
+
+
+@pytest.mark.parametrize("heading", ["## Modbus", "## OPC UA"])
+def test_faults_cost_the_same_in_both_languages(heading: str) -> None:
+    english, chinese = (
+        [
+            (row[0], *(re.findall(r"[\d.]+ / [\d.]+|–", cell) for cell in row[-2:]))
+            for row in table(text(page), heading, header)
+        ]
+        for page, header in (("docs/faults.md", "| fault |"), ("docs/faults.zh-CN.md", "| 故障 |"))
+    )
+    assert english
+    assert english == chinese
 
 
 def headings(page: str) -> list[int]:
@@ -337,6 +364,8 @@ def test_every_decision_is_numbered_short_and_in_the_index() -> None:
     numbers = [int(page.name[:4]) for page in pages]
     assert len(set(numbers)) == len(numbers)
     index = links(text("docs/README.md"))
+    listed = [int(name[10:14]) for name in index if name.startswith("decisions/0")]
+    assert listed == numbers
     for page in pages:
         words = page.read_text(encoding="utf-8")
         assert words.startswith(f"# {page.name[:4]} ")
