@@ -240,7 +240,7 @@ class Gate:
         """
         content = _without_readings(self._content())
         self._begin()
-        self._take_over(content)
+        self._take_over(content, STOPPED)
 
     def drop_open(self) -> None:
         """Drop what open windows hold; their slots become gaps, counters go on exactly."""
@@ -265,9 +265,9 @@ class Gate:
                 remedy=tr("counters start from new baselines", "计数器将从新基线开始"),
             ) from None
 
-    def _take_over(self, content: dict[str, Any]) -> None:
+    def _take_over(self, content: dict[str, Any], why_lost: str = RULE_CHANGED) -> None:
         if self.policy.stopped:
-            content = _without_readings(content)
+            content, why_lost = _without_readings(content), STOPPED
         self._clock.update(content["clocks"])
         by_name = dict(content["lanes"])
         for lane in self._all_lanes():
@@ -277,9 +277,9 @@ class Gate:
         self._budgets.load(content.get("budgets", []))
         for device, numbers in content["accounts"].items():
             if device in self.accounts:
-                self._restore_account(device, numbers)
+                self._restore_account(device, numbers, why_lost)
 
-    def _restore_account(self, device: str, numbers: dict[str, Any]) -> None:
+    def _restore_account(self, device: str, numbers: dict[str, Any], why_lost: str) -> None:
         """Fill the account in place, since the lanes hold it too."""
         book, old = self.accounts[device], Account.from_dict(numbers)
         book.produced, book.withheld, book.consumed = old.produced, old.withheld, old.consumed
@@ -288,8 +288,7 @@ class Gate:
         )
         book.dropped = old.dropped
         if old.open != book.open:
-            reason = STOPPED if self.policy.stopped else RULE_CHANGED
-            book.dropped[reason] += old.open - book.open
+            book.dropped[why_lost] += old.open - book.open
 
     def _guarded(self, lane: Lane, frame: Frame, now_ns: int) -> int:
         book = lane.account

@@ -122,11 +122,12 @@ class Lane(ABC):
     # What a transform fills in.
 
     @abstractmethod
-    def take(self, samples: Samples) -> int:
+    def take(self, samples: Samples) -> Flags | None:
         """Put samples into open slots.
 
         Returns:
-            how many samples it dropped by itself; it has counted them under their reason.
+            shape (r, c): which samples it dropped by itself, having counted them under their
+            reason; None for none.
         """
 
     @abstractmethod
@@ -187,8 +188,8 @@ class Lane(ABC):
         samples = self._place_in_time(places, time, values, quality, now_ns)
         self._count(samples, strange)
         own = self.take(samples._replace(given=given))
-        if own:
-            self._uncount(own)
+        if own is not None:
+            self._uncount(np.broadcast_to(samples.slots, own.shape)[own])
         return counted
 
     def _columns_of(self, frame: Frame) -> tuple[NDArray[np.int32], NDArray[np.intp] | None]:
@@ -488,13 +489,12 @@ class Lane(ABC):
         self.open_counts[slot] = self.open_counts.get(slot, 0) + count
         self.account.open += count
 
-    def _uncount(self, count: int) -> None:
-        """Take back samples that the transform dropped by itself, from the newest slot on."""
-        self.account.open -= count
-        for slot in sorted(self.open_counts, reverse=True):
-            taken = min(count, self.open_counts[slot])
-            count -= taken
-            self.open_counts[slot] -= taken
+    def _uncount(self, slots: Ints) -> None:
+        """Take samples that the transform dropped by itself out of the slots they lay in."""
+        self.account.open -= len(slots)
+        chosen, counts = np.unique(slots, return_counts=True)
+        for slot, count in zip(chosen.tolist(), counts.tolist(), strict=True):
+            self.open_counts[slot] -= count
             if not self.open_counts[slot]:
                 del self.open_counts[slot]
 

@@ -109,13 +109,12 @@ class Lane(lane.Lane):
 
     # What all share.
 
-    def take(self, samples: Samples) -> int:
+    def take(self, samples: Samples) -> None:
         """Add samples to the tallies of their slots."""
         if self._latest is not None:
             self._latest.take(samples)
             samples = self._without_late(samples)
         self._tally_all(samples, late=False)
-        return 0
 
     def _without_late(self, samples: Samples) -> Samples:
         """Set aside the newest late sample of each point, as what holds when its slot begins.

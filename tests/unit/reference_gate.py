@@ -164,6 +164,7 @@ class ReferenceGate:
         """Nothing of what was read leaves any more; which slots are over stays known."""
         self.stopped = True
         for group in self._all():
+            group.book["stopped"] += group.counts.total()
             group.counts.clear()
             group.rows.clear()
             group.points = {
@@ -177,6 +178,11 @@ class ReferenceGate:
 
     def go_on(self) -> None:
         self.stopped = False
+
+    def open_of(self, device: str) -> int:
+        """Samples in open slots; a point that leaves in several ways is counted once."""
+        book = self.books[device]
+        return sum(group.counts.total() for group in self.groups.values() if group.book is book)
 
     def _add(self, groups: dict[Any, Group], place: Any, rule: Rule, book: Counter[str]) -> None:
         table = self.tables[rule.device]

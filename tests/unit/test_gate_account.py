@@ -153,3 +153,17 @@ def test_an_account_survives_its_own_writing() -> None:
     assert Account.from_dict(book.as_dict()) == book
     book.open += 1
     assert not book.balanced
+
+
+def test_a_reading_that_is_held_back_is_taken_out_of_the_slot_it_lay_in() -> None:
+    clock = Clock(1)
+    owner = table([counter("energy")])
+    gate = gate_of(owner, [rule(owner, "energy", 1)], clock)
+    book = gate.accounts["dev"]
+    gate.feed(frame(owner, 1, {"energy": 100}))
+    clock.set(11)
+    gate.feed(frame(owner, [9, 11], {"energy": [99, 101]}))
+    assert (book.open, book.dropped["unconfirmed_fall"]) == (2, 1)
+    clock.set(11.5)
+    gate.advance()
+    assert (book.consumed, book.open) == (1, 1)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import event, given, settings
+from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
 from protocols import batch
@@ -40,6 +40,7 @@ COUNTED = (
     "time_ahead",
     "unconfirmed_fall",
     "before_first_slot",
+    "stopped",
 )
 STEPS = {
     "last": ["1", "5", "0.5", "0.01", "100"],
@@ -276,12 +277,13 @@ def assert_books_agree(gate: Gate, plain: ReferenceGate) -> None:
     for device, book in gate.accounts.items():
         expected = plain.books[device]
         assert book.balanced
-        assert (book.produced, book.withheld) == (expected["produced"], expected["withheld"])
+        assert book.open == plain.open_of(device)
+        for name in ("produced", "withheld", "consumed"):
+            assert getattr(book, name) == expected[name]
         assert {name: book.dropped[name] for name in COUNTED} == {
             name: expected[name] for name in COUNTED
         }
-        # What was open when all was stopped is in the balance above.
-        assert set(book.dropped) <= {*COUNTED, "rule_changed"}
+        assert set(book.dropped) <= set(COUNTED)
 
 
 def assert_what_may_leave(world: World, new: Out, plain: Out) -> None:
@@ -312,6 +314,8 @@ def assert_never_twice_and_chained(world: World, everything: Out, new: Out) -> N
 @pytest.mark.timeout(400)
 @settings(max_examples=90, deadline=None)
 @given(st.integers(0, 2**48), st.integers(5, 60))
+@example(236, 60)  # readings that are held back lie in an older slot than a good one of their frame
+@example(241, 20)  # and are still open when all is stopped
 def test_the_gate_does_what_the_plain_one_does(seed: int, steps: int) -> None:
     compare(world_of(seed), steps)
 

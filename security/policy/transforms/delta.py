@@ -58,15 +58,14 @@ class Lane(lane.Lane):
         exact = modulus == Decimal(int(modulus)) and modulus <= _LARGEST_MODULUS
         return on_reset, int(modulus) if exact else 0
 
-    def take(self, samples: Samples) -> int:
+    def take(self, samples: Samples) -> Flags | None:
         """Unwrap the readings and keep the newest of each slot."""
         readings, kept = self._unwrap(samples)
         if kept is samples.quality:
             self._latest.take(samples._replace(values=readings))
-            return 0
-        dropped = int(np.count_nonzero(kept != samples.quality))
-        if dropped:
-            self.account.dropped[account.UNCONFIRMED] += dropped
+            return None
+        dropped: Flags = kept != samples.quality
+        self.account.dropped[account.UNCONFIRMED] += int(np.count_nonzero(dropped))
         self._latest.take(samples._replace(values=readings, quality=kept, clean=False))
         return dropped
 

@@ -27,10 +27,9 @@ class Lane(lane.Lane):
         super().__init__(*args, **more)
         self._latest = Latest(self.size)
 
-    def take(self, samples: Samples) -> int:
+    def take(self, samples: Samples) -> None:
         """Keep the newest sample of each slot."""
         self._latest.take(samples)
-        return 0
 
     def close_slot(self, slot: int) -> Row:
         """Round what was last."""

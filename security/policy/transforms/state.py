@@ -53,7 +53,7 @@ class Lane(lane.Lane):
         self._changed: Ints = np.zeros(self.size, np.int64)
         self._changes: list[tuple[int, int, int]] = []  # (time, place, state), in order by place
 
-    def take(self, samples: Samples) -> int:
+    def take(self, samples: Samples) -> None:
         """Note the changes of state; only they cost something."""
         places, quality = samples.places, samples.quality
         cursor_ns = (self.cursor or 0) * self.window_ns
@@ -74,7 +74,6 @@ class Lane(lane.Lane):
             if state != self._newest[place]:
                 self._change(int(times[row + 1, at]), place, state)
         self._sampled[places] = times[newest, columns]
-        return 0
 
     def close_slot(self, slot: int) -> Row:
         """Add up the seconds."""
