@@ -12,6 +12,7 @@ Example, a copy that stays in step:
 What is absent is None, never 0.
 """
 
+import http.client
 import json
 import ssl
 import time
@@ -42,6 +43,10 @@ class Refused(Exception):
         self.status = status
         self.kind = kind
         self.remedy = remedy
+
+
+class Unreachable(Exception):
+    """The brain did not answer, however often it was asked: it is being restarted, or the way is cut."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,10 @@ class Change:
 
 
 class Brain:
-    """The API of one brain; its calls block.
+    """The API of one brain; its calls block, and ask again for half a minute where it is away.
+
+    All of them raise `Refused`, and `Unreachable` after that half minute. A copy then goes on from
+    the position of the last change that was applied.
 
     Args:
         url: such as https://brain.example:8750.
@@ -206,15 +214,23 @@ class Brain:
                 return
 
     def follow(self, position: str, every_s: float = 5.0) -> Iterator[Change]:
-        """Yield changes after a position, and go on as they come; it never ends by itself.
+        """Yield changes after a position, and go on as they come, through restarts of the brain too.
 
         Raises:
             Refused: see `changes`.
+            Unreachable: where it could not be reached from the first; later it waits.
         """
+        reached = False
         while True:
-            for change in self.changes(position):
-                position = change.position
-                yield change
+            try:
+                for change in self.changes(position):
+                    reached = True
+                    position = change.position
+                    yield change
+                reached = True
+            except Unreachable:
+                if not reached:
+                    raise
             time.sleep(every_s)
 
     def _pages(self, path: str, query: dict[str, str]) -> Iterator[dict[str, Any]]:
@@ -238,6 +254,8 @@ class Brain:
             url, body, headers=self._headers, method=method
         )
         for attempt in range(_TRIES):
+            last = attempt == _TRIES - 1
+            asked = ""
             try:
                 with urllib.request.urlopen(  # noqa: S310 - same
                     request, timeout=self._timeout_s, context=self._tls
@@ -246,12 +264,21 @@ class Brain:
                     return found
             except urllib.error.HTTPError as error:
                 with error:
-                    if error.code not in _NOT_NOW or attempt == _TRIES - 1:
+                    if error.code not in _NOT_NOW or last:
                         raise _refused(error) from None
                     asked = error.headers.get("Retry-After", "")
-                wait_s = float(asked) if asked.isdecimal() else _WAIT_S * 2**attempt
-                time.sleep(min(wait_s, _LONGEST_WAIT_S))
+            except (OSError, http.client.HTTPException) as error:
+                # Asking again is safe with every method: entering the same facts twice changes nothing.
+                if last or _is_distrust(error):
+                    raise Unreachable(f"{self._url} — {error}") from error
+            wait_s = float(asked) if asked.isdecimal() else _WAIT_S * 2**attempt
+            time.sleep(min(wait_s, _LONGEST_WAIT_S))
         raise AssertionError("unreachable")
+
+
+def _is_distrust(error: Exception) -> bool:
+    """Tell whether the brain's certificate is not believed, which no waiting mends."""
+    return isinstance(getattr(error, "reason", None), ssl.SSLCertVerificationError)
 
 
 def _refused(error: urllib.error.HTTPError) -> Refused:

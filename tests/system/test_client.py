@@ -3,8 +3,10 @@
 import asyncio
 import random
 import runpy
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from aggregator.stores import Store
 from aggregator.stores.embedded import Config
 from aggregator.stores.embedded import Store as Embedded
 from protocols.tls import server_context
+from simulators.servers.programs import free_port
 from tests.certificates import Authority
 from tests.documents import ROOT
 from tests.system.brain import FACTOR_VALUE, NAME, TOKEN, Told, running
@@ -115,6 +118,73 @@ async def test_the_client_says_what_the_brain_says(brain: Any, store: Store) -> 
         assert caught.value.status == 400
 
     await asyncio.to_thread(work)
+
+
+class Naps:
+    """Stands in for the client's pauses: none lasts, and one after a failed question is told."""
+
+    def __init__(self) -> None:
+        self.failed = threading.Event()
+        self.count = 0
+
+    def sleep(self, seconds: float) -> None:
+        self.count += 1
+        if seconds:
+            self.failed.set()
+        threading.Event().wait(0.01)
+
+
+@pytest.fixture
+def naps(monkeypatch: pytest.MonkeyPatch) -> Naps:
+    found = Naps()
+    inside = CLIENT["Brain"].follow.__globals__
+    monkeypatch.setitem(inside, "time", SimpleNamespace(sleep=found.sleep))
+    return found
+
+
+async def test_following_goes_on_through_a_restart_of_the_brain_with_each_change_once(
+    tmp_path: Path, feed: Feed, store: Store, naps: Naps
+) -> None:
+    reader = Embedded(Config(path=tmp_path / "store"), BUCKET)
+
+    def app() -> Any:
+        return make_app({BUCKET: reader}, Told(), TOKEN, lambda: START_NS, feed=feed)
+
+    async with serving(app(), "127.0.0.1", 0) as port:
+        brain = CLIENT["Brain"](f"http://127.0.0.1:{port}", TOKEN)
+        changes = brain.follow(await asyncio.to_thread(brain.head), 0)
+        store.write([block(KEYS[0], 0, [1.0])])
+        seen = [await asyncio.to_thread(next, changes)]
+    naps.failed.clear()
+    store.write([block(KEYS[0], 1, [2.0])])
+    coming = asyncio.create_task(asyncio.to_thread(next, changes))
+    assert await asyncio.to_thread(naps.failed.wait, 30)
+    async with serving(app(), "127.0.0.1", port):
+        seen.append(await asyncio.wait_for(coming, 30))
+        store.write([block(KEYS[0], 2, [3.0])])
+        seen.append(await asyncio.to_thread(next, changes))
+    numbers = [int(change.position.rpartition(".")[2]) for change in seen]
+    assert numbers == list(range(numbers[0], numbers[0] + 3))
+    reader.close()
+    store.close()
+    feed.close()
+
+
+async def test_a_brain_that_was_never_reached_is_told_and_a_wrong_certificate_at_once(
+    brain: Any, naps: Naps
+) -> None:
+    def ask() -> None:
+        nobody = CLIENT["Brain"](f"http://127.0.0.1:{free_port()}", TOKEN)
+        with pytest.raises(CLIENT["Unreachable"]):
+            next(nobody.follow("0" * 16 + ".0", 0))
+        waited = naps.count
+        assert waited
+        stranger = CLIENT["Brain"](brain._url.removesuffix("/api/v1"), TOKEN)
+        with pytest.raises(CLIENT["Unreachable"], match="CERTIFICATE_VERIFY_FAILED"):
+            stranger.head()
+        assert naps.count == waited
+
+    await asyncio.to_thread(ask)
 
 
 @pytest.fixture
