@@ -267,6 +267,7 @@ def token(
 ) -> None:
     """Make an API token that is good for certain firms and series only."""
     from aggregator.api.scopes import new_token  # noqa: PLC0415 - the command line starts fast without it
+    from aggregator.token_notes import notes  # noqa: PLC0415 - same
 
     config = read_config(path)
     tokens = config.api.tokens
@@ -280,6 +281,8 @@ def token(
         ),
         err=True,
     )
+    for line in notes(config, firm or [], measurement or []):
+        typer.echo(line, err=True)
 
 
 @app.command(

@@ -192,6 +192,19 @@ def new_token(
     Raises:
         ConfigError: when the file has a fault, or the name is taken or cannot be one.
     """
+    if any(entry.name == name for entry in read_tokens(path)):
+        raise ConfigError(
+            [
+                MillgateError(
+                    tr(f"there is a token '{name}' already", f"已有令牌 '{name}'"),
+                    where=str(path),
+                    remedy=tr(
+                        "give another name, or remove its entry first",
+                        "请换一个名称，或先删除其条目",
+                    ),
+                )
+            ]
+        )
     token = secrets.token_urlsafe(_TOKEN_BYTES)
     expires = datetime.now(UTC).replace(microsecond=0) + timedelta(days=days)
     lines = [

@@ -161,16 +161,24 @@ def test_only_hashes_of_tokens_are_kept_and_only_for_the_owner(tmp_path: Path) -
     assert token not in path.read_text("utf-8")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert read_tokens(path)[0].enterprises == ['a "firm"']
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match="already") as taken:
         new_token(path, "platform", [], [], 30)
+    assert str(path) in str(taken.value)
+    assert ".part" not in str(taken.value)
     assert len(read_tokens(path)) == 1
 
 
 async def test_the_command_makes_a_token_and_shows_it_once(tmp_path: Path) -> None:
     await command("aggregator", "init", str(tmp_path / "brain"))
     config = str(tmp_path / "brain" / "aggregator.toml")
-    shown = await command("aggregator", "token", config, "platform", "--firm", "east-mill")
+    shown = await command(
+        *("aggregator", "token", config, "platform"),
+        *("--firm", "east-mill", "--measurement", "ff_energy", "--measurement", "ff_enregy"),
+    )
     assert shown.splitlines()[0].isascii()
+    assert "'east-mill'" in shown
+    assert "'ff_enregy'" in shown
+    assert "'ff_energy'" not in shown
     (entry,) = read_tokens(tmp_path / "brain" / "keys" / "api-tokens.toml")
     assert entry.scope().sees_firm("east-mill")
     assert not entry.scope().sees_firm("west-mill")
