@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from aggregator.api.knowledge import Arrival, Notice
 from aggregator.outlook import late_after_s, silent_after_s
@@ -13,6 +13,9 @@ from aggregator.projection import Cursor
 from aggregator.reporting import Reporter
 from protocols.frame import SECOND, NowNs
 from protocols.mqtt import Mqtt
+
+STATEMENTS: Final = frozenset({"asked", "attested", "declared_lost"})
+"""Counters of what agents state; it was taken, though it is no batch."""
 
 
 class State(StrEnum):

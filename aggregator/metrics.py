@@ -4,7 +4,7 @@ from collections import Counter
 from typing import Final
 
 from aggregator.alarms import Severity
-from aggregator.condition import Condition, State
+from aggregator.condition import STATEMENTS, Condition, State
 from protocols import metrics
 from protocols.metrics import Family, Sample
 
@@ -16,7 +16,8 @@ def exposition(condition: Condition) -> str:
 
     Counters of messages that were dropped carry the inbox's own names as `reason`.
     """
-    dropped = {name: n for name, n in condition.counters.items() if name not in {"kept", "refused"}}
+    taken = {"kept", "refused"} | STATEMENTS
+    dropped = {name: n for name, n in condition.counters.items() if name not in taken}
     open_alarms = Counter(
         (one.name, one.agent or "", one.kind, one.severity) for one in condition.alarms
     )
@@ -45,6 +46,12 @@ def exposition(condition: Condition) -> str:
             "counter",
             "Messages dropped without an answer, by reason.",
             [({"reason": name}, count) for name, count in sorted(dropped.items())],
+        ),
+        (
+            "statements_total",
+            "counter",
+            "What agents asked, attested and declared lost.",
+            [({"kind": name}, condition.counters.get(name, 0)) for name in sorted(STATEMENTS)],
         ),
         ("batches_total", "counter", "Batches kept.", [(who, one.batches) for who, one in agents]),
         ("values_total", "counter", "Values kept.", [(who, one.values) for who, one in agents]),

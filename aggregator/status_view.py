@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from aggregator.alarms import Severity
-from aggregator.condition import State
+from aggregator.condition import STATEMENTS, State
 from protocols.language import tr
 
 _MOST_SHOWN: Final = 20
@@ -32,7 +32,8 @@ def show(report: dict[str, Any]) -> None:
         highlight=False,
     )
     _alarms(console, report["alarms"])
-    dropped = {n: c for n, c in report["counters"].items() if n not in {"kept", "replayed"} and c}
+    taken = {"kept", "replayed"} | STATEMENTS
+    dropped = {n: c for n, c in report["counters"].items() if n not in taken and c}
     if dropped:
         said = ", ".join(f"{name} {count}" for name, count in dropped.items())
         console.print(
