@@ -12,6 +12,7 @@ from protocols.language import tr
 from protocols.strict_cbor import Malformed
 from security import cose
 from security.keys import BadSignature, Signer, VerifyKey
+from security.policy.characters import check_values
 from security.policy.compiled import (
     MAX_COMPILED,
     CompiledPolicy,
@@ -176,6 +177,7 @@ def read_bundle(data: bytes, officers: Sequence[VerifyKey], threshold: int) -> T
         limit=MAX_COMPILED,
     )
     policy = from_bytes(payload, CompiledPolicy)
+    _check_plain(policy)
     sheets = tuple(read_sheet(signed, officers, threshold) for signed in signed_sheets)
     _check_sheets(policy, [sheet.sheet for sheet in sheets])
     signers = cose.signers_of_many(signed_policy, MAX_COMPILED)
@@ -194,6 +196,18 @@ def _parts(data: bytes) -> tuple[bytes, list[bytes]]:
     if not all(isinstance(one, bytes) for one in signed_sheets):
         raise Malformed("not a signed policy")
     return signed_policy, signed_sheets
+
+
+def _check_plain(policy: CompiledPolicy) -> None:
+    """What is signed means one thing, also where another tool than ours compiled it."""
+    numbers = [at for one in policy.leaving for at in range(one.number, one.number + one.width)]
+    for names in (numbers, [one.id for one in policy.consumers]):
+        if len(set(names)) != len(names):
+            raise Malformed("a number or a consumer is there twice")
+    try:
+        check_values(policy.model_dump(exclude_defaults=True))
+    except ValueError:
+        raise Malformed("a text has characters that are not allowed") from None
 
 
 def _check_sheets(policy: CompiledPolicy, sheets: list[ReleaseSheet]) -> None:

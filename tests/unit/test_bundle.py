@@ -24,7 +24,7 @@ from security.policy.bundle import (
     sign_bundle,
     write_bundle,
 )
-from security.policy.compiled import CompiledPolicy, content_hash, to_bytes
+from security.policy.compiled import CompiledPolicy, content_hash, from_bytes, to_bytes
 from security.policy.compiler import release_sheets
 from tests.unit.policy_material import NOW_S, compiled, officer, replaced
 
@@ -193,8 +193,11 @@ def bundle_of(policy: object, sheets: list[object] | None = None) -> bytes:
 def test_even_signed_an_unknown_field_or_form_is_no_policy(
     tmp_path: Path, change: dict[str, object]
 ) -> None:
+    item = {**compiled().model_dump(exclude_defaults=True), **change}
+    with pytest.raises(Malformed):
+        from_bytes(strict_cbor.encode(item), CompiledPolicy)
     path = tmp_path / "policy.signed"
-    path.write_bytes(bundle_of({**compiled().model_dump(exclude_defaults=True), **change}))
+    path.write_bytes(bundle_of(item))
     assert "damaged or of another version" in refusal(path)
 
 
@@ -221,6 +224,44 @@ def test_even_signed_a_rule_without_meaning_is_no_policy(
     path = tmp_path / "policy.signed"
     path.write_bytes(bundle_of(policy))
     assert "damaged or of another version" in refusal(path)
+
+
+@pytest.mark.parametrize("doubled", ["number", "part of a state", "consumer"])
+def test_even_signed_a_number_or_consumer_that_is_there_twice_is_no_policy(
+    tmp_path: Path, doubled: str
+) -> None:
+    policy = compiled()
+    rules, consumers = list(policy.rules), list(policy.consumers)
+    if doubled == "consumer":
+        consumers[1] = consumers[1].model_copy(update={"id": consumers[0].id})
+    else:
+        at, other = next(
+            (n, m)
+            for n, one in enumerate(rules)
+            for m, two in enumerate(rules)
+            if n != m
+            and two.aggregate != "state"
+            and (one.aggregate == "state") == (doubled != "number")
+        )
+        taken = rules[at].number + rules[at].width - 1
+        rules[other] = rules[other].model_copy(update={"number": taken})
+    path = tmp_path / "policy.signed"
+    changed = policy.model_copy(update={"rules": rules, "consumers": consumers})
+    path.write_bytes(sign_bundle(changed, ONE))
+    assert "damaged or of another version" in refusal(path)
+
+
+@pytest.mark.parametrize("text", ["e\u0301", "DR\u200b1", "D\u0420-1"], ids=ascii)
+def test_even_signed_a_text_that_looks_like_another_is_no_policy(tmp_path: Path, text: str) -> None:
+    policy = compiled()
+    for right, good in (("DR-2", True), (text, False)):
+        consumers = [one.model_copy(update={"right": right}) for one in policy.consumers]
+        path = tmp_path / "policy.signed"
+        path.write_bytes(sign_bundle(policy.model_copy(update={"consumers": consumers}), ONE))
+        if good:
+            assert load(path).policy.consumers[0].right == right
+        else:
+            assert "damaged or of another version" in refusal(path)
 
 
 def test_sheets_that_are_not_those_of_the_policy_are_refused(tmp_path: Path) -> None:

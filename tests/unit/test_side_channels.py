@@ -47,6 +47,26 @@ def test_every_threat_has_a_test_that_exists_or_says_why_not(known: set[str]) ->
         assert set(named_in(test)) <= known, number
 
 
+def test_every_rule_of_failing_closed_names_tests_that_exist_in_both_languages(
+    known: set[str],
+) -> None:
+    rules = []
+    for name, heading in (
+        ("threat-model.md", "Fail closed"),
+        ("threat-model.zh-CN.md", "失效即关闭"),
+    ):
+        section = (DOCS / name).read_text("utf-8").split(f"## {heading}\n")[1].split("\n## ")[0]
+        rows = [
+            line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")
+        ]
+        rules.append([(row[0], named_in(row[-1])) for row in rows[1:]])
+    assert rules[0] == rules[1]
+    assert {number for number, _ in rules[0]} == set("12345678")
+    for _, tests in rules[0]:
+        assert tests
+        assert set(tests) <= known
+
+
 def test_both_languages_name_the_same_tests_for_the_same_threats() -> None:
     english, chinese = rows_of("threat-model.md"), rows_of("threat-model.zh-CN.md")
     assert [(row[0], named_in(row[-1])) for row in english] == [
