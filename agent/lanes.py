@@ -6,6 +6,7 @@ docs/decisions/0059.
 
 import hashlib
 import itertools
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,14 @@ ORDER BY epoch, stream
 _DUE: Final = """
 SELECT sequence, id, size, at FROM batch WHERE status = ? AND epoch = ? AND stream = ?
 AND sequence >= ? ORDER BY sequence LIMIT ?
+"""
+_OLDEST: Final = """
+SELECT MIN(first) FROM (SELECT MIN(sequence) AS first FROM batch WHERE status = ? AND epoch = ?
+AND stream = ? UNION ALL SELECT MIN(sequence) FROM batch WHERE status = ? AND epoch = ?
+AND stream = ?)
+"""
+_NEXT_LOST: Final = """
+SELECT MIN(sequence) FROM batch WHERE status = ? AND epoch = ? AND stream = ? AND sequence > ?
 """
 _SHEETS_DUE: Final = _DUE.replace("ORDER BY", "AND is_sheet = 1 ORDER BY")
 
@@ -207,6 +216,9 @@ def _in_turn(chains: "Sequence[Sequence[Due]]") -> "itertools.chain[Due]":
 def due(spool: Spool, cursors: dict[Chain, int], *, only_sheets: bool = False) -> list[Due]:
     """Return the next messages of every chain that has any to send, in the chain's order.
 
+    What was given up is declared lost only once everything before it is settled: the brain may have
+    it all the same, and hold it until what comes before it is there.
+
     Args:
         spool: the spool.
         cursors: from which sequence on, where that is not the oldest.
@@ -219,8 +231,18 @@ def due(spool: Spool, cursors: dict[Chain, int], *, only_sheets: bool = False) -
         for status in (WAITING, GIVEN_UP):
             place = (status, *chain, cursors.get(chain, 0), MOST_IN_FLIGHT)
             rows += spool.db.execute(_SHEETS_DUE if only_sheets else _DUE, place).fetchall()
-        found += [Due(row[1], chain, row[0], row[2], row[3]) for row in sorted(rows)]
+        end = _first_that_must_wait(spool, chain)
+        found += [
+            Due(row[1], chain, row[0], row[2], row[3]) for row in sorted(rows) if row[0] < end
+        ]
     return found
+
+
+def _first_that_must_wait(spool: Spool, chain: Chain) -> float:
+    """Return the first sequence that was given up while something before it is not settled."""
+    (oldest,) = spool.db.execute(_OLDEST, (WAITING, *chain, GIVEN_UP, *chain)).fetchone()
+    (lost,) = spool.db.execute(_NEXT_LOST, (GIVEN_UP, *chain, oldest)).fetchone()
+    return math.inf if lost is None else lost
 
 
 def load(spool: Spool, chosen: Sequence[Due]) -> list[Loaded]:

@@ -123,6 +123,26 @@ def test_what_the_brain_had_got_before_it_was_dropped_is_not_declared_lost(
     assert (tally.acknowledged, tally.given_up, tally.waiting) == (40, 10, 0)
 
 
+def test_what_the_brain_holds_because_something_before_it_is_missing_is_not_declared_lost(
+    tmp_path: Path, brain: Brain
+) -> None:
+    agent = filled(tmp_path / "a", 6)
+    line = Line(agent, brain)
+    line.ask()
+    messages = line.next_messages()
+    # The sheet arrives, the first batch is lost on the way, and the brain holds those behind it.
+    for message in (messages[0], *messages[2:]):
+        brain.take(KEYS, message)
+    agent.spool.db.execute(
+        "UPDATE batch SET sealed = zeroblob(9) WHERE is_sheet = 0 AND sequence IN (2, 3)"
+    )
+    line.run()
+    assert losses(brain) == []
+    assert kept_slots(brain) == list(range(6))
+    tally = agent.spool.tally()
+    assert (tally.acknowledged, tally.given_up, tally.waiting) == (6, 0, 0)
+
+
 def test_a_declared_loss_that_got_lost_itself_is_declared_again(
     tmp_path: Path, brain: Brain
 ) -> None:
