@@ -142,9 +142,9 @@ class Hostile(RuleBasedStateMachine):
         self.acknowledged: set[bytes] = set()
         # Acknowledged by a brain that was put back later: to be there again at the end, or declared.
         self.forgotten: set[bytes] = set()
-        # Gone with the disk and at no brain: as if it had never been, since the gate's memory went back
-        # as well, and counters count on from there.
-        self.undone: set[bytes] = set()
+        # Gone with the agent's disk. Where no brain has it either, it is as if it had never been, since
+        # the gate's memory went back as well, and counters count on from there.
+        self.gone: set[bytes] = set()
         self.copies: set[str] = set()
         self.brain = Brain(self.folder / "brain", KEYS)
         self.sender = Sender(self.folder / "agent")
@@ -323,12 +323,11 @@ class Hostile(RuleBasedStateMachine):
         self.put_back("agent")
         self.sender = Sender(self.folder / "agent")
         spool = self.sender.agent.spool
-        beyond = {
+        self.gone |= {
             digest
             for digest, sent in self.sent.items()
             if sent.sequence >= spool.chains(sent.epoch).get(sent.stream, 0)
         }
-        self.undone |= beyond - self.kept()
 
     @precondition(lambda self: "brain" in self.copies)
     @rule()
@@ -393,12 +392,12 @@ class Hostile(RuleBasedStateMachine):
         explained = {
             slot
             for digest, sent in self.sent.items()
-            if digest not in kept and (digest in self.undone or self.is_declared(sent))
+            if digest not in kept and (digest in self.gone or self.is_declared(sent))
             for slot in sent.slots
         }
         assert stray <= explained
         told = {digest for digest in self.forgotten if self.is_declared(self.sent[digest])}
-        assert self.forgotten <= kept | told | self.undone
+        assert self.forgotten <= kept | told | self.gone
         self.no_hole_in_any_chain()
         given = sum(
             len(self.sent[digest].slots)
