@@ -108,6 +108,7 @@ def check(bundle: Bundle, brain: BrainCard, agents: Cards) -> Report:
     leaves = bundle.leaves()
     for leaf in leaves:
         _leaf(bundle, leaf, log, agents, report)
+    _strays(bundle, leaves, report)
     _sheets(bundle, agents, report)
     _receipts(bundle, brain, agents, log, report)
     _other_attestations(bundle, agents, report)
@@ -181,16 +182,34 @@ def _leaf(bundle: Bundle, leaf: BundleLeaf, log: Log | None, agents: Cards, repo
         )
 
 
+def _strays(bundle: Bundle, leaves: Sequence[BundleLeaf], report: Report) -> None:
+    """Tell of messages whose entries of the log are not here; a bundle is written with both."""
+    named = {f"messages/{leaf.digest.hex()}.cose" for leaf in leaves}
+    strays = [name for name in bundle.files("messages") if name not in named]
+    if strays:
+        report.say(
+            Grade.MISSING,
+            f"the log entries of {len(strays)} message(s) in the bundle are missing, such as of "
+            f"{strays[0]}",
+            f"包内 {len(strays)} 条消息缺少日志条目，例如 {strays[0]}",
+        )
+
+
 def _take_message(leaf: BundleLeaf, signed: bytes, card: AgentCard, report: Report) -> None:
     chain = leaf.address, leaf.epoch, leaf.stream
     link = Link(leaf, None)
     report.chains[chain].append(link)
     if not signed:
+        why = (
+            ("refused and dropped", "被拒后丢弃")
+            if leaf.kind == REFUSED
+            else ("erased when its retention ended", "保留期满已删除")
+        )
         report.say(
             Grade.NOTE,
-            f"{_name(leaf)}: its bytes are not in the bundle (refused and dropped, or erased when "
-            "its retention ended); only its hash is proven",
-            f"{_name(leaf)}：包内没有其内容（被拒后丢弃，或保留期满已删除），仅证明其哈希",
+            f"{_name(leaf)}: its bytes are not in the bundle ({why[0]}, or taken out of this file "
+            "since); only its hash is proven",
+            f"{_name(leaf)}：包内没有其内容（{why[1]}，或事后从文件中取出），仅证明其哈希",
         )
         return
     sealed = parse(signed)
@@ -409,6 +428,7 @@ def _chain(chain: Chain, links: list[Link], report: Report) -> None:
     for before, after in itertools.pairwise(links):
         _step(chain, before, after, lost, report)
     _summary(chain, links, report)
+    _unsheeted(chain, links, report)
     for loss in lost:
         report.say(
             Grade.NOTE,
@@ -471,6 +491,23 @@ def _summary(chain: Chain, links: list[Link], report: Report) -> None:
             f"包内没有回执覆盖{_chain_name(chain)}的序号 "
             f"{max(acknowledged + 1, first.sequence)}-{last.sequence}；但已签署的日志覆盖",
         )
+
+
+def _unsheeted(chain: Chain, links: list[Link], report: Report) -> None:
+    """Tell of release sheets that are not here: nothing is kept before its sheet is known."""
+    wanted = {
+        (link.header.sheet_hash, link.header.policy_version)
+        for link in links
+        if link.header is not None and link.leaf.kind == KEPT
+    }
+    for sheet_hash, version in sorted(wanted):
+        if sheet_hash not in report.sheets:
+            report.say(
+                Grade.MISSING,
+                f"the release sheet {sheet_hash.hex()[:16]} of {_chain_name(chain)}, policy version "
+                f"{version}, is missing",
+                f"缺少{_chain_name(chain)}策略版本 {version} 的发布目录 {sheet_hash.hex()[:16]}",
+            )
 
 
 def _policies(links: list[Link], report: Report) -> tuple[str, str]:

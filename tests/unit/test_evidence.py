@@ -230,6 +230,39 @@ def test_a_message_taken_out_of_the_bundle_is_missing(bundle: Path) -> None:
     assert any("sequences 5-6" in text for text in said(report, Grade.MISSING))
 
 
+def test_a_list_of_entries_taken_out_is_missing_whole_or_in_part(bundle: Path) -> None:
+    def whole(files: dict[str, bytes]) -> None:
+        del files["leaves.bin"]
+
+    def tail(files: dict[str, bytes]) -> None:
+        put_leaves(files, leaves_of(files)[:-1])
+
+    for change, count in ((whole, 16), (tail, 1)):
+        report = checked(changed(bundle, change))
+        assert not report.holds
+        (line,) = [text for text in said(report, Grade.MISSING) if "log entries" in text]
+        assert f"of {count} message(s)" in line
+
+
+def test_a_release_sheet_taken_out_is_missing(bundle: Path) -> None:
+    def change(files: dict[str, bytes]) -> None:
+        del files[named(files, "sheets")]
+
+    missing = said(checked(changed(bundle, change)), Grade.MISSING)
+    assert missing
+    assert all("release sheet" in line and "policy version 1" in line for line in missing)
+
+
+def test_bytes_taken_out_of_the_bundle_are_told_with_their_place(bundle: Path) -> None:
+    def change(files: dict[str, bytes]) -> None:
+        gone = next(one for one in leaves_of(files) if one[1] == 0 and one[6] == 5)
+        del files[f"messages/{gone[8].hex()}.cose"]
+
+    (line,) = said(checked(changed(bundle, change)), Grade.NOTE)
+    assert "sequence 5" in line
+    assert "taken out of this file" in line
+
+
 def test_a_tail_taken_out_of_the_bundle_is_missing_by_the_attestations(bundle: Path) -> None:
     def change(files: dict[str, bytes]) -> None:
         leaves = leaves_of(files)
