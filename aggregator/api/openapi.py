@@ -44,6 +44,10 @@ _SERIES: Final = {
     "measurement": TEXT,
     "tags": {"type": "object", "additionalProperties": TEXT},
 }
+_ZONE: Final[Schema] = {
+    "type": "string",
+    "description": "time zone of the factories, such as Asia/Shanghai; times are in UTC",
+}
 _CELLS: Final[Schema] = {
     "type": "object",
     "additionalProperties": {"type": ["number", "string"]},
@@ -58,7 +62,7 @@ _SCHEMAS: Final[dict[str, Schema]] = {
     },
     "Newest": record(**_SERIES, time=OPTIONAL_TIME, fields=_CELLS),
     "SeriesList": record(series=array_of(ref("Series")), next=POSITION),
-    "NewestList": record(now=TIME, series=array_of(ref("Newest")), next=POSITION),
+    "NewestList": record(now=TIME, zone=_ZONE, series=array_of(ref("Newest")), next=POSITION),
     "Point": record(
         number=COUNT,
         equipment=TEXT,

@@ -61,7 +61,6 @@ def make_app(
         look: tells the condition of the process; without it there are no metrics.
         feed: what has changed; without it changes cannot be asked for.
         terms: local time, disclosure rules and planned time; defaults are UTC, those shipped, none.
-
         book: what people entered; without it there are no facts to ask for.
 
     Raises:
@@ -72,9 +71,10 @@ def make_app(
     app = web.Application(middlewares=[guarding(known)], client_max_size=_LARGEST_BODY)
     app.cleanup_ctx.append(_looking(known))
     catalog = Catalog(stores)
-    views = Views(catalog, knowledge, now_ns)
+    terms = terms or Terms()
+    views = Views(catalog, knowledge, now_ns, terms.local)
     app.add_routes(views.routes())
-    summaries = Summaries(catalog, terms or Terms(), now_ns)
+    summaries = Summaries(catalog, terms, now_ns)
     app.add_routes(summaries.routes())
     facts = None if book is None else Facts(book)
     if facts is not None:

@@ -16,6 +16,7 @@ from aggregator.api.knowledge import Knowledge
 from aggregator.api.parameters import Parameters, missing
 from aggregator.api.problems import Problem, Text, bad_parameter
 from aggregator.api.worker import Worker
+from aggregator.localtime import LocalTime
 from aggregator.stores import Aggregate, SeriesBlock, Store
 from protocols.frame import SECOND, NowNs
 from protocols.version import VERSION
@@ -43,12 +44,16 @@ class Views:
         catalog: the series.
         knowledge: who sends, under which release sheets; asked in a thread of its own.
         now_ns: the wall clock.
+        local: where the factories' clocks are.
     """
 
-    def __init__(self, catalog: Catalog, knowledge: Knowledge, now_ns: NowNs) -> None:
+    def __init__(
+        self, catalog: Catalog, knowledge: Knowledge, now_ns: NowNs, local: LocalTime
+    ) -> None:
         self._catalog = catalog
         self._knowledge = knowledge
         self._now_ns = now_ns
+        self._local = local
         self._asker = Worker("api-knowledge")
 
     def routes(self) -> list[web.RouteDef]:
@@ -163,7 +168,9 @@ class Views:
         by_bucket = sorted(entries, key=lambda entry: (entry.bucket, entry.id))
         for bucket, group in itertools.groupby(by_bucket, key=lambda entry: entry.bucket):
             found += await self._catalog.ask(bucket, _newest_of(list(group)))
-        return _answer({"now": self._now(), "series": found, "next": following})
+        return _answer(
+            {"now": self._now(), "zone": self._local.name, "series": found, "next": following}
+        )
 
     async def factories(self, request: web.Request) -> web.Response:
         """Return the agents known, with what each may send."""

@@ -57,20 +57,22 @@ function hear(promise) {
 
 /**
  * Follows the pages of a list, up to a bound.
- * @returns {Promise<{now: number, items: any[], cut: boolean}>}
+ * @returns {Promise<{now: number, zone: string|undefined, items: any[], cut: boolean}>}
  */
 async function all(path, name, query) {
   const items = [];
   let now = 0;
+  let zone;
   let next = "";
   for (let page = 0; page < MOST_PAGES; page += 1) {
     const answer = await get(path, next ? { ...query, cursor: next } : query);
     items.push(...answer[name]);
     now = Date.parse(answer.now);
+    zone = answer.zone;
     next = answer.next;
     if (!next) break;
   }
-  return { now, items, cut: Boolean(next) };
+  return { now, zone, items, cut: Boolean(next) };
 }
 
 /**
@@ -90,7 +92,7 @@ function sheetsOf(agent) {
   return [agent.factory, agent.agent, agent.sheet_count, agent.newest_sheet].join();
 }
 
-/** @returns {Promise<{now: number, items: any[], cut: boolean}>} newest row of every series */
+/** @returns {Promise<{now: number, zone: string|undefined, items: any[], cut: boolean}>} newest row of every series */
 export function newest() {
   return all("/newest", "series", { limit: 500 });
 }

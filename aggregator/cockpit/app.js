@@ -7,7 +7,7 @@ import * as api from "./api.js";
 import { board } from "./board.js";
 import { say, sync } from "./dom.js";
 import { equipmentCard } from "./equipment.js";
-import { ago, clock, number, zone } from "./format.js";
+import { ago, clock, number } from "./format.js";
 import { changed, trust } from "./kept.js";
 import { live } from "./live.js";
 import { equipmentOf, windowOf } from "./model.js";
@@ -18,6 +18,7 @@ import * as session from "./session.js";
 import { sheetsOf, sheetView } from "./sheets.js";
 import { sourceDialog } from "./source.js";
 import { fillTexts, learn, switchLanguage, t } from "./texts.js";
+import { offsetText, useZone, zone } from "./zone.js";
 
 session.takeFromAddress();
 
@@ -50,6 +51,7 @@ async function ask() {
     if (!session.token()) return true;
     view.skew = newest.now - Date.now();
     Object.assign(view, { factories, series: newest.items, cut: newest.cut, sites: sitesOf(newest.items, factories) });
+    if (useZone(newest.zone)) showZone();
     showReceived();
     await main.refresh();
     await refreshCards();
@@ -167,9 +169,13 @@ function showAll() {
   say(at("language"), t("otherLanguage"));
   at("language").setAttribute("aria-label", t("switchLanguage"));
   say(at("theme"), t(document.documentElement.dataset.theme === "dark" ? "toLight" : "toDark"));
-  say(at("zone"), t("zone", { zone: zone() }));
+  showZone();
   showReceived();
   showStanding();
+}
+
+function showZone() {
+  say(at("zone"), t("zone", { zone: zone(), offset: offsetText(now()) }));
 }
 
 /** Stops asking, takes what was shown off the screen and asks for a token. */

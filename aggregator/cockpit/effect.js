@@ -34,7 +34,7 @@ export async function loadOee(series, site, period) {
   const items = machines.map((item) => {
     const key = JSON.stringify([item.enterprise, item.site, item.equipment]);
     const parts = own.filter((one) => placeOf(one.tags) === key).map((one) => ({ series: one, text: "" }));
-    return { ...item, key, origin: originOf(item, item.equipment, span, parts) };
+    return { ...item, key, origin: originOf(item, `OEE · ${item.equipment}`, span, parts) };
   }).sort((a, b) => (a.oee ?? 2) - (b.oee ?? 2) || (a.key < b.key ? -1 : 1));
   const parts = items.flatMap((item) => item.origin.parts);
   return { span, items, whole: wholeOf(firms, span, parts) };
@@ -55,7 +55,7 @@ function wholeOf(firms, span, parts) {
 function originOf(item, title, span, parts) {
   const said = FACTORS.map((name) => `${t(`kpi.${name}`)} ${item[name] === null ? t("noData") : `${hundredths(item[name], 2)} %`}`);
   const value = item.oee === null ? t("noData") : `${hundredths(item.oee, 2)} %`;
-  return { title: `OEE · ${title}`, value, span, parts, how: t("how.ff_oee"), notes: [said.join(" × ")] };
+  return { title, value, span, parts, how: t("how.ff_oee"), notes: [said.join(" × ")] };
 }
 
 /**

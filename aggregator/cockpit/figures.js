@@ -116,7 +116,7 @@ function energyOf(series) {
   return {
     series, kind: "energy", value: series.fields.energy, unit: unitOfEnergy(series),
     label: medium ? t("energyOf", { medium: term("medium", medium) }) : t("energy"),
-    notes: [[role && term("role", role), tariff && t(`tariff.${tariff}`)].filter(Boolean).join(" · ")].filter(Boolean),
+    notes: [[role && term("role", role), tariff && t("tariffOf", { tariff: term("tariff", tariff) })].filter(Boolean).join(" · ")].filter(Boolean),
   };
 }
 

@@ -4,6 +4,7 @@
  */
 
 import { locale, t } from "./texts.js";
+import { dayOf, shape, yearOf } from "./zone.js";
 
 const SPANS = [
   ["d", 86400],
@@ -39,9 +40,8 @@ export function percent(part) {
  * @returns {string} local time to the second
  */
 export function clock(ms, nowMs) {
-  const sameDay = new Date(ms).toDateString() === new Date(nowMs).toDateString();
-  return new Intl.DateTimeFormat(locale(), {
-    ...(sameDay ? {} : DAY),
+  return shape(locale(), {
+    ...(dayOf(ms) === dayOf(nowMs) ? {} : DAY),
     hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23",
   }).format(ms);
 }
@@ -55,8 +55,7 @@ export function tick(ms, spanMs) {
   const day = { month: "short", day: "numeric" };
   const time = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
   const second = { ...time, second: "2-digit" };
-  const shape = spanMs > 2 * 86400e3 ? day : spanMs > 1200e3 ? time : second;
-  return new Intl.DateTimeFormat(locale(), shape).format(ms);
+  return shape(locale(), spanMs > 2 * 86400e3 ? day : spanMs > 1200e3 ? time : second).format(ms);
 }
 
 /**
@@ -64,7 +63,7 @@ export function tick(ms, spanMs) {
  * @returns {string} local date
  */
 export function date(ms) {
-  return new Intl.DateTimeFormat(locale(), DAY).format(ms);
+  return shape(locale(), DAY).format(ms);
 }
 
 /**
@@ -85,11 +84,6 @@ export function ago(fromMs, nowMs) {
   const seconds = Math.max(0, Math.floor((nowMs - fromMs) / 1000));
   const [unit, size] = SPANS.find(([, each]) => seconds >= 2 * each) ?? ["s", 1];
   return t(`ago.${unit}`, { n: Math.floor(seconds / size) });
-}
-
-/** @returns {string} the name of the time zone in which times are shown */
-export function zone() {
-  return Intl.DateTimeFormat().resolvedOptions().timeZone;
 }
 
 const SCALES = {
@@ -125,11 +119,10 @@ export function hundredths(part, decimals = 1) {
  *   and the year only where they matter
  */
 export function between({ start, end }, nowMs) {
-  const today = new Date(nowMs);
-  const here = [start, end].every((ms) => new Date(ms).toDateString() === today.toDateString());
-  const year = [start, end].every((ms) => new Date(ms).getFullYear() === today.getFullYear());
+  const here = [start, end].every((ms) => dayOf(ms) === dayOf(nowMs));
+  const year = [start, end].every((ms) => yearOf(ms) === yearOf(nowMs));
   const day = here ? {} : { ...(year ? {} : { year: "numeric" }), month: "short", day: "numeric" };
   const second = end - start < HOUR_MS || (start / 1000) % 60 !== 0 ? { second: "2-digit" } : {};
-  const shape = { ...day, hour: "2-digit", minute: "2-digit", ...second, hourCycle: "h23" };
-  return [start, end].map((ms) => new Intl.DateTimeFormat(locale(), shape).format(ms)).join(" – ");
+  const format = shape(locale(), { ...day, hour: "2-digit", minute: "2-digit", ...second, hourCycle: "h23" });
+  return [start, end].map((ms) => format.format(ms)).join(" – ");
 }

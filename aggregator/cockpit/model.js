@@ -4,6 +4,7 @@
  */
 
 import { unitOfMeasurand } from "./texts.js";
+import { offsetS } from "./zone.js";
 
 /** Seconds-in-state fields, in the order they are drawn; the number is the state's code. */
 export const STATE_FIELDS = [
@@ -18,7 +19,7 @@ const NATIVE_UNIT = { Electricity: "kWh", NaturalGas: "m³" };
 const UNIT_TEXT = { m3: "m³", Nm3: "Nm³", degC: "°C", 1: "" };
 const MAIN_FIRST = ["main", "sub", "pv", "export"];
 const NICE_STEPS_S = [
-  1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400,
+  1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 28800, 43200, 86400,
 ];
 const SPANS_S = { hour: 3600, day: 86400, week: 7 * 86400, month: 30 * 86400 };
 const SLOTS_SHOWN = 60;
@@ -174,7 +175,8 @@ export function unitText(unit) {
 }
 
 /**
- * Chooses the steps of a chart so that its last one holds the newest slot.
+ * Chooses the steps of a chart so that its last one holds the newest slot. The store's steps begin at whole
+ * multiples of their length in UTC, so those that also begin a local day where one begins are preferred.
  * @param {string} range "slots", "hour", "day", "week" or "month"
  * @param {number} newestMs start of the newest slot
  * @param {number} windowS slot length
@@ -184,7 +186,9 @@ export function periodOf(range, newestMs, windowS) {
   const slotS = Math.max(1, Math.ceil(windowS));
   const wantedS = SPANS_S[range] ?? slotS * SLOTS_SHOWN;
   const fits = (each) => each >= slotS && each % slotS === 0 && wantedS / each <= MOST_BARS;
-  const stepS = range in SPANS_S ? NICE_STEPS_S.find(fits) ?? Math.ceil(wantedS / slotS / MOST_BARS) * slotS : slotS;
+  const local = offsetS(newestMs);
+  const nice = NICE_STEPS_S.find((each) => fits(each) && local % each === 0) ?? NICE_STEPS_S.find(fits);
+  const stepS = range in SPANS_S ? nice ?? Math.ceil(wantedS / slotS / MOST_BARS) * slotS : slotS;
   const count = Math.max(1, Math.round(wantedS / stepS));
   const end = (Math.floor(newestMs / 1000 / stepS) + 1) * stepS * 1000;
   return { start: end - count * stepS * 1000, end, stepS, count };

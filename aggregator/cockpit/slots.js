@@ -5,6 +5,7 @@
 
 import { h, s } from "./dom.js";
 import { tick } from "./format.js";
+import { offsetS } from "./zone.js";
 
 const LABEL_PX = 64;
 const LABEL_STEPS_S = [
@@ -102,9 +103,9 @@ export function slotFigure({ height, base, draw, describe, label, onPoint, margi
 /** Labels stand where the clock is round; where no slot begins there, at even distances from the end. */
 function labelled(period, slot) {
   const all = Array.from({ length: period.count }, (_, at) => at);
-  const zoneS = new Date(period.start).getTimezoneOffset() * 60;
+  const zoneS = offsetS(period.start);
   const wanted = LABEL_STEPS_S.find((each) => (each / period.stepS) * slot >= LABEL_PX);
-  const round = all.filter((at) => (period.start / 1000 - zoneS + at * period.stepS) % wanted === 0);
+  const round = all.filter((at) => (period.start / 1000 + zoneS + at * period.stepS) % wanted === 0);
   if (round.length > 1) return round;
   const apart = Math.max(1, Math.ceil(LABEL_PX / slot));
   return all.filter((at) => (period.count - 1 - at) % apart === 0);

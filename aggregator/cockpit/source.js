@@ -22,9 +22,8 @@ export function sourceDialog(dialog, now) {
   return (origin) => {
     const close = h("button.quiet", { type: "button", "aria-label": t("close") }, "✕");
     close.addEventListener("click", () => dialog.close());
-    const named = (part) => titleOf(part.series.tags);
-    const sorted = [...origin.parts].sort((a, b) => named(a).localeCompare(named(b), "zh-CN", { numeric: true }));
-    const parts = sorted.slice(0, MOST_PARTS).map((part) => partView(part, origin.span, now));
+    const sorted = titled(origin.parts).sort((a, b) => a.title.localeCompare(b.title, "zh-CN", { numeric: true }));
+    const parts = sorted.slice(0, MOST_PARTS).map(({ part, title }) => partView(part, title, origin.span, now));
     if (parts.length === 1) parts[0].open = true;
     dialog.replaceChildren(
       h("header", {}, h("div", {}, h("p.soft", {}, t("whereFrom")), h("h2", { id: "source-title" }, origin.title)), close),
@@ -43,12 +42,11 @@ export function sourceDialog(dialog, now) {
 
 const fact = (key, value) => h("div", {}, h("dt", {}, t(key)), h("dd", {}, value));
 
-function partView({ series, text }, span, now) {
-  const { measurement, tags } = series;
+function partView({ series, text }, title, span, now) {
+  const { measurement } = series;
   const body = h("div.batches", {}, h("p.soft", {}, t("asking")));
-  const title = titleOf(tags);
   const element = h("details.part", {},
-    h("summary", {}, h("span", {}, title || t("noEquipment")), h("code", {}, measurement), h("strong", {}, text)), body);
+    h("summary", {}, h("span", {}, title), h("code", {}, measurement), h("strong", {}, text)), body);
   let asked = false;
   element.addEventListener("toggle", () => {
     if (!element.open || asked) return;
@@ -61,13 +59,35 @@ function partView({ series, text }, span, now) {
   return element;
 }
 
-/** What tells the series of one number apart, in words. */
-function titleOf(tags) {
-  const words = ["medium", "method", "tariff", "role"].map((name) => {
-    const value = tags[name === "role" ? "meter_role" : name];
-    return value && term(name, value);
+/** Names series so that no two look alike: where words do not tell them apart, the tags in which they differ do. */
+function titled(parts) {
+  const named = parts.map((part) => ({ part, title: titleOf(part.series.tags) || t("noEquipment") }));
+  return named.map(({ part, title }) => {
+    const alike = named.filter((other) => other.title === title).map((other) => other.part.series);
+    return { part, title: [title, ...differing(part.series, alike)].join(" · ") };
   });
-  return [tags.enterprise_id, tags.equipment_id, ...words].filter(Boolean).join(" · ");
+}
+
+function differing(series, alike) {
+  const names = new Set(alike.flatMap(({ tags }) => Object.keys(tags)));
+  return [...names].filter((name) => !WORDS.has(name) && alike.some(({ tags }) => tags[name] !== series.tags[name]))
+    .map((name) => `${name}=${series.tags[name] ?? ""}`);
+}
+
+/** How tags that stand in a title are said; of others it shows those in which alike series differ. */
+const WORDS = new Map([
+  ["enterprise_id", (value) => value],
+  ["equipment_id", (value) => value],
+  ["measurand", (value) => term("measurand", value)],
+  ["medium", (value) => term("medium", value)],
+  ["meter_role", (value) => term("role", value)],
+  ["scope", (value) => t("scopeOf", { scope: value })],
+  ["method", (value) => term("method", value)],
+  ["tariff", (value) => t("tariffOf", { tariff: term("tariff", value) })],
+]);
+
+function titleOf(tags) {
+  return [...WORDS].filter(([name]) => tags[name]).map(([name, words]) => words(tags[name])).join(" · ");
 }
 
 async function fill(body, series, span, now) {

@@ -12,7 +12,7 @@ export const PAGE = {
   switchLanguage: ["切换到中文", "Switch to English"],
   retry: ["Try now", "立即重试"],
   leave: ["Forget the token", "清除令牌"],
-  zone: ["Times in {zone}", "时间按 {zone} 显示"],
+  zone: ["Times in {zone} ({offset})", "时间按 {zone}（{offset}）显示"],
 
   live: ["Live · asked {age}", "实时 · {age}更新"],
   connecting: ["Connecting …", "正在连接……"],

@@ -12,6 +12,7 @@ from aggregator.api.server import make_app, serving
 from aggregator.api.terms import Terms
 from aggregator.fact_book import FactBook
 from aggregator.feed import Feed, Followed
+from aggregator.localtime import LocalTime
 from aggregator.stores import SeriesBlock, SeriesKey, Store
 from aggregator.stores.embedded import Config
 from aggregator.stores.embedded import Store as Embedded
@@ -23,6 +24,7 @@ AGENT = "1f0a77c3e5b24d901f0a77c3e5b24d90"
 NAME = "秀洲一号厂"
 START_NS = 1_767_600_000 * SECOND  # 2026-01-05T08:00:00Z
 WINDOW_S = 5
+SHANGHAI = Terms(LocalTime("Asia/Shanghai"))
 FACTOR = "cn-electricity-2022/CN-ZJ"
 FACTOR_VALUE = 0.5153
 ENERGY = SeriesKey.of(

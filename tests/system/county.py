@@ -24,7 +24,12 @@ Fields = dict[str, Floats | Ints | list[str]]
 HOUR_S = 3600
 QUARTER_S = 900
 _DAY_SLOTS = 96
-_TARIFFS = {"valley": range(8), "flat": range(8, 10), "peak": range(10, 12), "sharp": range(12, 14)}
+_TARIFFS = {
+    "valley": (*range(8), 12, 22, 23), "flat": (8, 11, 13, 18, 19, 20, 21), "peak": (9, 10, 16, 17), "sharp": (14, 15),
+}  # fmt: skip
+"""Hours of the factories' clock; the county's day begins at 16:00 of it."""
+
+_FIRST_HOUR = 16
 _STATES = ("run", "setup", "idle", "starved", "held", "fault", "planned_down", "off", "unknown")
 _MARKET = 0.6096
 
@@ -172,7 +177,7 @@ def _factor(co2: Floats, value: float, unit: str) -> dict[str, Floats | list[str
 
 def _electricity(firm: Firm, slot: Ints, energy: Floats) -> Iterator[SeriesBlock]:
     main, medium = "meter-main", {"medium": "Electricity"}
-    hour = slot // 4 % 14
+    hour = (_FIRST_HOUR + slot // 4) % 24
     for tariff, hours in _TARIFFS.items():
         here = np.isin(hour, list(hours))
         yield _rows("ff_energy", firm, slot[here], QUARTER_S, {

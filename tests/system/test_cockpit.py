@@ -12,7 +12,7 @@ from playwright.async_api import Browser, Page, expect
 from aggregator.stores import SeriesKey
 from protocols.frame import SECOND
 from tests.system import county
-from tests.system.brain import START_NS, Brain, running
+from tests.system.brain import SHANGHAI, START_NS, Brain, running
 from tests.system.visits import launched, visiting, with_token
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -24,7 +24,7 @@ _WALL, _PHONE = (1920, 1080), (390, 844)
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def brain(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Brain]:
     folder: Path = tmp_path_factory.mktemp("county")
-    async with running(folder) as running_brain:
+    async with running(folder, terms=SHANGHAI) as running_brain:
         county.fill(running_brain)
         yield running_brain
 
@@ -88,6 +88,8 @@ async def test_numbers_are_the_sums_they_say_and_lead_to_their_batches(
             await expect(source).to_be_visible()
             await expect(source.locator(".exact")).to_contain_text(exact[:-1])
             await expect(source.locator(".part")).to_have_count(parts)
+            titles = await source.locator(".part summary span").all_inner_texts()
+            assert len(set(titles)) == parts
             await source.locator(".part summary").first.click()
             await expect(source.locator(".batches code[title]").first).to_have_attribute(
                 "title", re.compile("[0-9a-f]{64}")
@@ -164,6 +166,27 @@ async def test_a_portrait_shows_absent_axes_as_absent_and_not_as_zero(
         await expect(absent.filter(has_text="Market share")).to_contain_text("government side")
         assert not re.search(r"\b0\b", " ".join(await absent.all_inner_texts()))
         visit.assert_quiet(brain)
+
+
+async def test_a_wall_in_another_zone_shows_the_hours_of_the_factories(
+    brain: Brain, browser: Browser
+) -> None:
+    for zone in ("America/New_York", "Asia/Shanghai"):
+        where = visiting(browser, with_token(brain), zone=zone, width=_WALL[0], height=_WALL[1])
+        async with where as visit:
+            page, trend = visit.page, visit.page.locator(".panel.trend")
+            await _loaded(page)
+            await expect(page.locator(".top")).to_contain_text("Times in Asia/Shanghai (UTC+8)")
+            await expect(trend).to_contain_text("5 Jan, 16:00 – 6 Jan, 16:00")
+            ticks = trend.locator(".graph").first.locator("text.tick", has_text=":")
+            assert "00:00" in await ticks.all_text_contents()
+            pointed = trend.locator(".pointed").first
+            await trend.locator(".plot").first.focus()
+            await page.keyboard.press("Home")
+            await expect(pointed).to_have_text(re.compile("5 Jan 2026, 16:00:00 .* peak "))
+            await page.keyboard.press("End")
+            await expect(pointed).to_have_text(re.compile("^15:45:00 .* sharp "))
+            visit.assert_quiet(brain)
 
 
 async def test_one_factory_can_be_looked_at_alone(brain: Brain, browser: Browser) -> None:

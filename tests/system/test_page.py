@@ -15,7 +15,7 @@ from aggregator.api.server import make_app, serving
 from aggregator.stores import SeriesBlock, SeriesKey
 from aggregator.stores.embedded import Config, Store
 from protocols.frame import SECOND
-from tests.system.brain import NAME, TOKEN, Brain, energy_of, running, series
+from tests.system.brain import NAME, SHANGHAI, TOKEN, Brain, energy_of, running, series
 from tests.system.visits import ask_again, launched, see_cards, visiting, with_token
 
 _SLOTS = 70
@@ -33,7 +33,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def brain(tmp_path: Path) -> AsyncIterator[Brain]:
-    async with running(tmp_path) as running_brain:
+    async with running(tmp_path, terms=SHANGHAI) as running_brain:
         yield running_brain
 
 
@@ -62,7 +62,7 @@ async def test_it_shows_what_the_brain_received_in_both_languages(
         "active energy drawn",
         "0.01 kWh",
         "1,095 days",
-        "Times in Asia/Shanghai",
+        "Times in Asia/Shanghai (UTC+8)",
     )
     chinese = (
         "大脑收到了什么",
@@ -72,7 +72,7 @@ async def test_it_shows_what_the_brain_received_in_both_languages(
         "未放行的数据从未到达此处，只有工厂内部知道。",
         "正向有功电量",
         "1,095 天",
-        "时间按 Asia/Shanghai 显示",
+        "时间按 Asia/Shanghai（UTC+8）显示",
     )
     for locale, texts, others in (("en-GB", english, chinese), ("zh-CN", chinese, english)):
         async with visiting(browser, with_token(brain), locale=locale) as visit:
@@ -221,7 +221,7 @@ async def test_an_api_that_is_down_is_said_plainly_and_back_is_back(
     browser: Browser, tmp_path: Path
 ) -> None:
     async with AsyncExitStack() as stack:
-        async with running(tmp_path) as brain:
+        async with running(tmp_path, terms=SHANGHAI) as brain:
             brain.receive(_SLOTS)
             visit = await stack.enter_async_context(visiting(browser, with_token(brain)))
             await see_cards(visit)
@@ -230,7 +230,7 @@ async def test_an_api_that_is_down_is_said_plainly_and_back_is_back(
         await expect(notice).to_contain_text("No answer since 16:0")
         await expect(live).to_have_text("Not live")
         await expect(visit.page.locator(".card")).to_have_count(2)
-        async with running(tmp_path, brain.port) as again:
+        async with running(tmp_path, brain.port, terms=SHANGHAI) as again:
             again.receive(_SLOTS)
             await visit.page.get_by_role("button", name="Try now").click()
             await expect(notice).to_be_hidden()

@@ -51,10 +51,16 @@ class Visit:
 
 @asynccontextmanager
 async def visiting(
-    browser: Browser, url: str, *, locale: str = "en-GB", width: int = 1280, height: int = 900
+    browser: Browser,
+    url: str,
+    *,
+    locale: str = "en-GB",
+    zone: str = "Asia/Shanghai",
+    width: int = 1280,
+    height: int = 900,
 ) -> AsyncIterator[Visit]:
     context = await browser.new_context(
-        locale=locale, timezone_id="Asia/Shanghai", viewport={"width": width, "height": height}
+        locale=locale, timezone_id=zone, viewport={"width": width, "height": height}
     )
     context.set_default_timeout(PATIENCE_MS)
     expect.set_options(timeout=PATIENCE_MS)
