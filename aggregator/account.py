@@ -11,6 +11,7 @@ import numpy as np
 from aggregator.alarms import EPOCH_UNEXPLAINED
 from aggregator.app import make_projection, make_stores
 from aggregator.config import AggregatorConfig, read_factories
+from aggregator.derivation import is_derived
 from aggregator.inbox import Opened, Opener
 from aggregator.ledger import Kept, Ledger
 from aggregator.series import carbon, future_factory
@@ -190,12 +191,14 @@ def _compare(
 ) -> None:
     """Project the ledger again and look for every row in the stores."""
     factories = read_factories(config.brain.factories)
+    # What is derived also follows from what people entered, which no batch explains.
     # The stores before the ledger: while the brain runs, it may only have more of what explains them.
     there = {
         (module.BUCKET, key): _times(stores[module.BUCKET], key)
         for module in (future_factory, carbon)
         for measurement in module.MEASUREMENTS
         for key in stores[module.BUCKET].series(measurement)
+        if not is_derived(key)
     }
     times: dict[tuple[str, SeriesKey], list[Ints]] = {}
     projection = make_projection(config, lambda: factories, Opened(), stores)

@@ -178,7 +178,7 @@ class Derivation:
             key
             for key in self._stores[bucket].series(measurement)
             if own.issubset(key.tags)
-            and (measurement.startswith(MEASUREMENTS[bucket]) or _made(key))
+            and (measurement.startswith(MEASUREMENTS[bucket]) or is_derived(key))
         ]
 
     def derive(self, site: Site, first: int, last: int) -> None:
@@ -208,8 +208,8 @@ class Derivation:
                 _log.error("%s", fault)
 
 
-def _made(key: SeriesKey) -> bool:
-    """Tell whether a series of a shared measurement is a derived one."""
+def is_derived(key: SeriesKey) -> bool:
+    """Tell whether a series of a measurement shared with the projection is made by derivation."""
     tags = dict(key.tags)
     return (
         tags.get("basis") == "power"

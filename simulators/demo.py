@@ -19,6 +19,8 @@ from typing import Any, Final
 from protocols.errors import MillgateError
 from protocols.language import tr
 from protocols.status import NotRunning, ask, socket_path
+from simulators.demo_site import tell
+from simulators.plant import MACHINE
 
 SLOT: Final = "5s"
 _READY_S: Final = 120.0
@@ -327,6 +329,7 @@ async def running(folder: Path, seed: int) -> AsyncIterator[Mill]:
         plant = await mill.start("plant")
         broker = await mill.start("broker")
         await configure(mill, plant, broker["mqtt_port"])
+        await _tell_of_site(mill)
         mill.port = (await mill.start("aggregator"))["port"]
         token = mill.folder / "brain" / "keys" / "api.token"
         mill.token = (await asyncio.to_thread(token.read_text, "ascii")).strip()
@@ -391,6 +394,11 @@ async def configure(
     key = str(agent / "keys" / "officer.key")
     await command("policy", "sign", str(agent / "policy.toml"), "--key", key)
     await command("agent", "check", str(mill.agent_toml))
+
+
+async def _tell_of_site(mill: Mill) -> None:
+    table = await asyncio.to_thread(tell, mill.folder / "brain", MACHINE)
+    await command("aggregator", "facts", "import", str(mill.aggregator_toml), str(table))
 
 
 def _describe_devices(mill: Mill, plant: dict[str, Any], poll: str) -> None:

@@ -167,7 +167,8 @@ def _arrived(arrived: list[dict[str, Any]]) -> Table:
     table.add_column(tr("series", "序列"))
     table.add_column(tr("of", "对象"))
     table.add_column(tr("newest", "最新值"))
-    for series in arrived:
+    # What people said of the mill did not come from it.
+    for series in (one for one in arrived if one["measurement"] != "ff_fact"):
         tags = series["tags"]
         fields = {name: value for name, value in series["fields"].items() if value is not None}
         table.add_row(
@@ -179,7 +180,7 @@ def _arrived(arrived: list[dict[str, Any]]) -> Table:
 
 
 def _newest(fields: dict[str, Any]) -> str:
-    for name in ("energy", "value", "activity", "co2e_kg", "state"):
+    for name in ("energy", "value", "activity", "co2e_kg", "state", "oee"):
         if name in fields:
             value = fields[name]
             return f"{value:.6g}" if isinstance(value, float) else str(value)

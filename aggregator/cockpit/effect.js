@@ -29,8 +29,10 @@ export async function loadOee(series, site, period) {
   if (own.length === 0) return null;
   const newest = Math.max(...own.map((one) => Date.parse(one.time) + windowOf(one) * 1000));
   const start = Math.floor(Math.min(period?.start ?? newest, newest - HOUR_MS) / HOUR_MS) * HOUR_MS;
-  const span = { start, end: newest };
-  const [machines, firms] = await Promise.all([oee("equipment", span, site), oee(site ? "site" : "enterprise", span, site)]);
+  // The newest hour may be under way: what is shown ends where the data do.
+  const asked = { start, end: newest };
+  const span = { start, end: Math.max(start, Math.min(newest, period?.end ?? newest)) };
+  const [machines, firms] = await Promise.all([oee("equipment", asked, site), oee(site ? "site" : "enterprise", asked, site)]);
   const items = machines.map((item) => {
     const key = JSON.stringify([item.enterprise, item.site, item.equipment]);
     const parts = own.filter((one) => placeOf(one.tags) === key).map((one) => ({ series: one, text: "" }));

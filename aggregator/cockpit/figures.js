@@ -27,7 +27,7 @@ const FIELDS = {
   ce_quality: { coverage: ratio, estimated_share: ratio },
   ce_intensity: {
     kgco2e_per_unit: (value, { tags }) => ({ value: number(value, 6), unit: `kg CO₂e/${tags.denominator ?? ""}` }),
-    L: plain("t CO₂e/万元"), K: plain(""), grade: plain(""),
+    L: (value) => ({ value: number(value, 3), unit: "t CO₂e/万元" }), K: plain(""), grade: plain(""),
   },
 };
 

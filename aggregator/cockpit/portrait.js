@@ -16,6 +16,7 @@ const WIDTH = 250;
 const HEIGHT = 196;
 const RADIUS = 66;
 const GRADES = 5;
+const PER_VALUE = { denominator: "万元" };
 const RINGS = [0.25, 0.5, 0.75, 1];
 
 /** @returns {{element: HTMLElement, update: (ctx: object) => void}} */
@@ -64,8 +65,8 @@ export function axesOf(series, machines, totals) {
     .filter((one) => one.measurement === measurement && one.fields[field] != null)
     .filter((one) => Object.entries(tags).every(([name, value]) => one.tags[name] === value))
     .sort((a, b) => (a.time < b.time ? 1 : -1))[0] ?? null;
-  const row = (name, one, field, share, value, unit, source) => one === null
-    ? missing(name, t(`why.${name}`), share !== null)
+  const row = (name, one, field, share, value, unit, source, why = t(`why.${name}`)) => one === null
+    ? missing(name, why, share !== null)
     : { name, scaled: share !== null, share: share?.(one.fields[field]) ?? null, ...value(one.fields[field], unit),
         source, origin: originOf(name, one, field, unit) };
   const ratio = (value) => value;
@@ -79,8 +80,8 @@ export function axesOf(series, machines, totals) {
     oeeAxis(machines),
     row("quality", newest("ff_quality", "fpy") ?? newest("ff_oee", "quality_ratio"), newest("ff_quality", "fpy") ? "fpy" : "quality_ratio", ratio, asPercent, "1", t("from.released")),
     row("digital", newest("ff_connectivity", "digital_rate"), "digital_rate", ratio, asPercent, "1", t("from.released")),
-    row("grade", newest("ce_intensity", "grade", { denominator: "万元" }), "grade", (grade) => (GRADES + 1 - grade) / GRADES,
-      (grade) => ({ value: t("gradeOf", { grade }), unit: "" }), "", t("from.carbon")),
+    row("grade", newest("ce_intensity", "grade", PER_VALUE), "grade", (grade) => (GRADES + 1 - grade) / GRADES,
+      (grade) => ({ value: t("gradeOf", { grade }), unit: "" }), "", t("from.carbon"), ungraded(newest("ce_intensity", "L", PER_VALUE))),
     row("green", green, "value", ratio, asPercent, "1", green?.fields.source ?? ""),
     trustAxis(totals, series),
     fact("value_added", "万元"), fact("profit", "万元"), fact("tax", "万元"), fact("rd_spending", "万元"),
@@ -88,6 +89,11 @@ export function axesOf(series, machines, totals) {
       (value) => { const { text, unit } = amount(value, "kg CO₂e"); return { value: text, unit: `${unit}/亩` }; }, "kg CO₂e/亩", t("from.carbon")),
     missing("market_share", t("why.market_share"), false),
   ];
+}
+
+/** Without most of its period's data a firm has no grade, whatever was entered. */
+function ungraded(perValue) {
+  return perValue === null ? undefined : t("why.graded", { value: number((perValue.fields.coverage ?? 0) * 100, 2) });
 }
 
 function missing(name, source, scaled) {

@@ -11,6 +11,7 @@ import { t } from "./texts.js";
 
 const KINDS = ["oee", "carbon_per_value", "carbon_per_area", "co2e"];
 const MOST = 8;
+const LEAST_SHOWN = 0.01;
 const MEASUREMENT = { oee: "ff_oee", co2e: "ce_emission", carbon_per_value: "ce_intensity", carbon_per_area: "ce_intensity" };
 
 /**
@@ -82,14 +83,19 @@ function row() {
       const excluded = firm.excluded !== null;
       track.hidden = excluded;
       reason.hidden = !excluded;
-      say(coverage, excluded ? "" : t("coverageOf", { value: hundredths(firm.coverage, 0) }));
+      say(coverage, excluded ? "" : coverageOf(firm));
       say(reason, excluded ? reasonOf(firm, found) : "");
     },
   };
 }
 
+/** What came is never 0 %, however little. */
+function coverageOf({ coverage }) {
+  return t("coverageOf", { value: coverage > 0 && coverage < LEAST_SHOWN ? `< ${hundredths(LEAST_SHOWN, 0)}` : hundredths(coverage, 0) });
+}
+
 function reasonOf(firm, found) {
-  const covered = t("coverageOf", { value: hundredths(firm.coverage, 0) });
+  const covered = coverageOf(firm);
   if (firm.excluded === "absent") return t("excluded.absent");
   if (firm.excluded === "coverage") return `${covered} · ${t("excluded.coverage", { value: hundredths(found.least_coverage, 0) })}`;
   return covered;

@@ -8,6 +8,7 @@ import { tick } from "./format.js";
 import { offsetS } from "./zone.js";
 
 const LABEL_PX = 64;
+const HALF_LETTER_PX = 3.6;
 const LABEL_STEPS_S = [
   5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 604800, 1209600,
 ];
@@ -111,7 +112,7 @@ function labelled(period, slot) {
   return all.filter((at) => (period.count - 1 - at) % apart === 0);
 }
 
-function timeAxis(period, { left, right, x, slot }, base) {
+function timeAxis(period, { width, left, right, x, slot }, base) {
   const spanMs = period.end - period.start;
   const parts = [s("line.axis", { x1: left, x2: right, y1: base + 0.5, y2: base + 0.5 })];
   for (const at of labelled(period, slot)) {
@@ -119,10 +120,16 @@ function timeAxis(period, { left, right, x, slot }, base) {
     const middle = x(at) + slot / 2;
     parts.push(
       s("line.axis", { x1: middle, x2: middle, y1: base + 1, y2: base + 5 }),
-      s("text.tick", { x: middle, y: base + 17, "text-anchor": "middle" }, tick(ms, spanMs)),
+      tickText(tick(ms, spanMs), middle, width, base + 17),
     );
   }
   return parts;
+}
+
+/** The last one ends with the drawing, rather than beyond it. */
+function tickText(text, middle, width, y) {
+  const beyond = middle + text.length * HALF_LETTER_PX > width;
+  return s("text.tick", { x: beyond ? width : middle, y, "text-anchor": beyond ? "end" : "middle" }, text);
 }
 
 /**

@@ -54,7 +54,7 @@ export const BOARD = {
   "panel.balance": ["Balance of meters", "计量平衡"],
   "panel.portrait": ["Enterprise portrait", "企业画像"],
 
-  factoriesNote: ["{count} agents · end of newest slot · trust", "{count} 个代理 · 最新时段截至 · 可信状态"],
+  factoriesNote: ["agents: {count} · end of newest slot · trust", "{count} 个代理 · 最新时段截至 · 可信状态"],
   slotEnded: ["data up to {age}", "数据截至{age}"],
   verified: ["✓ {count} batches verified", "✓ {count} 批已验签"],
   refusedCount: ["{count} refused", "拒收 {count} 批"],
@@ -168,6 +168,7 @@ export const BOARD = {
   "why.oee": ["needs shift calendar and cycle time", "缺班次日历或理想节拍"],
   "why.quality": ["no good and total counts released", "未放行产量与合格数"],
   "why.digital": ["number of devices not entered", "未录入数字化设备总数"],
+  "why.graded": ["too little of the period: {value} %", "时段数据不足：{value} %"],
   "why.grade": ["needs value added and industry mean", "缺增加值或行业均值"],
   "why.green": ["no green power entered", "未录入绿电占比"],
   "why.trust": ["no main meter", "无总表"],

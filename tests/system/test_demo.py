@@ -3,13 +3,20 @@
 import asyncio
 import json
 import os
+import re
 import subprocess
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from simulators import demo
+from aggregator.calendars import Calendar, read_calendar
+from aggregator.facts import KINDS, parse_csv
+from aggregator.localtime import LocalTime
+from protocols.frame import SECOND
+from simulators import demo, demo_site
 from simulators.demo import DemoFault, Mill
 from tests.system.mills import python
 
@@ -37,6 +44,8 @@ def test_the_demo_ends_with_an_account_that_holds_and_leaves_a_report(tmp_path: 
         found["series"][name] > 0
         for name in ("ff_energy", "ff_equipment_state", "ff_reading", "ce_activity", "ce_emission")
     )
+    assert found["series"]["ce_emission"] == 2 * found["series"]["ce_activity"]
+    assert re.search(r"ff_oee +│ machine-1 +│ 0\.\d", run.stdout)
     assert "secret_furnace_setpoint" in run.stdout
     assert "#token=" in run.stdout
 
@@ -79,3 +88,16 @@ def test_the_demo_speaks_chinese_to_chinese_readers() -> None:
         env={**os.environ, "MILLGATE_LANG": "zh_CN.UTF-8"},
     )
     assert "模拟工厂" in run.stdout
+
+
+def test_what_is_made_up_for_the_demo_says_so_and_is_what_the_brain_takes(tmp_path: Path) -> None:
+    table = demo_site.tell(tmp_path, "machine-1", datetime(2026, 12, 31, 20, tzinfo=UTC))
+    facts = parse_csv(table.read_text("utf-8"), "the demo's facts")
+    assert {fact.source for fact in facts} == {demo_site.SOURCE}
+    for day in (date(2026, 12, 31), date(2027, 1, 1)):
+        there = {fact.name for fact in facts if fact.holds_on(day)}
+        assert there == set(KINDS) - {"rated_power"}
+    calendar = read_calendar(tmp_path / "calendars", demo_site.ENTERPRISE, demo_site.SITE)
+    assert calendar is not None
+    hours = np.arange(7 * 24, dtype=np.int64) * 3600 * SECOND
+    assert (Calendar(calendar, LocalTime("Asia/Shanghai")).planned_s(hours, 3600) == 3600).all()
