@@ -1,6 +1,7 @@
 """`millgate evidence verify` and `disclose`: offline, with nothing but the bundle and public cards."""
 
 import csv
+import hashlib
 import json
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -16,7 +17,14 @@ from protocols.errors import MillgateError
 from protocols.language import tr
 from protocols.strict_cbor import Malformed
 from security.at_rest import asked
-from security.cards import AgentCard, BrainCard, card_from_text, read_agent_card, read_brain_card
+from security.cards import (
+    AgentCard,
+    BrainCard,
+    card_from_text,
+    card_text,
+    read_agent_card,
+    read_brain_card,
+)
 from security.envelope import BATCH, CannotOpen, Sealed, open_sealed, parse, unpad
 from security.evidence import Bundle, reading, writing
 from security.evidence_check import Cards, Grade, Report, check
@@ -111,13 +119,10 @@ def _print(
         )
     )
     if not pinned[0]:
-        _fingerprint(tr("brain", "产业大脑"), brain.receipt_key.kid)
+        _compare(brain)
     if not pinned[1]:
-        for address, card in sorted(agents.items()):
-            _fingerprint(
-                tr(f"agent {address.agent.hex()[:8]}", f"代理程序 {address.agent.hex()[:8]}"),
-                card.signing_key.kid,
-            )
+        for _, card in sorted(agents.items()):
+            _compare(card)
     for one in report.findings:
         typer.echo(tr(*_MARKS[one.grade]) + " " + one.text)
     typer.echo(
@@ -127,13 +132,55 @@ def _print(
     )
 
 
-def _fingerprint(who: str, kid: bytes) -> None:
+def _compare(card: BrainCard | AgentCard) -> None:
     typer.echo(
         tr(
-            f"the key of {who} is taken from the bundle; compare: {kid.hex()}",
-            f"{who}的密钥取自证据包，请核对：{kid.hex()}",
+            f"the card of {_whose(card)} is taken from the bundle; compare: {_fingerprint(card)}",
+            f"{_whose(card)}的名片取自证据包，请核对：{_fingerprint(card)}",
         )
     )
+
+
+def _whose(card: BrainCard | AgentCard) -> str:
+    if isinstance(card, BrainCard):
+        return tr(f"brain {card.name}", f"产业大脑 {card.name}")
+    short = card.address.agent.hex()[:8]
+    return tr(f"agent {short}", f"代理程序 {short}")
+
+
+def _fingerprint(card: BrainCard | AgentCard) -> str:
+    """Return 128 bits over the whole card: all its keys, officers and threshold count here."""
+    return hashlib.sha256(card_text(card).encode()).hexdigest()[:32]
+
+
+@app.command(
+    "fingerprint",
+    help=tr(
+        "Print the fingerprint of a card, to compare with what 'verify' prints.\n\n"
+        "Example: millgate evidence fingerprint mill/agent.card",
+        "打印名片的指纹，与 verify 所打印的核对。\n\n"
+        "示例：millgate evidence fingerprint mill/agent.card",
+    ),
+)
+def fingerprint(
+    cards: Annotated[
+        list[Path], typer.Argument(help=tr("cards of brains or agents", "产业大脑或代理程序的名片"))
+    ],
+) -> None:
+    """Print fingerprints of cards."""
+    for path in cards:
+        card = _any_card(path)
+        typer.echo(f"{_fingerprint(card)}  {_whose(card)}")
+
+
+def _any_card(path: Path) -> BrainCard | AgentCard:
+    try:
+        return read_agent_card(path)
+    except MillgateError as fault:
+        try:
+            return read_brain_card(path)
+        except MillgateError:
+            raise fault from None
 
 
 def _cards(

@@ -376,10 +376,13 @@ def run(*arguments: str) -> Any:
 def test_verify_prints_fingerprints_until_cards_are_given(tmp_path: Path, bundle: Path) -> None:
     done = run("verify", str(bundle))
     assert done.exit_code == 0, done.output
-    assert KEYS.receipt.public.kid.hex() in done.output
     assert "nothing is missing, nothing is forged" in done.output
     write_card(tmp_path / "brain.card", KEYS.brain_card)
     write_card(tmp_path / "mill.card", KEYS.agent_card)
+    shown = run("fingerprint", str(tmp_path / "brain.card"), str(tmp_path / "mill.card"))
+    prints = [line.split()[0] for line in shown.output.splitlines()]
+    assert len(set(prints)) == 2
+    assert all(f"compare: {one}" in done.output for one in prints)
     cards = [
         "--brain-card",
         str(tmp_path / "brain.card"),
@@ -389,6 +392,21 @@ def test_verify_prints_fingerprints_until_cards_are_given(tmp_path: Path, bundle
     done = run("verify", str(bundle), *cards)
     assert done.exit_code == 0
     assert "compare" not in done.output
+
+
+def test_a_fingerprint_covers_officers_and_the_attestation_key_too(tmp_path: Path) -> None:
+    card, other = KEYS.agent_card, Keys("another mill").agent_card
+    prints = set()
+    for at, one in enumerate(
+        (
+            card,
+            card.model_copy(update={"officers": other.officers}),
+            card.model_copy(update={"attestation_key": other.attestation_key}),
+        )
+    ):
+        write_card(tmp_path / f"{at}.card", one)
+        prints.add(run("fingerprint", str(tmp_path / f"{at}.card")).output.split()[0])
+    assert len(prints) == 3
 
 
 def test_a_bundle_with_its_own_false_cards_does_not_fool_who_holds_the_true_one(
