@@ -141,10 +141,12 @@ def check(path: ConfigPath) -> None:
     )
     _say_officers(config.policy)
     if not config.policy.file.exists():
+        draft = config.policy.file.with_name("policy.toml")
+        after = f"policy lint {draft}" if draft.exists() else f"policy new {path}"
         typer.echo(
             tr(
-                f"policy: none yet, so nothing leaves; next: millgate policy new {path}",
-                f"策略：尚无，因此不放行任何数据；下一步：millgate policy new {path}",
+                f"policy: none yet, so nothing leaves; next: millgate {after}",
+                f"策略：尚无，因此不放行任何数据；下一步：millgate {after}",
             )
         )
         return
@@ -211,6 +213,9 @@ def run(
     problem = no_devices(config)
     if problem is not None:
         raise ConfigError([problem])
+    # A side that cannot load its key is started again for ever, since a token may come back; a file
+    # is for a person to mend, now.
+    config.identity.check_files()
     logs.choose(log)
     monitor = config.monitor.port, config.monitor.devices
     become(path, config.spool.folder, for_sealed_side(path), monitor)
@@ -328,7 +333,7 @@ def _show_devices(console: Console, report: dict[str, Any]) -> None:
         table.add_column(name, overflow="fold")
     for device in report["devices"]:
         book = device["account"]
-        link = tr("up", "正常") if device["connected"] else (device["fault"] or tr("down", "断开"))
+        link = tr("up", "正常") if device["connected"] else tr("down", "断开")
         table.add_row(
             device["id"],
             link,
@@ -343,6 +348,8 @@ def _show_devices(console: Console, report: dict[str, Any]) -> None:
         )
     console.print(table)
     for device in report["devices"]:
+        if device["fault"] and not device["connected"]:
+            console.print(device["fault"], style="yellow", markup=False, highlight=False)
         for note in device["notes"]:
             console.print(f"{device['id']}: {note}", markup=False, highlight=False)
     for line in report["suspended"]:

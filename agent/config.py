@@ -17,7 +17,7 @@ from protocols.places import under
 from protocols.settings import Duration, Strict, check_settings, read_toml
 from protocols.status import socket_path
 from protocols.topics import Address
-from security.at_rest import KeyKind, from_place, read_passphrase
+from security.at_rest import KeyKind, from_place, is_encrypted, read_passphrase
 from security.cards import (
     BrainCard,
     OpaqueId,
@@ -28,7 +28,7 @@ from security.cards import (
 )
 from security.keys import MessageSigner, load_key_file
 from security.secret import Secret
-from security.signers import load_signer
+from security.signers import is_token, load_signer
 
 _MEGABYTE = 1 << 20
 
@@ -75,6 +75,17 @@ class Identity(Strict):
             KeyFault, NoCredential: see `security.signers.load_signer`.
         """
         return self.signer_at(self.signing_key)
+
+    def check_files(self) -> None:
+        """Look whether the key files can be used, without their passphrase and without a token.
+
+        Raises:
+            KeyFault: when one is missing, open to others, or no key.
+            NoCredential: when systemd gave no such credential.
+        """
+        for place in (self.signing_key, self.gate_key, self.attestation_key):
+            if not is_token(place):
+                is_encrypted(place)
 
     def words(self) -> Secret[bytes] | None:
         """Return the passphrase of these files; None where they have none.

@@ -34,7 +34,8 @@ from security.policy.gate import Gate
 _LOOK_S: Final = 2.0
 _LAST_S: Final = 6.0
 
-_log = logging.getLogger(__name__)
+# Run with -m its __name__ is "__main__", of which nothing is written: see `security.secret.Redacting`.
+_log = logging.getLogger("agent.gate_app")
 
 
 class GateApp:

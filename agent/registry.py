@@ -16,6 +16,7 @@ from tinydb import TinyDB, where
 from tinydb.storages import Storage
 
 from protocols.errors import MillgateError
+from protocols.folders import writing_to
 from protocols.language import tr
 
 _EPOCH: Final = "epoch"
@@ -31,7 +32,8 @@ class AtomicStorage(Storage):
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with writing_to(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def read(self) -> dict[str, dict[str, Any]] | None:
         """Return all tables; None before the first write."""

@@ -46,7 +46,7 @@ _LAST_S: Final = 7.0
 _KEYS_S: Final = 5.0
 _MOST_SETTINGS: Final = 1 << 20
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("agent.sealed_app")
 
 
 class Breach(MillgateError):

@@ -45,7 +45,7 @@ _ALLOCATION: Final = {
     "MALLOC_MMAP_THRESHOLD_": str(1 << 20),
 }
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("agent.supervisor")
 
 
 def become(

@@ -68,14 +68,19 @@ def authority(path: ConfigPath) -> None:
     made = make_authority(config)
     enrolment = enrolment_of(config)
     ends = datetime.fromtimestamp(made.ends_s, UTC)
+    encryption, receipt = config.brain.opening().public.kid, config.brain.signer().public.kid
     typer.echo(
         tr(
             f"authority   {enrolment.authority}, until {ends:%Y-%m-%d}\n"
             f"fingerprint {made.fingerprint.hex()}\n"
+            f"encryption  {encryption.hex()}\n"
+            f"receipt     {receipt.hex()}\n"
             f"servers     {enrolment.certificate}: {', '.join(enrolment.server_names())}\n"
             f"revoked     {enrolment.authority.with_name(REVOKED)}",
             f"证书机构 {enrolment.authority}，有效至 {ends:%Y-%m-%d}\n"
             f"指纹     {made.fingerprint.hex()}\n"
+            f"加密密钥 {encryption.hex()}\n"
+            f"回执密钥 {receipt.hex()}\n"
             f"服务器   {enrolment.certificate}：{', '.join(enrolment.server_names())}\n"
             f"吊销列表 {enrolment.authority.with_name(REVOKED)}",
         )
@@ -198,7 +203,7 @@ def refuse(path: ConfigPath, place: Place) -> None:
 
 def _show(found: Applicant) -> None:
     card = found.card()
-    officers = "\n".join(f"  {key.kid.hex()}" for key in card.officers)
+    officers = "\n".join(f"  {key.kid.hex()}  {key.to_text()}" for key in card.officers)
     at = datetime.fromtimestamp(found.at_s, UTC)
     typer.echo(
         tr(

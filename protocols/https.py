@@ -82,7 +82,11 @@ async def ask_server(
         raise NotBelieved(
             refusal(error.os_error) or tr("TLS fails", "TLS 失败"), where=url
         ) from None
-    except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+    except (aiohttp.ClientConnectorError, TimeoutError):
+        raise Unreachable(
+            tr("the server cannot be reached", "无法连接服务器"), where=url, remedy=_look()
+        ) from None
+    except (aiohttp.ClientError, OSError, ValueError) as error:
         raise _unreachable(url, type(error).__name__) from None
 
 
@@ -90,5 +94,12 @@ def _unreachable(url: str, why: str) -> Unreachable:
     return Unreachable(
         tr(f"the server does not answer as it should ({why})", f"服务器未正常应答（{why}）"),
         where=url,
-        remedy=tr("check the address and the network between", "请检查地址与网络"),
+        remedy=_look(),
+    )
+
+
+def _look() -> str:
+    return tr(
+        "check address and port, whether it runs, and the network between",
+        "请检查地址、端口、对方是否在运行以及网络",
     )

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from protocols.errors import MillgateError
+from protocols.folders import writing_to
 from protocols.language import tr
 
 _WAIT_S: Final = 5.0
@@ -59,9 +60,11 @@ def lock_of(folder: Path) -> IO[str]:
 
     Raises:
         AlreadyRunning: see `only_one`.
+        NoFolder: when there is no such folder to write to.
     """
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    file = (folder / "lock").open("a")
+    with writing_to(folder):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file = (folder / "lock").open("a")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

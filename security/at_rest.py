@@ -136,7 +136,10 @@ def _private_bytes(place: Path) -> bytes:
         raise KeyFault(
             tr("the key cannot be read", "无法读取密钥"),
             where=str(place),
-            remedy=tr("make it with 'init', or correct the path", "请用 init 生成，或更正路径"),
+            remedy=tr(
+                "correct the path, or who may read it; 'millgate keys' and 'init' make keys",
+                "请更正路径或读取权限；密钥由 'millgate keys' 和 init 生成",
+            ),
         ) from None
     if len(data) > _MOST_FILE:
         raise not_a_key(place)

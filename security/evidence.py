@@ -272,7 +272,15 @@ def reading(path: Path) -> Iterator[Bundle]:
     try:
         with zipfile.ZipFile(path) as archive:
             yield Bundle(archive)
-    except (OSError, zipfile.BadZipFile, Malformed, NotImplementedError, RuntimeError) as error:
+    except OSError as error:
+        raise NotABundle(
+            tr("the bundle cannot be read", "无法读取证据包"),
+            where=str(path),
+            remedy=tr("give the right path", "请给出正确的路径")
+            if isinstance(error, FileNotFoundError)
+            else error.strerror or type(error).__name__,
+        ) from None
+    except (zipfile.BadZipFile, Malformed, NotImplementedError, RuntimeError) as error:
         raise NotABundle(
             tr("this is not an evidence bundle, or it is damaged", "这不是证据包，或已损坏"),
             where=str(path),

@@ -1,5 +1,6 @@
 """The officers that an agent trusts, and what their signatures are enough for."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -77,7 +78,15 @@ def after_signing(signed: Signed, agent: Path, before: CompiledPolicy | None) ->
     trusted = try_trusted(agent)
     names = [who(kid, trusted.officers if trusted else []) for kid in signed.signers]
     lines.append(tr("signed by ", "签署人：") + ", ".join(names))
+    if time.time() >= signed.policy.valid_until:
+        lines.append(
+            tr(
+                "Its time is over (valid_until): nothing leaves under it.",
+                "有效期（valid_until）已过：不会放行任何数据。",
+            )
+        )
     if trusted is not None:
+        lines += _not_counted(signed, trusted)
         mine = {key.kid for key in trusted.officers} & set(signed.signers)
         missing = needed(trusted, wider=bool(widens(before, signed.policy))) - len(mine)
         lines.append(
@@ -94,6 +103,20 @@ def after_signing(signed: Signed, agent: Path, before: CompiledPolicy | None) ->
             )
         )
     return "\n".join(lines)
+
+
+def _not_counted(signed: Signed, trusted: Trusted) -> list[str]:
+    counted = {key.kid for key in trusted.officers}
+    return [
+        tr(
+            f"{who(kid, [])} is not an officer's in agent.toml and does not count: take the right "
+            "key, or name this one in [policy] officers",
+            f"{who(kid, [])}不属于 agent.toml 中的数据官，签名无效：请用正确的私钥，"
+            "或将其公钥写入 [policy] officers",
+        )
+        for kid in signed.signers
+        if kid not in counted
+    ]
 
 
 def who(kid: bytes, officers: Sequence[VerifyKey]) -> str:
