@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from agent.registry import Registry
+from aggregator.cli import app as brain_app
 from protocols.https import Unreachable, ask_server, unbelieving
+from security.cards import read_brain_card
 from security.evidence import NotABundle, reading
 from security.keys import create_key_file
 from tests.mill_folder import call, make_mill, told
@@ -91,3 +93,13 @@ def test_no_process_logs_under_a_name_of_which_nothing_is_written() -> None:
     assert {path.stem for path in started} >= {"gate_app", "sealed_app", "supervisor"}
     for path in started:
         assert "getLogger(__name__)" not in path.read_text(encoding="utf-8"), path
+
+
+def test_the_brain_shows_the_keys_that_officers_compare_by_phone(tmp_path: Path) -> None:
+    folder = tmp_path / "brain"
+    done = call("init", folder, "--host", "localhost", room=brain_app)
+    assert done.exit_code == 0, done.output
+    card = read_brain_card(folder / "brain.card")
+    shown = call("authority", folder / "aggregator.toml", room=brain_app).output
+    assert card.encryption_key.kid.hex() in shown
+    assert card.receipt_key.kid.hex() in shown
