@@ -74,6 +74,24 @@ def test_rows_are_those_that_the_running_gate_lets_out() -> None:
     assert len(found) == 12
 
 
+@pytest.mark.parametrize("rows", [2, 5, 10])
+def test_how_many_rows_of_a_past_travel_together_changes_nothing(rows: int) -> None:
+    rules = [rule(TABLE, "energy", 1, window_s=5), rule(TABLE, "power", 2, window_s=5, step="5")]
+
+    def played(at_once: int) -> str:
+        frames = [
+            frame(
+                TABLE,
+                range(s, s + at_once),
+                {"energy": [7 * at for at in range(s, s + at_once)], "power": 40},
+            )
+            for s in range(0, 60, at_once)
+        ]
+        return tool.as_csv(Preview.of(policy(rules), Past({TABLE.device: TABLE}, frames)))
+
+    assert played(rows) == played(1)
+
+
 def test_files_hold_what_leaves_and_no_name_or_value_that_stays() -> None:
     shown = seen()
     written = tool.as_csv(shown)

@@ -404,7 +404,8 @@ def as_text(results: Sequence[Result]) -> str:
         "activity": tr("activity", "开工推断"),
     }
     lines = [
-        f"{marks[one.succeeded]} {one.target} – {names[one.name]}: {one.what}" for one in results
+        f"{marks[one.succeeded]} {one.target} – {names[one.name]}{tr(': ', '：')}{one.what}"
+        for one in results
     ]
     won = sum(bool(one.succeeded) for one in results)
     lines.append(

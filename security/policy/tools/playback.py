@@ -71,8 +71,11 @@ def play(policy: CompiledPolicy, past: Past) -> Played:
     gate = Gate(then, past.tables, clock)
     blocks: list[tuple[int, Block]] = []
     windows = {rule.stream: rule.window_s for rule in policy.leaving}
+    gate.advance()
     for frame in past.frames:
-        _tick(gate, clock, int(frame.time.max()), blocks)
+        # No slot closes between the rows of a frame, for the first of them are not late.
+        _tick(gate, clock, int(frame.time.min()), blocks)
+        clock.now_ns = max(clock.now_ns, int(frame.time.max()))
         gate.feed(frame)
     _tick(gate, clock, last_ns + LATENESS_NS + _longest_delay_ns(policy), blocks)
     _take(gate, blocks)
