@@ -14,7 +14,7 @@ from aggregator.reporting import Reporter
 from protocols.frame import SECOND, NowNs
 from protocols.mqtt import Mqtt
 
-STATEMENTS: Final = frozenset({"asked", "attested", "declared_lost"})
+STATEMENTS: Final = frozenset({"asked", "attested", "declared_lost", "keys_listed"})
 """Counters of what agents state; it was taken, though it is no batch."""
 
 

@@ -104,7 +104,14 @@ def condition(**changes: object) -> Condition:
         waiting=5,
         waiting_s=30.0,
         store_fault="",
-        counters={"kept": 9, "refused": 2, "bad_signature": 1, "asked": 3, "attested": 5},
+        counters={
+            "kept": 9,
+            "refused": 2,
+            "bad_signature": 1,
+            "asked": 3,
+            "attested": 5,
+            "keys_listed": 4,
+        },
         agents=[agent],
     )
     return replace(known, **changes)  # type: ignore[arg-type] # names of fields, checked when made
@@ -129,6 +136,8 @@ def test_metrics_say_what_is_and_leave_out_what_is_not_known() -> None:
     assert 'millgate_statements_total{kind="attested"} 5\n' in text
     assert 'reason="asked"' not in text
     assert 'reason="attested"' not in text
+    assert 'millgate_statements_total{kind="keys_listed"} 4\n' in text
+    assert 'reason="keys_listed"' not in text
     assert "millgate_up 1\n" in text
     assert 'state="late"} 1\n' in text
     assert 'state="fresh"} 0\n' in text
