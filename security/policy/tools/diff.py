@@ -192,5 +192,6 @@ def as_text(found: Difference, old: CompiledPolicy | None, new: CompiledPolicy) 
     old_measures = dict(measures(old)) if old is not None else {}
     for name, value in measures(new):
         was = old_measures.get(name)
-        lines.append(f"{name}: {value}" if was in {None, value} else f"{name}: {was} → {value}")
+        change = f"{value}" if was in {None, value} else f"{was} → {value}"
+        lines.append(name + tr(": ", "：") + change)
     return "\n".join(lines)
