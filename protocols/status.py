@@ -134,11 +134,12 @@ def ask(path: Path) -> dict[str, Any]:
             parts = []
             while part := client.recv(1 << 16):
                 parts.append(part)
-    except (OSError, TimeoutError):
+        report: dict[str, Any] = json.loads(b"".join(parts))
+    # Who is ending answers with less than a report.
+    except (OSError, TimeoutError, ValueError):
         raise NotRunning(
             tr("nothing is running with this configuration", "没有程序在使用此配置运行"),
             where=str(path),
             remedy=tr("start it with 'run'", "请用 run 启动"),
         ) from None
-    report: dict[str, Any] = json.loads(b"".join(parts))
     return report

@@ -365,6 +365,9 @@ def _operation(
     answers = {"200": {"description": about, "content": good}}
     for status in sorted({*_ALWAYS, *refusals}):
         content = problem
+        if status is HTTPStatus.BAD_REQUEST:
+            # What is not HTTP is refused before anybody here sees it.
+            content = problem | {"text/plain": {"schema": {"type": "string"}}}
         if path == "/health" and status is HTTPStatus.SERVICE_UNAVAILABLE:
             content = problem | {"application/json": {"schema": ref("Health")}}
         answers[str(int(status))] = {"description": status.phrase, "content": content}
