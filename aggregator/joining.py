@@ -167,6 +167,14 @@ class Joining:
             raise
         self._db.execute("COMMIT")
 
+    def is_invited(self, enterprise: str, site: str) -> bool:
+        """Tell whether an invitation for a place is open; inviting again ends it."""
+        row = self._db.execute(
+            "SELECT 1 FROM invitation WHERE enterprise=? AND site=? AND used IS NULL AND ends_s>?",
+            (enterprise, site, self._now()),
+        ).fetchone()
+        return row is not None
+
     def invite(
         self,
         enterprise: str,

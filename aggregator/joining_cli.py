@@ -104,6 +104,13 @@ def invite(
     joining = open_joining(config)
     try:
         factory = _factory_id(config, joining, enterprise)
+        if joining.is_invited(enterprise, site):
+            typer.echo(
+                tr(
+                    "The code that was given before for this place no longer counts.",
+                    "此前为该处发出的邀请码即告失效。",
+                )
+            )
         record_admin(log_path(config), "invite", enterprise=enterprise, site=site, minutes=minutes)
         code = joining.invite(enterprise, site, factory, minutes, fingerprint, enrolment.reached_at)
     finally:

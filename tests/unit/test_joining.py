@@ -256,7 +256,8 @@ def test_a_code_is_good_for_minutes(site: Site, tmp_path: Path) -> None:
 
 def test_a_new_invitation_ends_the_one_before(site: Site, tmp_path: Path) -> None:
     first = prepared(site, site.invite(), tmp_path / "mill").application
-    site.invite()
+    assert "no longer counts" not in site.run("invite", "other")
+    assert "no longer counts" in site.run("invite", "mill")
     assert given(site, first) == "expired"
 
 
