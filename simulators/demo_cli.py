@@ -193,6 +193,11 @@ def _account(found: dict[str, Any]) -> Table:
         tr("the account holds", "账目相符") if good else tr("THE ACCOUNT DOES NOT HOLD", "账目不符")
     )
     table = Table(title=title, title_style="bold green" if good else "bold red", show_header=False)
+    table.caption = tr(
+        "open: in a slot that had not ended when the agent stopped; dropped: not used, most of them "
+        "read before the first whole slot",
+        "未结：代理停止时尚未结束的时段中的读数；丢弃：未使用的读数，多在第一个完整时段之前",
+    )
     table.add_column()
     table.add_column()
     table.add_row(
