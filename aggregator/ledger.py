@@ -444,13 +444,21 @@ class Ledger:
 
     # Reading.
 
-    def ended(self, agent: int, sheet: bytes, stream: int, end_s: int, limit: int) -> list[Kept]:
-        """Return a stream's oldest batches under a sheet, ended by then and not erased yet."""
+    def ended(
+        self, agent: int, sheet: bytes, stream: int, end_s: int, limit: int, after_id: int = 0
+    ) -> list[Kept]:
+        """Return a stream's oldest batches under a sheet, ended by then and not erased yet.
+
+        Args:
+            end_s: seconds since 1970 UTC.
+            limit: how many at most.
+            after_id: only those whose id is above.
+        """
         rows = self._db.execute(
             "SELECT id, agent, stream, digest, sheet, start_s, end_s, sealed FROM batch"
             " WHERE agent=? AND stream=? AND end_s<=? AND sheet=? AND cells>0 AND LENGTH(sealed)>0"
-            " ORDER BY id LIMIT ?",
-            (agent, stream, end_s, sheet, limit),
+            " AND id>? ORDER BY id LIMIT ?",
+            (agent, stream, end_s, sheet, after_id, limit),
         )
         return [Kept(*row) for row in rows]
 

@@ -3,8 +3,9 @@
 A batch may be kept until its last slot's end plus the `retention_days` of its sheet, or the shortest
 of its stream's points; both are signed by the firm, so both ends know the moment. Rows in the stores
 go first, combined ones with them, then the sealed content in the ledger; hashes, places in chains and
-covered time stay, so that a batch that was erased cannot come again. A statement names what the ledger
-has no content of: so whenever it is signed, also after a crash, nothing made of it is left.
+covered time stay, so that a batch that was erased cannot come again. What cannot be opened stays in the
+ledger, and no statement names it: where its rows are is not known. A statement names what the ledger has
+no content of: so whenever it is signed, also after a crash, nothing made of it is left.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ from typing import Final
 from aggregator.inbox import Opener
 from aggregator.ledger import Kept, Ledger
 from aggregator.stores import RowSpan, Store, StoreRefused
+from protocols.errors import MillgateError
 from protocols.language import tr
 from protocols.topics import Address
 from security.answers import MOST_ERASED, Erased, Erasure, sign_answer
@@ -56,11 +58,35 @@ def forget_ended(
                 continue
             for stream, days in _kept_days(known.signed.sheet).items():
                 end_s = now_s - days * _DAY_S
-                while batches := ledger.ended(agent, sheet_hash, stream, end_s, _AT_ONCE):
-                    if not _forget(ledger, made, stores, batches):
+                after_id = 0
+                while batches := ledger.ended(agent, sheet_hash, stream, end_s, _AT_ONCE, after_id):
+                    after_id = batches[-1].id
+                    known_rows = _opened(opener, batches)
+                    if not known_rows:
+                        continue
+                    if not _forget(ledger, made, stores, known_rows):
                         return touched
                     touched.add(agent)
     return touched
+
+
+def _opened(opener: Opener, batches: Sequence[Kept]) -> list[Kept]:
+    """Return those batches whose rows can be found."""
+    found = []
+    for kept in batches:
+        try:
+            opener.blocks(kept)
+        except MillgateError as fault:
+            _log.error(
+                "%s",
+                tr(
+                    f"retention has ended, but batch {kept.id} cannot be opened and stays: {fault}",
+                    f"保存期限已到，但批次 {kept.id} 无法打开，予以保留：{fault}",
+                ),
+            )
+        else:
+            found.append(kept)
+    return found
 
 
 def _kept_days(sheet: ReleaseSheet) -> dict[int, int]:

@@ -71,6 +71,28 @@ def test_a_statement_names_neighbouring_batches_as_one_range(way: Way) -> None:
     )
 
 
+def test_what_cannot_be_opened_stays_and_is_not_said_to_be_deleted(way: Way) -> None:
+    messages = [way.forger.batch(energy(at, at)) for at in range(3)]
+    assert way.brain.take(KEYS, *messages).counts == {"kept": 3}
+    way.follow()
+    db = way.brain.ledger._db
+    (sealed,) = db.execute("SELECT sealed FROM batch WHERE id = 4").fetchone()
+    db.execute("UPDATE batch SET sealed = x'00' WHERE id = 4")
+    way.projection.forget_ended(ended(2))
+    assert len(way.energy()) == 1
+    assert erased_messages(way) == 2
+    # Once it can be opened again, it goes as the others did.
+    db.execute("UPDATE batch SET sealed = ? WHERE id = 4", (sealed,))
+    way.projection.forget_ended(ended(2))
+    assert erased_messages(way) == 3
+
+
+def erased_messages(way: Way) -> int:
+    told = statement(way, NOW)
+    assert told is not None
+    return sum(one.last - one.first + 1 for one in told.erased)
+
+
 def test_a_point_with_a_shorter_retention_shortens_that_of_its_stream() -> None:
     sheet = POLICY.sheets[0].sheet
     short, long = sorted(sheet.streams, key=lambda one: one.window_s)
