@@ -22,15 +22,15 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
-    load_pem_private_key,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 from protocols.errors import MillgateError
 from protocols.frame import SECOND, NowNs
 from protocols.language import tr
-from protocols.places import located, open_to_others
+from protocols.places import located
 from security.at_rest import KeyFault
+from security.certificate_request import read_pem_key
 from security.files import PUBLIC, write_whole
 
 CLIENT_DAYS: Final = 90
@@ -279,17 +279,7 @@ def _may_issue(certificate: x509.Certificate) -> bool:
 
 
 def _read_key(path: Path) -> _PrivateKey:
-    try:
-        data, exposed = located(path).read_bytes(), open_to_others(path)
-        key = load_pem_private_key(data, None)
-    except (OSError, ValueError, TypeError, UnsupportedAlgorithm):
-        key, exposed = None, False
-    if exposed:
-        raise KeyFault(
-            tr("the key is open to other users", "其他用户可读取此密钥"),
-            where=str(path),
-            remedy=f"chmod 600 {path}",
-        )
+    key = read_pem_key(path)
     if not isinstance(key, _PrivateKey):
         raise KeyFault(
             tr("the authority's key cannot be read", "无法读取证书机构的私钥"),

@@ -9,6 +9,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -20,6 +21,7 @@ from cryptography.x509.oid import NameOID
 
 from protocols.errors import MillgateError
 from protocols.language import tr
+from protocols.places import located, open_to_others
 from security.at_rest import KeyFault
 from security.files import write_whole
 
@@ -70,6 +72,26 @@ def make_private_key(path: Path) -> bytes:
     return request_for(path)
 
 
+def read_pem_key(path: Path) -> PrivateKeyTypes | None:
+    """Return the private key in a PEM file or credential that is not encrypted; None for no such key.
+
+    Raises:
+        KeyFault: when others can read it.
+    """
+    try:
+        data, exposed = located(path).read_bytes(), open_to_others(path)
+        key = load_pem_private_key(data, None)
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm):
+        return None
+    if exposed:
+        raise KeyFault(
+            tr("the key is open to other users", "其他用户可读取此密钥"),
+            where=str(path),
+            remedy=f"chmod 600 {path}",
+        )
+    return key
+
+
 def request_for(path: Path) -> bytes:
     """Return a request for a certificate, PEM, signed with the key in a file.
 
@@ -78,22 +100,12 @@ def request_for(path: Path) -> bytes:
     Raises:
         KeyFault: when there is no such key, or others can read it.
     """
-    try:
-        data, mode = path.read_bytes(), path.stat().st_mode
-        key = load_pem_private_key(data, None)
-    except (OSError, ValueError, TypeError, UnsupportedAlgorithm):
-        key, mode = None, 0
+    key = read_pem_key(path)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise KeyFault(
             tr("there is no P-256 key here", "此处没有 P-256 私钥"),
             where=str(path),
             remedy=tr("give the right file", "请提供正确的文件"),
-        )
-    if mode & 0o077:
-        raise KeyFault(
-            tr("the key is open to other users", "其他用户可读取此密钥"),
-            where=str(path),
-            remedy=f"chmod 600 {path}",
         )
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "millgate")])
     request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
