@@ -47,8 +47,13 @@ CERTIFICATES: Final = (
     ("of the API", "API "),
     ("of the broker's authority", "消息代理颁发机构"),
     ("that the brain shows to the broker", "产业大脑出示给消息代理"),
+    ("of the endpoint where factories join", "工厂接入端点"),
+    ("of the authority that vouches for factories", "为工厂签发证书的颁发机构"),
+    ("of the broker", "消息代理"),
 )
-"""Which certificate an alarm of one is about: its `stream` counts here."""
+"""Which certificate an alarm of one of the brain's is about: its `stream` counts here."""
+
+_AGENTS: Final = ("that the agent shows to the broker", "代理程序出示给消息代理")
 
 
 class Severity(StrEnum):
@@ -244,7 +249,8 @@ def _brain_clock(alarm: Alarm) -> Words:
 
 
 def _certificate(alarm: Alarm, en: str, zh: str) -> Words:
-    which_en, which_zh = CERTIFICATES[min(alarm.stream, len(CERTIFICATES) - 1)]
+    named = CERTIFICATES if alarm.agent == BRAIN else (_AGENTS,)
+    which_en, which_zh = named[min(alarm.stream, len(named) - 1)]
     end = _moment(alarm.first)
     return f"the certificate {which_en} {en} at {end}", f"{which_zh}的证书{zh} {end} 到期"
 

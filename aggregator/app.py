@@ -6,7 +6,7 @@ import json
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from aggregator.api.terms import Terms, planned_by
 from aggregator.condition import Examiner, Live
 from aggregator.config import BUCKETS, AggregatorConfig, Factory
 from aggregator.derivation import Derivation, People
+from aggregator.expiry import expiring
 from aggregator.fact_book import FactBook, SiteName
 from aggregator.facts import FactFile
 from aggregator.feed import Feed, Followed
@@ -119,16 +120,6 @@ def make_projection(
     )
 
 
-def own_certificates(config: AggregatorConfig) -> Iterator[tuple[int, Path]]:
-    """Give which of `alarms.CERTIFICATES` are used, with their files."""
-    files = [(0, config.api.certificate)]
-    for broker in config.brokers:
-        files += [(1, broker.ca_file), (2, broker.certificate)]
-    for which, path in dict.fromkeys(files):
-        if path is not None:
-            yield which, path
-
-
 class Aggregator:
     """One aggregator process."""
 
@@ -152,7 +143,7 @@ class Aggregator:
             receipt,
             self._factories,
             time.time_ns,
-            list(own_certificates(config)),
+            expiring(config, self._shown_certificates),
         )
         self._client_id = f"mg1-brain-{encryption.public.kid.hex()[:16]}"
         # Faults of what series are computed with are told before anything is started.
@@ -210,6 +201,10 @@ class Aggregator:
             self._executor.shutdown()
             self._ledger.close()
             self._feed.close()
+
+    def _shown_certificates(self) -> list[bytes]:
+        """Return what brokers show now, DER; called from the inbox's thread."""
+        return [link.shown for link in list(self._live.links) if link.shown]
 
     async def _is_alive(self) -> bool:
         """Tell whether the inbox's thread still takes work, beside this loop."""

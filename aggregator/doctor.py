@@ -9,8 +9,9 @@ from typing import Any, Final
 
 from aggregator.alarms import Severity
 from aggregator.api.scopes import read_tokens
-from aggregator.app import make_stores, own_certificates, read_token
+from aggregator.app import make_stores, read_token
 from aggregator.config import AggregatorConfig
+from aggregator.expiry import own_certificates
 from aggregator.factors import Factors, shipped_sets
 from aggregator.ledger import Ledger
 from protocols.checkup import (

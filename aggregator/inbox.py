@@ -9,11 +9,11 @@ import threading
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 from aggregator.config import Factory
 from aggregator.early import Early
+from aggregator.expiry import Expiring
 from aggregator.keyring import Keyring
 from aggregator.ledger import Chain, Kept, Ledger, LedgerError, Overlap, SlotTaken, repeats
 from aggregator.outlook import Outlook
@@ -205,7 +205,7 @@ class Inbox:
         receipt_key: Signer,
         factories: Callable[[], Factories],
         now_ns: NowNs,
-        certificates: Sequence[tuple[int, Path]] = (),
+        expiring: Expiring = tuple,
     ) -> None:
         self._ledger = ledger
         self._opener = opener
@@ -218,7 +218,7 @@ class Inbox:
         self._asked: dict[tuple[Address, bytes], int] = {}
         self._early = Early()
         self._keyring = Keyring()
-        outlook = Outlook(ledger, opener.terms, now_ns, certificates)
+        outlook = Outlook(ledger, opener.terms, now_ns, expiring)
         self._watch = Watch(ledger, factories, outlook, now_ns)
         self._statements = Statements(ledger, receipt_key, self._watch, now_ns)
 

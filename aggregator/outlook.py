@@ -1,8 +1,7 @@
 """Alarms of what goes wrong unless somebody acts: silence, clocks, policies and certificates."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final
 
 from aggregator.alarms import (
@@ -18,13 +17,12 @@ from aggregator.alarms import (
     SILENCE,
     STOPPED,
 )
+from aggregator.expiry import Expiring, Expiry
 from aggregator.ledger import Ledger
 from aggregator.raising import Raising
 from aggregator.record import Alarm
-from protocols.errors import MillgateError
 from protocols.frame import NowNs
 from protocols.topics import Address
-from security.certificates import certificate_end
 from security.envelope import Header
 from security.policy.compiled import ReleaseSheet
 from security.statements import Attestation
@@ -35,7 +33,6 @@ SLACK_S: Final = 60.0
 _WINDOWS: Final = 3
 _SHORTEST_SILENCE_S: Final = 900.0
 _POLICY_S: Final = 14 * 86_400
-_CERTIFICATE_S: Final = 30 * 86_400
 _ANNOUNCED_S: Final = 600
 _BEHIND_S: Final = 120
 _STEADY_S: Final = 60
@@ -75,7 +72,7 @@ class Outlook:
     """Looks ahead; all calls come from the inbox's thread, in its transactions.
 
     Args:
-        certificates: which of `alarms.CERTIFICATES`, and its file.
+        expiring: tells of certificates.
     """
 
     def __init__(
@@ -83,11 +80,11 @@ class Outlook:
         ledger: Ledger,
         sheets: Sheets,
         now_ns: NowNs,
-        certificates: Sequence[tuple[int, Path]] = (),
+        expiring: Expiring = tuple,
     ) -> None:
         self._ledger = ledger
         self._sheets = sheets
-        self._certificates = certificates
+        self._expiring = expiring
         self._raising = Raising(ledger.record, now_ns)
         self._ages: dict[int, _Ages] = {}
 
@@ -126,10 +123,10 @@ class Outlook:
             return
         self._look_at_silence(agent, address, min((s.window_s for s in sheet.streams), default=0))
         place = Alarm(agent, "", 0, 0, sheet.valid_until, sheet.valid_until, self._raising.now_s)
-        self._end_of(place, address, (POLICY_ENDS, POLICY_ENDED), _POLICY_S)
+        self._end_of(place, address, (POLICY_ENDS, POLICY_ENDED), sheet.valid_until - _POLICY_S)
 
     def look_at_brain(self) -> None:
-        """Look at the brain's own clock and certificates, every minute or so."""
+        """Look at the brain's own clock, every minute or so."""
         now_s = self._raising.now_s
         newest_s = self._ledger.newest_received()
         if newest_s > now_s + SLACK_S:
@@ -137,14 +134,24 @@ class Outlook:
             self._raising.begins(Alarm(BRAIN, BRAIN_CLOCK, 0, 0, behind, behind, now_s), None)
         else:
             self._raising.over(BRAIN, BRAIN_CLOCK)
-        for which, path in self._certificates:
-            try:
-                end_s = certificate_end(path)
-            except MillgateError:
-                # The connection that needs it says so.
-                continue
-            place = Alarm(BRAIN, "", 0, which, end_s, end_s, now_s)
-            self._end_of(place, None, (CERTIFICATE_ENDS, CERTIFICATE_ENDED), _CERTIFICATE_S)
+
+    def certificates(self) -> list[Expiry]:
+        """Return every certificate that connections depend on; read before a transaction begins."""
+        return list(self._expiring())
+
+    def look_at_certificates(
+        self, found: Iterable[Expiry], agents: Mapping[bytes, tuple[int, Address]]
+    ) -> None:
+        """Look when certificates end, every minute or so.
+
+        Args:
+            found: see `certificates`.
+            agents: opaque id -> number in the ledger, and address.
+        """
+        for one in found:
+            number, address = agents.get(one.agent, (BRAIN, None))
+            if number != BRAIN or not one.agent:
+                self._certificate(number, address, one)
 
     def _policy(self, agent: int, address: Address, used: int, announced: int) -> None:
         if used >= announced:
@@ -180,12 +187,17 @@ class Outlook:
             alarm = Alarm(agent, CLOCK_BEHIND, 0, 0, ages.least, ages.least, now_s)
             self._raising.begins(alarm, address)
 
+    def _certificate(self, number: int, address: Address | None, one: Expiry) -> None:
+        end_s = one.span.ends_s
+        place = Alarm(number, "", 0, one.which, end_s, end_s, self._raising.now_s)
+        self._end_of(place, address, (CERTIFICATE_ENDS, CERTIFICATE_ENDED), one.warn_s)
+
     def _end_of(
-        self, place: Alarm, address: Address | None, kinds: tuple[str, str], ahead_s: int
+        self, place: Alarm, address: Address | None, kinds: tuple[str, str], warn_s: int
     ) -> None:
-        """Raise the first of two kinds before the moment `place.first`, the second after it."""
-        left_s = place.first - self._raising.now_s
-        ends, ended = 0 < left_s <= ahead_s, left_s <= 0
+        """Raise the first of two kinds from `warn_s` to the moment `place.first`, then the second."""
+        now_s = self._raising.now_s
+        ends, ended = warn_s <= now_s < place.first, now_s >= place.first
         for kind, holds in zip(kinds, (ends, ended), strict=True):
             if holds:
                 self._raising.holds(replace(place, kind=kind), address)

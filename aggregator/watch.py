@@ -119,6 +119,7 @@ class Watch:
 
     def look(self) -> None:
         """Hold what was attested against what came; call it every minute or so."""
+        certificates = self._outlook.certificates()
         with self._ledger.transaction():
             agents = self._ledger.agents()
             for address in self._factories():
@@ -126,6 +127,8 @@ class Watch:
                     self._look_at(agents[address], address)
                     self._outlook.look_at(agents[address], address)
             self._outlook.look_at_brain()
+            known = {one.agent: (agents[one], one) for one in self._factories() if one in agents}
+            self._outlook.look_at_certificates(certificates, known)
             self._raising.tidy()
 
     def _look_at(self, agent: int, address: Address) -> None:

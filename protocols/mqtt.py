@@ -69,6 +69,7 @@ class Mqtt:
         messages: what arrived, at most 256 waiting.
         largest: bytes of the largest payload that the broker passes, as far as is known; with
             MQTT 5 the broker tells.
+        shown: the certificate, DER, that the broker showed last; empty without TLS.
         suspects: a message was probably too large for the broker. It goes out again with every
             connection of this object, so that another is needed.
     """
@@ -86,6 +87,7 @@ class Mqtt:
         self.messages: asyncio.Queue[Message] = asyncio.Queue(_MESSAGES)
         self.largest = config.max_kb * 1024
         self.suspects = False
+        self.shown = b""
         self._config = config
         self._sizes: dict[int, int] = {}
         self._subscriptions = list(subscriptions)
@@ -190,6 +192,9 @@ class Mqtt:
             return
         self._said = ""
         self._up = True
+        link = client.socket()
+        if isinstance(link, ssl.SSLSocket):
+            self.shown = link.getpeercert(binary_form=True) or b""
         packet = getattr(told, "MaximumPacketSize", None)
         if packet is not None:
             self.largest = min(self.largest, max(packet - _PACKET_ROOM, 1))

@@ -17,6 +17,7 @@ from agent.released import Released
 from agent.sealedside import Sealer
 from agent.spool import Spool
 from aggregator.config import Factory
+from aggregator.expiry import Expiry
 from aggregator.inbox import Inbox, Opened, Opener, Outcome, sheet_pin
 from aggregator.ledger import Ledger
 from protocols import batch
@@ -366,6 +367,7 @@ class Brain:
             keys.address: Factory(keys.name, "main", keys.agent_card) for keys in factories
         }
         self.clock = NOW
+        self.certificates: list[Expiry] = []
         self.open()
 
     def now(self) -> int:
@@ -383,6 +385,7 @@ class Brain:
             self.receipt,
             lambda: self.factories,
             self.now,
+            lambda: self.certificates,
         )
 
     def close(self) -> None:

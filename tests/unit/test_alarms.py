@@ -1,5 +1,6 @@
 """Early warning: what goes wrong, or will, is told once with its exact range, and ends by itself."""
 
+import ssl
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.attest import Attester
+from agent.config import read_config as read_agent
 from agent.spool import Spool
 from aggregator.alarms import (
     ATTESTATION_MISSING,
@@ -14,6 +16,7 @@ from aggregator.alarms import (
     BRAIN_CLOCK,
     CERTIFICATE_ENDED,
     CERTIFICATE_ENDS,
+    CERTIFICATES,
     CLOCK_AHEAD,
     CLOCK_BEHIND,
     GAP,
@@ -29,17 +32,17 @@ from aggregator.alarms import (
     severity_of,
     words_of,
 )
+from aggregator.expiry import API, AUTHORITY, OF_BROKER, expiring, expiry
 from aggregator.ledger import Ledger
-from aggregator.outlook import Outlook
 from aggregator.record import Alarm
 from protocols.errors import MillgateError
 from protocols.frame import SECOND
 from protocols.topics import Address
-from security.certificates import certificate_end
+from security.certificates import Span, span_in
 from security.envelope import REASON_DROPPED, REASON_STOPPED, Gap
-from security.policy.compiled import ReleaseSheet
 from security.statements import Loss, sign_statement
 from tests.certificates import Authority
+from tests.joining_site import Site as JoiningSite
 from tests.small_factory import ENERGY, NOW, SHORT_S, Brain, Forger, Keys, block, signed_policy
 
 KEYS = Keys()
@@ -233,32 +236,75 @@ def test_the_end_of_a_policy_is_told_two_weeks_before_and_when_it_comes(
         assert found == [(kind, end, end) for kind in expected]
 
 
-def outlook(ledger: Ledger, now_s: int, certificate: Path) -> Outlook:
-    def no_sheet(agent: int, sheet_hash: bytes) -> ReleaseSheet | None:
-        raise AssertionError((agent, sheet_hash))
-
-    return Outlook(ledger, no_sheet, lambda: now_s * SECOND, [(0, certificate)])
-
-
-def test_a_certificate_is_told_of_a_month_before_it_ends(tmp_path: Path) -> None:
-    path = Authority(tmp_path, "ours").vouch("brain", "127.0.0.1")
-    end = certificate_end(path)
-    ledger = Ledger(tmp_path / "ledger.db")
+@pytest.mark.parametrize(
+    ("agent", "which", "life_days", "ahead_s"),
+    [
+        (b"", API, 1095, 30 * DAY_S),
+        (b"", OF_BROKER, 90, 15 * DAY_S),
+        (b"", AUTHORITY, 7300, 180 * DAY_S),
+        (KEYS.address.agent, 0, 90, 14 * DAY_S),
+        (KEYS.address.agent, 0, 1, 4 * 3600),
+    ],
+    ids=["API", "broker's of 90 days", "authority", "agent's", "agent's of a day"],
+)
+def test_a_certificate_is_told_of_when_renewing_it_has_failed_for_long_and_until_it_is_renewed(
+    brain: Brain, forger: Forger, agent: bytes, which: int, life_days: int, ahead_s: int
+) -> None:
+    brain.take(KEYS, forger.sheet_message())
+    end = NOW + 10 * life_days * DAY_S
+    brain.certificates = [expiry(agent, which, Span(end - life_days * DAY_S, end))]
+    number = brain.ledger.agents()[KEYS.address] if agent else BRAIN
     for left, expected in (
-        (30 * DAY_S + 1, []),
-        (30 * DAY_S, [CERTIFICATE_ENDS]),
-        (-1, [CERTIFICATE_ENDED]),
+        (ahead_s + 1, []),
+        (ahead_s, [CERTIFICATE_ENDS]),
+        (1, [CERTIFICATE_ENDS]),
+        (0, [CERTIFICATE_ENDED]),
     ):
-        outlook(ledger, end - left, path).look_at_brain()
-        assert [one.kind for one in ledger.record.alarms(BRAIN)] == expected
-    ledger.close()
+        brain.clock = end - left
+        brain.inbox.look()
+        found = [one for one in brain.ledger.record.alarms(number) if "certificate" in one.kind]
+        assert [(one.kind, one.first, one.stream) for one in found] == [
+            (kind, end, which) for kind in expected
+        ]
+        said = "agent" if agent else CERTIFICATES[which][0]
+        assert all(said in in_words(one) for one in found)
+    brain.certificates = [expiry(agent, which, Span(end, end + life_days * DAY_S))]
+    brain.inbox.look()
+    assert not [one for one in brain.ledger.record.alarms(number) if "certificate" in one.kind]
+
+
+def test_a_certificate_of_somebody_who_is_no_factory_here_is_not_told_of(brain: Brain) -> None:
+    brain.certificates = [expiry(bytes(16), 0, Span(NOW - 10, NOW - 1))]
+    brain.inbox.look()
+    assert brain.ledger.record.all_alarms(None, 10) == []
+
+
+async def test_the_brain_knows_when_every_certificate_ends_that_it_issued_or_is_shown(
+    tmp_path: Path,
+) -> None:
+    site = JoiningSite(tmp_path)
+    async with site.open():
+        await site.join(site.invite(), tmp_path / "mill")
+    mine = read_agent(tmp_path / "mill" / "agent.toml")
+    assert mine.broker.certificate is not None
+    other = ssl.PEM_cert_to_DER_cert(Authority(tmp_path, "ours").file.read_text("ascii"))
+    look = expiring(site.config, lambda: [other, b"no certificate"])
+    ends = {(one.agent, one.which): one.span.ends_s for one in look()}
+    keys = site.path.parent / "keys"
+    assert ends[mine.identity.agent, 0] == span_in(mine.broker.certificate).ends_s
+    assert ends[b"", API] == span_in(keys / "server.pem").ends_s
+    assert span_in(keys / "ca.pem").ends_s in ends.values()
+    assert span_in(keys / "brain.pem").ends_s in ends.values()
+    assert (b"", OF_BROKER) in ends
+    site.run("revoke", "mill")
+    assert (mine.identity.agent, 0) not in {(one.agent, one.which) for one in look()}
 
 
 def test_a_file_that_is_no_certificate_is_named(tmp_path: Path) -> None:
     path = tmp_path / "broken.pem"
     path.write_text("nothing")
     with pytest.raises(MillgateError) as fault:
-        certificate_end(path)
+        span_in(path)
     assert fault.value.where == str(path)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import ssl
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,6 +64,11 @@ async def fault(settings: BrokerConfig) -> str:
     return str(caught.value)
 
 
+def certificate_of(path: Path) -> str:
+    text = path.read_text("ascii")
+    return text[text.index("-----BEGIN CERTIFICATE") :]
+
+
 @pytest.mark.parametrize("protocol", ["mqtt311", "mqtt5"])
 async def test_messages_pass_over_tls(broker: Mosquitto, site: Site, protocol: str) -> None:
     settings = config(broker, site, protocol=protocol)
@@ -78,6 +84,7 @@ async def test_messages_pass_over_tls(broker: Mosquitto, site: Site, protocol: s
             except TimeoutError:
                 continue
     assert message.payload == b"hello"
+    assert link.shown == ssl.PEM_cert_to_DER_cert(certificate_of(site.server))
 
 
 async def test_a_broker_that_a_stranger_vouches_for_is_not_taken(
