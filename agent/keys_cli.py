@@ -14,6 +14,7 @@ from protocols.errors import MillgateError
 from protocols.frame import SECOND
 from protocols.language import tr
 from protocols.strict_cbor import Malformed
+from protocols.words import instead_of
 from security.at_rest import asked
 from security.cli import keys_app
 from security.key_list import (
@@ -162,7 +163,7 @@ def revoke(
         raise MillgateError(
             tr("there is no such reason", "没有此原因"),
             where=f"--why {why}",
-            remedy=" | ".join(_WHY),
+            remedy=instead_of(why, _WHY),
         )
     full = _full_kid(known, kid)
     until = read_mark(at) if at else _here(config)

@@ -16,6 +16,7 @@ from protocols.errors import MillgateError
 from protocols.frame import SECOND
 from protocols.language import tr
 from protocols.settings import read_toml
+from protocols.words import instead_of
 from security.application_certificate import create_application_certificate, new_application_uri
 
 if TYPE_CHECKING:
@@ -191,11 +192,11 @@ def _device(path: Path, wanted: str) -> "Config":
     for device in devices:
         if device.id == wanted and isinstance(device, Config):
             return device
-    names = ", ".join(device.id for device in devices if isinstance(device, Config))
+    names = [device.id for device in devices if isinstance(device, Config)]
     raise MillgateError(
         tr(f"no OPC UA device '{wanted}' is configured", f"未配置 OPC UA 设备 '{wanted}'"),
         where=str(path),
-        remedy=tr(f"there are: {names}", f"现有：{names}"),
+        remedy=instead_of(wanted, names),
     )
 
 

@@ -19,6 +19,7 @@ from protocols.settings import Strict, check_settings, read_toml
 from protocols.status import socket_path
 from protocols.strict_cbor import Malformed
 from protocols.topics import Address
+from protocols.words import instead_of
 from security.at_rest import from_place
 from security.cards import AgentCard, read_agent_card
 from security.key_list import MAX_KEYS, KeyList, check_next, first_list, read_keys
@@ -308,11 +309,10 @@ def read_config(path: Path) -> AggregatorConfig:
 def _read_store(table: object, path: Path) -> StoreConfig:
     kind = table.get("kind") if isinstance(table, dict) else None
     if not isinstance(table, dict) or kind not in stores.kinds():
-        known = ", ".join(stores.kinds())
         fault = MillgateError(
-            tr("store.kind: there is no such store", "store.kind：没有此存储"),
+            tr(f"store.kind: there is no store '{kind}'", f"store.kind：没有存储 '{kind}'"),
             where=str(path),
-            remedy=tr(f"use one of {known}", f"可用：{known}"),
+            remedy=instead_of(kind or "", stores.kinds()),
         )
         raise ConfigError([fault])
     model: type[StoreConfig] = stores.load(kind).Config

@@ -12,6 +12,7 @@ from aggregator.ledger import Ledger
 from protocols.errors import MillgateError
 from protocols.language import tr
 from protocols.moments import read_moment
+from protocols.words import instead_of
 from security.cards import BrainCard
 from security.evidence_cli import app
 
@@ -56,8 +57,11 @@ def export(
         raise MillgateError(
             tr("no such factory", "没有此工厂"),
             where=f"--factory {', '.join(sorted(unknown))}",
-            remedy=tr("known: ", "已知：")
-            + ", ".join(sorted({f.enterprise for f in known.values()})),
+            remedy=instead_of(
+                min(unknown),
+                sorted({f.enterprise for f in known.values()}),
+                "millgate aggregator factories",
+            ),
         )
     receipt = config.brain.signer()
     encryption = config.brain.opening()

@@ -1,6 +1,5 @@
 """The facts of a brain as they are entered, by command or over the API: the same checks for both."""
 
-import difflib
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
@@ -8,6 +7,7 @@ from typing import Final, NamedTuple
 from aggregator.facts import COLUMNS, Fact, FactFile, merged, read_fact
 from protocols.errors import ConfigError, MillgateError
 from protocols.language import tr
+from protocols.words import instead_of
 
 OWN_COLUMNS: Final = tuple(name for name in COLUMNS if name != "entered")
 """What whoever enters a fact says; when it was entered is the brain's to say."""
@@ -36,14 +36,10 @@ def check_site(place: SiteName, known: Collection[SiteName], where: str) -> None
     if place in known:
         return
     names = sorted(".".join(one) for one in known)
-    near = difflib.get_close_matches(".".join(place), names, 1)
     raise MillgateError(
         tr(f"no agent's card is of '{'.'.join(place)}'", f"没有 '{'.'.join(place)}' 的名片"),
         where=where,
-        remedy=tr(
-            f"did you mean {near[0]}?" if near else f"known: {', '.join(names) or 'none'}",
-            f"是否为 {near[0]}？" if near else f"已知：{', '.join(names) or '无'}",
-        ),
+        remedy=instead_of(".".join(place), names, "millgate aggregator factories"),
     )
 
 

@@ -15,6 +15,7 @@ from protocols.errors import ConfigError, MillgateError
 from protocols.language import tr
 from protocols.settings import Strict, load_settings
 from protocols.vocabulary.measurands import CONVERSIONS
+from protocols.words import instead_of
 
 Grade = Literal["P", "S2", "S", "U"]
 Method = Literal["location", "market", "direct"]
@@ -298,7 +299,7 @@ def _unknown_set(name: str, known: list[str]) -> MillgateError:
     return MillgateError(
         tr(f"there is no factor set '{name}'", f"没有排放因子集 '{name}'"),
         where="carbon.factor_set",
-        remedy=tr(f"use one of {', '.join(known)}", f"可用：{', '.join(known)}"),
+        remedy=instead_of(name, known, "configs/factors/"),
     )
 
 
@@ -313,9 +314,7 @@ def fuel_set(name: str) -> FuelSet:
         fault = MillgateError(
             tr(f"there is no fuel set '{name}'", f"没有燃料缺省值集 '{name}'"),
             where="carbon.fuel_set",
-            remedy=tr(
-                f"use one of {', '.join(sorted(known))}", f"可用：{', '.join(sorted(known))}"
-            ),
+            remedy=instead_of(name, sorted(known), "configs/factors/"),
         )
         raise ConfigError([fault])
     return known[name]
@@ -325,5 +324,5 @@ def _unknown_region(region: str, known: list[str]) -> MillgateError:
     return MillgateError(
         tr(f"no factor for region '{region}'", f"没有地区 '{region}' 的排放因子"),
         where="carbon.region",
-        remedy=tr(f"use one of {', '.join(known)}", f"可用：{', '.join(known)}"),
+        remedy=instead_of(region, known, "configs/factors/"),
     )

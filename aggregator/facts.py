@@ -22,6 +22,7 @@ from typing import Final, Literal
 
 from protocols.errors import ConfigError, MillgateError
 from protocols.language import tr
+from protocols.words import instead_of
 
 _MOST: Final = 100_000
 _LONGEST: Final = 200
@@ -146,7 +147,7 @@ def read_fact(row: Mapping[str, str], where: str) -> Fact:
         raise _fault(
             tr(f"there is no fact '{row['name']}'", f"没有事实项 '{row['name']}'"),
             where,
-            tr(f"use one of {', '.join(KINDS)}", f"可用：{', '.join(KINDS)}"),
+            instead_of(row["name"], KINDS, "millgate aggregator facts kinds"),
         )
     _check_place(row, kind, where)
     value = _number(row["value"], where)

@@ -16,6 +16,7 @@ from protocols.errors import ConfigError, MillgateError
 from protocols.frame import SECOND, Ints
 from protocols.language import tr
 from protocols.settings import Strict, load_settings
+from protocols.words import instead_of
 
 PERIODS: Final = ("sharp", "peak", "flat", "valley", "deep")
 """尖、峰、平、谷、深谷."""
@@ -184,12 +185,13 @@ def find_tariff(name: str, folder: Path) -> TariffFile:
         return load_settings(folder / name, TariffFile)
     known = shipped_tariffs()
     if name not in known:
+        near = instead_of(name, sorted(known), "configs/tariffs/")
         fault = MillgateError(
             tr(f"there is no tariff '{name}'", f"没有分时电价 '{name}'"),
             where="tariff.calendar",
             remedy=tr(
-                f"use one of {', '.join(sorted(known))}, or the name of your own .toml file",
-                f"可用：{', '.join(sorted(known))}，或您自己的 .toml 文件名",
+                f"{near}; or give the name of your own .toml file",
+                f"{near}；或写您自己的 .toml 文件名",
             ),
         )
         raise ConfigError([fault])

@@ -12,6 +12,7 @@ from protocols.frame import Flags
 from protocols.language import tr
 from protocols.settings import Duration, Strict
 from protocols.vocabulary.measurands import MEASURANDS, Kind, Measurand, unit_factor
+from protocols.vocabulary.missing import no_such_measurand, no_such_model, wrong_unit
 from protocols.vocabulary.states import STATE_MODELS
 
 _ID: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
@@ -76,23 +77,11 @@ class Point(Strict):
     def _consistent(self) -> "Point":
         measurand = MEASURANDS.get(self.measurand)
         if measurand is None:
-            names = ", ".join(sorted(MEASURANDS))
-            raise ValueError(tr(f"measurand is not one of {names}", f"measurand 应为 {names} 之一"))
+            raise no_such_measurand(self.measurand)
         if unit_factor(self.unit, measurand) is None:
-            raise ValueError(
-                tr(
-                    f"unit does not fit measurand {measurand.name}; use {measurand.unit}",
-                    f"单位与 {measurand.name} 不符；请用 {measurand.unit}",
-                )
-            )
+            raise wrong_unit(self.unit, measurand)
         if measurand.kind is Kind.STATE and self.state_model not in STATE_MODELS:
-            models = ", ".join(sorted(STATE_MODELS))
-            raise ValueError(
-                tr(
-                    f"a state needs state_model, one of {models}",
-                    f"状态点须有 state_model：{models}",
-                )
-            )
+            raise no_such_model(self.state_model)
         if not (self.scale.is_finite() and self.offset.is_finite()) or self.scale == 0:
             raise ValueError(
                 tr(

@@ -3,7 +3,6 @@
 Each fault names the file, the line where it can be had, the key path and the remedy.
 """
 
-import difflib
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from protocols.errors import ConfigError, MillgateError
 from protocols.language import tr
+from protocols.words import instead_of, nearest
 
 KeyPath = tuple[str | int, ...]
 
@@ -183,19 +183,27 @@ def _explain(detail: ErrorDetails, model: type[BaseModel]) -> tuple[str, str]:
     context = cast("Mapping[str, Any]", detail.get("ctx", {}))
     correct = tr("correct the value", "请更正取值")
     if kind == "extra_forbidden":
-        return tr("unknown key", "未知的键"), nearest(last, sorted(_field_names(model)))
+        return tr("unknown key", "未知的键"), _instead_of_key(last, model)
     if kind == "missing":
         return tr("is missing", "缺少此项"), tr("add it", "请补上")
     if kind == "value_error":
-        return str(context["error"]), ""
+        return str(context["error"]), getattr(context["error"], "remedy", "")
     if kind == "literal_error":
         expected = str(context["expected"])
         choices = re.findall(r"'([^']*)'", expected) or re.findall(r"[0-9]+", expected)
-        known = ", ".join(choices)
-        what = tr(f"is not one of {known}", f"应为以下之一：{known}")
-        return what, nearest(str(detail["input"]), choices) if len(choices) > 1 else correct
+        if len(choices) == 1:
+            return tr(f"must be '{choices[0]}'", f"应为 '{choices[0]}'"), correct
+        word = detail["input"]
+        return tr(f"there is no '{word}'", f"没有 '{word}'"), instead_of(word, choices)
     template = _WORDS.get(kind)
     return (tr(*template).format(**context) if template else detail["msg"]), correct
+
+
+def _instead_of_key(key: str, model: type[BaseModel]) -> str:
+    near = nearest(key, sorted(_field_names(model)))
+    if near:
+        return tr(f"did you mean '{near}'?", f"是否应为 '{near}'？")
+    return tr("remove it or correct it", "请删除或更正")
 
 
 _WORDS: Final = {
@@ -230,14 +238,6 @@ _WORDS: Final = {
     "less_than_equal": ("must be at most {le}", "不得大于 {le}"),
 }
 """What pydantic finds, in both languages; its own words are used for anything else."""
-
-
-def nearest(word: str, known: Sequence[str]) -> str:
-    """Return the remedy for a word that is not known: the one that is most like it."""
-    near = difflib.get_close_matches(word, known, n=1)
-    if near:
-        return tr(f"did you mean '{near[0]}'?", f"是否应为 '{near[0]}'？")
-    return tr("remove it or correct it", "请删除或更正")
 
 
 def _field_names(model: type[BaseModel], seen: frozenset[type] = frozenset()) -> set[str]:

@@ -31,7 +31,8 @@ from pydantic.fields import FieldInfo
 
 from protocols.errors import MillgateError
 from protocols.language import tr
-from protocols.settings import Place, duration_text, nearest, parse_duration
+from protocols.settings import Place, duration_text, parse_duration
+from protocols.words import instead_of
 
 _LARGEST_BYTES: Final = 64 << 20
 _MOST_ROWS: Final = 100_000
@@ -208,7 +209,7 @@ class _Reading:
             column = tr(f"column {_letters(at)}", f"{_letters(at)} 列")
             if not key and title.strip():
                 what = tr(f"there is no column '{title}'", f"没有名为 '{title}' 的列")
-                self._fault(line, what, column, nearest(_plain(title), sorted(names)))
+                self._fault(line, what, column, instead_of(_plain(title), names))
             elif key and key in keys:
                 self._fault(line, tr(f"column '{key}' is there twice", f"列 '{key}' 重复"), column)
             keys.append(key)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from protocols.errors import MillgateError
 from protocols.frame import Flags
 from protocols.language import tr
+from protocols.words import instead_of
 from simulators.capture import End, Packets
 from simulators.faults.modbus_wire import (
     COILS,
@@ -314,7 +315,7 @@ class Capture:
         raise MillgateError(
             tr("is not among its devices", "不在其设备之中"),
             where=f"--device {wanted}",
-            remedy=tr(f"choose one of {', '.join(names[:10])}", f"请选择：{'、'.join(names[:10])}"),
+            remedy=instead_of(wanted, names, "--list"),
         )
 
 

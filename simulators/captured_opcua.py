@@ -19,6 +19,7 @@ from asyncua.ua.ua_binary import nodeid_from_binary, struct_from_binary
 from protocols.drivers.opcua import bounds
 from protocols.errors import MillgateError
 from protocols.language import tr
+from protocols.words import instead_of
 from simulators.capture import End, Packets
 from simulators.streams import Connections, Heard
 
@@ -277,11 +278,10 @@ class OpcuaCapture:
                     "内容见 --list；端口是否不同（--captured-port）？",
                 ),
             )
-        names = list(full)[:10]
         raise MillgateError(
             tr("is not among its servers", "不在其服务器之中"),
             where=f"--device {wanted}",
-            remedy=tr(f"choose one of {', '.join(names)}", f"请选择：{'、'.join(names)}"),
+            remedy=instead_of(wanted, full, "--list"),
         )
 
 

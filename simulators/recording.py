@@ -2,7 +2,6 @@
 
 import codecs
 import csv
-import difflib
 import io
 import re
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from protocols.errors import MillgateError
 from protocols.frame import SECOND
 from protocols.language import tr
+from protocols.words import instead_of
 from simulators.chance import draws
 
 LABEL: Final = "date"
@@ -224,11 +224,10 @@ def _text(path: Path) -> str:
 def _find(path: Path, header: list[str], column: str) -> int:
     if header.count(column) == 1:
         return header.index(column)
-    near = difflib.get_close_matches(column, header, n=1)
     remedy = (
-        tr(f"did you mean '{near[0]}'?", f"是否应为 '{near[0]}'？")
-        if near and column not in header
-        else tr("the header must name it once", "表头须恰好有一列以此为名")
+        tr("the header must name it once", "表头须恰好有一列以此为名")
+        if column in header
+        else instead_of(column, header)
     )
     raise _fault(
         path, 1, tr(f"there is no single column {column}", f"没有唯一的 {column} 列"), remedy

@@ -16,6 +16,7 @@ from protocols.drivers import DeviceConfig, NotConnected, load
 from protocols.errors import MillgateError
 from protocols.language import tr
 from protocols.settings import check_settings
+from protocols.words import instead_of
 
 if TYPE_CHECKING:
     from protocols.drivers.modbus.survey import Survey
@@ -240,11 +241,11 @@ def _the_machine(known: Sequence[Machine], name: str) -> Machine:
     for one in known:
         if name in {one.name, "/".join(one.path)}:
             return one
-    names = ", ".join("/".join(one.path) for one in known)
+    names = ["/".join(one.path) for one in known]
     raise MillgateError(
         tr(f"there is no machine '{name}'", f"没有机器 '{name}'"),
         where="--machine",
-        remedy=tr(f"there are: {names}", f"现有：{names}"),
+        remedy=instead_of(name, names),
     )
 
 
@@ -311,7 +312,7 @@ def narrowed(found: Made, wish: Wish) -> Made:
             raise MillgateError(
                 tr(f"no point '{unknown[0]}'", f"没有点 '{unknown[0]}'"),
                 where=option,
-                remedy=tr(f"there are: {', '.join(points)}", f"可用：{', '.join(points)}"),
+                remedy=instead_of(unknown[0], points),
             )
     kept = [
         PointText({**point.table, **wish.changes.get(name, {})}, point.note)

@@ -23,6 +23,7 @@ from agent.onboarding.profiles import (
 )
 from protocols.errors import MillgateError
 from protocols.language import tr
+from protocols.words import instead_of
 
 _DENORMAL: Final = 1e-30
 """Below this size a float is what other types look like when read as one."""
@@ -165,14 +166,14 @@ def _check_given(profile: ModbusProfile, given: Mapping[str, str]) -> None:
     known = {one.id: [choice.id for choice in one.choice] for one in profile.alternative}
     for name, choice in given.items():
         if choice not in known.get(name, []):
-            words = ", ".join(f"{one}={choice}" for one in known for choice in known[one]) or "-"
+            words = [f"{one}={choice}" for one in known for choice in known[one]]
             raise MillgateError(
                 tr(
                     f"{profile.id} has no choice {name}={choice}",
                     f"{profile.id} 没有选项 {name}={choice}",
                 ),
                 where="--choose",
-                remedy=tr(f"there are: {words}", f"可用：{words}"),
+                remedy=instead_of(f"{name}={choice}", words),
             )
 
 

@@ -13,6 +13,7 @@ from protocols.errors import MillgateError
 from protocols.language import chinese, tr
 from protocols.settings import read_toml
 from protocols.tables import write_points
+from protocols.words import instead_of
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -178,9 +179,8 @@ def device_of(path: Path, device: str) -> DeviceConfig:
 
 def unknown_device(path: Path, device: str, known: list[str]) -> MillgateError:
     """Return the fault of a device that is not configured."""
-    names = ", ".join(known) or "-"
     return MillgateError(
         tr(f"no device '{device}' is configured", f"未配置设备 '{device}'"),
         where=str(path),
-        remedy=tr(f"there are: {names}", f"现有：{names}"),
+        remedy=instead_of(device, known),
     )

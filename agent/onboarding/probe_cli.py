@@ -19,6 +19,7 @@ from protocols.drivers import DeviceConfig
 from protocols.errors import MillgateError
 from protocols.language import tr
 from protocols.points import Point
+from protocols.words import instead_of
 
 if TYPE_CHECKING:
     from protocols.drivers.modbus.config import Config
@@ -120,13 +121,13 @@ async def _samples(config: "Config", address: str, samples: int) -> list[bytes]:
     from protocols.drivers.modbus.survey import Bounds, Survey  # noqa: PLC0415 - same
 
     if ADDRESS.fullmatch(address) is None:
-        known = ", ".join(point.id for point in config.points)
+        known = instead_of(address, [point.id for point in config.points])
         raise MillgateError(
             tr(f"'{address}' is neither a point nor an address", f"'{address}' 既不是点也不是地址"),
             where=config.id,
             remedy=tr(
-                f"write an address such as holding:0, or one of {known}",
-                f"请写 holding:0 之类的地址，或以下之一：{known}",
+                f"write an address such as holding:0, or a point — {known}",
+                f"请写 holding:0 之类的地址，或点名：{known}",
             ),
         )
     async with Survey(config, Bounds(per_second=5.0)) as survey:

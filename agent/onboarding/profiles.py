@@ -40,6 +40,7 @@ from protocols.errors import ConfigError, MillgateError
 from protocols.language import tr
 from protocols.points import LocalId
 from protocols.settings import Strict, check_settings, read_toml
+from protocols.words import instead_of
 
 Grade = Literal["P", "S2", "S", "U"]
 """P primary text, S2 two independent secondary sources agree, S one, U unsure."""
@@ -339,9 +340,11 @@ def read_profile(path: Path) -> Profile:
     data = read_toml(path)
     model = _KINDS.get(data.get("kind"))
     if model is None:
-        kinds = ", ".join(map(str, _KINDS))
+        kind = data.get("kind")
         fault = MillgateError(
-            tr(f"kind: is not one of {kinds}", f"kind：应为以下之一：{kinds}"), where=str(path)
+            tr(f"kind: there is no '{kind}'", f"kind：没有 '{kind}'"),
+            where=str(path),
+            remedy=instead_of(kind, map(str, _KINDS)),
         )
         raise ConfigError([fault])
     profile = check_settings(data, model, path)
@@ -366,7 +369,7 @@ def choose_profile(name: str) -> Profile:
         raise MillgateError(
             tr(f"there is no profile '{name}'", f"没有设备模板 '{name}'"),
             where="--profile",
-            remedy=tr(f"there are: {', '.join(known)}", f"可用：{', '.join(known)}"),
+            remedy=instead_of(name, known, "millgate agent profiles"),
         )
     return known[name]
 

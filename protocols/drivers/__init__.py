@@ -19,6 +19,7 @@ from protocols.language import tr
 from protocols.points import LocalId, Point, PointTable
 from protocols.settings import KeyPath, Place, Strict, check_settings, share_sets
 from protocols.tables import read_points
+from protocols.words import NoSuchWord, instead_of
 
 
 class NotConnected(MillgateError):
@@ -205,8 +206,5 @@ class _UnknownKind(DeviceConfig):
     @field_validator("kind")
     @classmethod
     def _known(cls, kind: str) -> str:
-        del kind
-        names = ", ".join(kinds())
-        raise ValueError(
-            tr(f"there is no such driver; there are: {names}", f"没有此驱动；可用：{names}")
-        )
+        what = tr(f"there is no driver '{kind}'", f"没有驱动 '{kind}'")
+        raise NoSuchWord(what, instead_of(kind, kinds()))

@@ -16,8 +16,10 @@ from protocols.points import LocalId
 from protocols.settings import Duration, Strict
 from protocols.vocabulary.elements import COMPUTABLE, constants_of, inputs_of
 from protocols.vocabulary.measurands import MEASURANDS, Kind
+from protocols.vocabulary.missing import LISTED, no_such_measurand, no_such_model
 from protocols.vocabulary.purposes import PURPOSES
 from protocols.vocabulary.states import STATE_MODELS
+from protocols.words import NoSuchWord, instead_of
 
 CLASSES: Final = ("general-1", "general-2", "general-3", "general-4", "important", "core")
 """Data classes after GB/T 43697-2024, least protected first; a general class has four levels."""
@@ -137,8 +139,10 @@ class Consumer(Strict):
     @model_validator(mode="after")
     def _known_purpose(self) -> "Consumer":
         if self.purpose not in PURPOSES:
-            names = ", ".join(PURPOSES)
-            raise ValueError(tr(f"purpose is not one of {names}", f"purpose 应为 {names} 之一"))
+            what = tr(
+                f"there is no purpose '{self.purpose}'", f"没有用途（purpose）'{self.purpose}'"
+            )
+            raise NoSuchWord(what, instead_of(self.purpose, PURPOSES, LISTED))
         return self
 
 
@@ -416,7 +420,7 @@ class PointRule(Outlet):
     def _check_transform(self, release: Release) -> None:
         measurand = MEASURANDS.get(self.measurand)
         if measurand is None:
-            raise ValueError(tr("unknown measurand", "未知的 measurand"))
+            raise no_such_measurand(self.measurand)
         if measurand.kind not in FITS[release.aggregate]:
             fitting = ", ".join(f"'{a}'" for a, kinds in FITS.items() if measurand.kind in kinds)
             raise ValueError(
@@ -426,13 +430,7 @@ class PointRule(Outlet):
                 )
             )
         if release.aggregate == "state" and self.state_model not in STATE_MODELS:
-            models = ", ".join(sorted(STATE_MODELS))
-            raise ValueError(
-                tr(
-                    f"a state needs state_model, one of {models}",
-                    f"状态点须有 state_model：{models}",
-                )
-            )
+            raise no_such_model(self.state_model)
         if release.pseudonymise is not None and measurand.kind is not Kind.OTHER:
             raise ValueError(
                 tr("pseudonymise is for measurand 'other'", "pseudonymise 只用于测量量 'other'")
@@ -498,8 +496,10 @@ class Derive(Outlet):
         self._check_complete()
         formula = COMPUTABLE.get(self.formula)
         if formula is None:
-            names = ", ".join(COMPUTABLE)
-            raise ValueError(tr(f"formula is not one of {names}", f"formula 应为 {names} 之一"))
+            what = tr(
+                f"there is no formula '{self.formula}'", f"没有公式（formula）'{self.formula}'"
+            )
+            raise NoSuchWord(what, instead_of(self.formula, COMPUTABLE, LISTED))
         inputs, constants = inputs_of(formula), constants_of(formula)
         if set(self.inputs) != inputs or set(self.constants) != constants:
             wanted, fixed = ", ".join(sorted(inputs)), ", ".join(sorted(constants)) or "-"

@@ -4,7 +4,7 @@ Default deny: a point without `release` is withheld, and so is every point not l
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple
@@ -15,6 +15,7 @@ from protocols.language import tr
 from protocols.settings import Strict, load_settings
 from protocols.vocabulary.elements import FROM_COUNTER, STATE, figure_of
 from protocols.vocabulary.states import STATE_MODELS
+from protocols.words import instead_of
 from security.policy.authoring import expand
 from security.policy.characters import check_file, check_values
 from security.policy.clauses import (
@@ -143,9 +144,7 @@ class PolicyText(Strict):
     def _outlet_faults(self, one: Leaving, ids: set[str], used: set[int]) -> list[str]:
         faults = []
         if one.outlet.consumer not in ids:
-            faults.append(
-                tr(f"{one.name}: no consumer has this id", f"{one.name}：没有此消费方"),
-            )
+            faults.append(_no_consumer(one, ids))
         if used & one.numbers:
             faults.append(
                 tr(
@@ -188,7 +187,7 @@ class PolicyText(Strict):
             for name, source in one.inputs.items():
                 rule = points.get(source)
                 if rule is None:
-                    faults.append(_unlisted(f"derive {one.name}", source))
+                    faults.append(_unlisted(f"derive {one.name}", source, points))
                 elif not _is_input(rule, name):
                     fitting = ", ".join(FROM_COUNTER.get(name, ("machine.state",)))
                     faults.append(
@@ -205,7 +204,7 @@ class PolicyText(Strict):
         for secret in self.secret:
             rule = points.get(secret.point)
             if rule is None:
-                faults.append(_unlisted("secret", secret.point))
+                faults.append(_unlisted("secret", secret.point, points))
             elif rule.release is not None:
                 faults.append(
                     tr(
@@ -228,7 +227,7 @@ class PolicyText(Strict):
         if len(set(names)) < len(names):
             faults.append(tr("two relations have one name", "两个 relation 名称相同"))
         faults += [
-            _unlisted(f"relation {relation.name}", source)
+            _unlisted(f"relation {relation.name}", source, points)
             for relation in self.relation
             for _, source in relation.zero
             if source not in points
@@ -374,5 +373,22 @@ def _is_input(rule: PointRule, name: str) -> bool:
     return rule.measurand in FROM_COUNTER[name]
 
 
-def _unlisted(where: str, source: str) -> str:
-    return tr(f"{where}: there is no point {source}", f"{where}：没有点 {source}")
+def _unlisted(where: str, source: str, points: Iterable[str]) -> str:
+    mend = instead_of(source, points, "[[point]]")
+    return tr(f"{where}: there is no point {source} — {mend}", f"{where}：没有点 {source}；{mend}")
+
+
+def _no_consumer(one: Leaving, ids: set[str]) -> str:
+    wanted = one.outlet.consumer
+    mend = (
+        instead_of(wanted, sorted(ids))
+        if ids
+        else tr(
+            "add a [[consumer]]; 'millgate policy new' writes one for each in agent.toml",
+            "请加入 [[consumer]]；'millgate policy new' 会为 agent.toml 中的每个消费方写好一个",
+        )
+    )
+    return tr(
+        f"{one.name}: there is no [[consumer]] with id = '{wanted}' — {mend}",
+        f"{one.name}：没有 id = '{wanted}' 的 [[consumer]]；{mend}",
+    )

@@ -1,6 +1,5 @@
 """What goes wrong when: for the same seed and the same requests, the same every time."""
 
-import difflib
 import random
 import re
 from collections.abc import Collection, Sequence
@@ -8,6 +7,7 @@ from typing import Final, NamedTuple, Protocol
 
 from protocols.errors import MillgateError
 from protocols.language import tr
+from protocols.words import instead_of
 
 OK: Final = "ok"
 """In a script: nothing goes wrong."""
@@ -123,11 +123,8 @@ def check_name(name: str, known: Collection[str]) -> None:
     """
     if name in known:
         return
-    near = difflib.get_close_matches(name, sorted(known), 1)
     raise MillgateError(
         tr(f"there is no fault '{name}'", f"没有故障 '{name}'"),
         where="--fault",
-        remedy=tr(f"did you mean '{near[0]}'?", f"是否应为 '{near[0]}'？")
-        if near
-        else tr("'millgate sim chaos list' names them all", "'millgate sim chaos list' 列出全部"),
+        remedy=instead_of(name, sorted(known), "millgate sim chaos list"),
     )

@@ -140,7 +140,10 @@ def test_a_device_that_is_not_there_is_named_with_those_that_are(tmp_path: Path)
     path = make_mill(tmp_path, DEVICES)
     for command in ("export", "import"):
         done = call("points", command, path, "meter-3", *([path] if command == "import" else []))
-        assert "no device 'meter-3' is configured — there are: meter-1, meter-2" in told(done)
+        assert (
+            "no device 'meter-3' is configured — did you mean 'meter-2'? there are: meter-1, meter-2"
+            in told(done)
+        )
 
 
 def test_a_policy_is_drafted_from_a_point_table(tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ def test_a_fact_is_entered_listed_and_removed(brain: Path) -> None:
 def test_a_mistyped_firm_is_a_plain_fault_that_suggests_the_right_one(brain: Path) -> None:
     with pytest.raises(MillgateError) as caught:
         run(brain, "set", "mil", "value_added", "1", *PERIOD)
-    assert "did you mean mill.main?" in caught.value.remedy
+    assert "did you mean 'mill.main'?" in caught.value.remedy
 
 
 def test_a_list_can_be_imported_again_and_a_faulty_one_changes_nothing(

@@ -54,7 +54,7 @@ def test_no_faults_and_no_share_are_a_sound_device() -> None:
     ("texts", "says"),
     [
         (["garbag"], "did you mean 'garbage'"),
-        (["xyz"], "chaos list"),
+        (["xyz"], "there are: "),
         (["ok*3,cut-repl"], "did you mean 'cut-reply'"),
         (["garbage*0"], "name*count"),
         (["garbage*-1"], "name*count"),

@@ -88,8 +88,8 @@ def test_every_form_of_a_point_is_taken(one: dict[str, Any]) -> None:
         (point("holding:3", "bcd16", invalid=[10_000]), "can be 10000"),
         (point("coil:3", "bit", invalid=[1]), "can be 1"),
         (point("holding:3", "float32", invalid=[float("nan")]), "can be nan"),
-        (point("holding:3", "uint8"), "is not one of bit, int16"),
-        (point("holding:3", order="ABDC"), "is not one of ABCD"),
+        (point("holding:3", "uint8"), "there are: bit, int16"),
+        (point("holding:3", order="ABDC"), "there are: ABCD"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_with_a_remedy(one: dict[str, Any], told: str) -> None:
@@ -101,7 +101,7 @@ def test_what_cannot_be_meant_is_refused_with_a_remedy(one: dict[str, Any], told
 @pytest.mark.parametrize(
     ("fields", "told"),
     [
-        ({"transport": "udp"}, "is not one of tcp, tls, rtu, rtu-over-tcp"),
+        ({"transport": "udp"}, "there are: tcp, tls, rtu, rtu-over-tcp"),
         ({"transport": "rtu"}, 'do nothing with transport = "rtu": host'),
         ({"transport": "rtu", "serial": "/dev/ttyS0", "port": 502}, "do nothing"),
         ({"serial": "/dev/ttyS0"}, 'do nothing with transport = "tcp": serial'),
@@ -111,7 +111,7 @@ def test_what_cannot_be_meant_is_refused_with_a_remedy(one: dict[str, Any], told
         ({"transport": "tls", "ca": "ca.pem", "verify": "none"}, "not both"),
         ({"transport": "rtu", "serial": "/dev/ttyS0", "unit": 0}, "from 1 to 247"),
         ({"transport": "rtu", "serial": "/dev/ttyS0", "unit": 248}, "from 1 to 247"),
-        ({"transport": "rtu", "serial": "/dev/ttyS0", "baud": 9601}, "is not one of 1200, 2400"),
+        ({"transport": "rtu", "serial": "/dev/ttyS0", "baud": 9601}, "there are: 1200, 2400"),
         ({"limits": {"holding": 126}}, "from 1 to 125"),
         ({"limits": {"coil": 2001}}, "from 1 to 2000"),
         ({"limits": {"register": 9}}, ""),

@@ -61,7 +61,7 @@ def test_a_policy_without_points_releases_nothing() -> None:
         (BRAIN_PIN, BRAIN_PIN.upper(), "pin"),
         (OTHER_PIN, BRAIN_PIN, "encryption key"),
         ('id = "park"', 'id = "brain"', "one id"),
-        ('consumer = "park"', 'consumer = "pork"', "no consumer"),
+        ('consumer = "park"', 'consumer = "pork"', "no [[consumer]] with id"),
         ('consumer = "park"\n', "", "consumer"),
         ("number = 2\n", "", "number"),
         ("number = 2", "number = 1", "number is taken"),

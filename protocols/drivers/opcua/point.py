@@ -11,6 +11,7 @@ from protocols.language import tr
 from protocols.points import Point
 from protocols.settings import Duration
 from protocols.vocabulary.measurands import Kind
+from protocols.words import no_such
 
 LARGEST_QUEUE: Final = 10_000
 _SECOND: Final = 10**9
@@ -56,9 +57,7 @@ class OpcuaPoint(Point):
     @classmethod
     def _type(cls, name: str) -> str:
         if name not in TYPES:
-            raise ValueError(
-                tr(f"not one of {', '.join(TYPES)}", f"应为以下之一：{'、'.join(TYPES)}")
-            )
+            raise no_such(name, TYPES, "docs/devices.md")
         return name
 
     @model_validator(mode="after")

@@ -8,7 +8,6 @@ unit, after scale and offset. An empty cell was not sampled.
 """
 
 import csv
-import difflib
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
@@ -22,6 +21,7 @@ from protocols.errors import MillgateError
 from protocols.frame import SECOND, Frame, Quality, Values
 from protocols.language import tr
 from protocols.points import PointTable
+from protocols.words import instead_of
 from security.policy.tools.past import MOST_CELLS, Past, coarse_notes, slices, tables_of
 
 _TIME: Final = "time"
@@ -126,12 +126,11 @@ def _places(
     for at, name in enumerate(names):
         device, _, point = name.partition("/")
         if name not in known or point in found.get(device, {}):
-            near = difflib.get_close_matches(name, known, n=1)
             raise _fault(
                 path,
                 1,
                 tr(f"'{name}' is no configured point, or is there twice", f"'{name}' 未配置或重复"),
-                tr(f"did you mean '{near[0]}'?", f"是否应为 '{near[0]}'？") if near else "",
+                "" if name in known else instead_of(name, sorted(known)),
             )
         found.setdefault(device, {})[point] = at
     return found

@@ -1,11 +1,11 @@
 """`policy explain`: one point's way from its source to what the brain sees, and why secrets hold."""
 
-import difflib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from fractions import Fraction
 
 from protocols.errors import MillgateError
 from protocols.language import tr
+from protocols.words import nearest
 from security.policy.compiled import CompiledPolicy, Derivation, Rule
 from security.policy.tools.diff import grid_words
 from security.policy.tools.inference import Judged, judge, quantity_words
@@ -35,12 +35,10 @@ def explain(
     model = build([policy, *retained])
     secrets = [one.point for one in policy.secrets]
     if not found and ("/" not in name if listed is None else name not in listed):
-        near = difflib.get_close_matches(
-            name, listed or [one.source for one in policy.leaving], n=1
-        )
+        near = nearest(name, listed or [one.source for one in policy.leaving])
         raise MillgateError(
             tr(f"nothing is named '{name}'", f"没有名为 '{name}' 的点或编号"),
-            remedy=tr(f"did you mean '{near[0]}'?", f"是否应为 '{near[0]}'？")
+            remedy=tr(f"did you mean '{near}'?", f"是否应为 '{near}'？")
             if near
             else tr(
                 "give device/point, a number, or the name of a derivation",

@@ -1,0 +1,37 @@
+"""What is said of words that the vocabulary does not have."""
+
+from typing import Final
+
+from protocols.language import tr
+from protocols.vocabulary.measurands import CONVERSIONS, MEASURANDS, Measurand
+from protocols.vocabulary.states import STATE_MODELS
+from protocols.words import NoSuchWord, instead_of
+
+LISTED: Final = "docs/vocabulary.md, millgate aggregator vocabulary"
+"""Where all words are listed."""
+
+
+def no_such_measurand(word: str) -> NoSuchWord:
+    """Return the fault of a measurand that there is none of."""
+    what = tr(f"there is no measurand '{word}'", f"没有测量量（measurand）'{word}'")
+    return NoSuchWord(what, instead_of(word, MEASURANDS, LISTED))
+
+
+def no_such_model(word: str | None) -> NoSuchWord:
+    """Return the fault of a state whose codes nobody can read."""
+    what = (
+        tr("a state needs state_model", "状态点须有 state_model")
+        if word is None
+        else tr(f"there is no state_model '{word}'", f"没有 state_model '{word}'")
+    )
+    return NoSuchWord(what, instead_of(word or "", STATE_MODELS, LISTED))
+
+
+def wrong_unit(unit: str, measurand: Measurand) -> NoSuchWord:
+    """Return the fault of a unit that cannot be turned into the measurand's."""
+    units = [measurand.unit, *(one for one, other in CONVERSIONS if other == measurand.unit)]
+    what = tr(
+        f"unit '{unit}' does not fit measurand {measurand.name}",
+        f"单位 '{unit}' 与测量量 {measurand.name} 不符",
+    )
+    return NoSuchWord(what, instead_of(unit, dict.fromkeys(units), LISTED))
