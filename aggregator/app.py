@@ -15,6 +15,7 @@ from typing import Any, Final
 from aggregator import stores
 from aggregator.api import server
 from aggregator.api.terms import Terms, planned_by
+from aggregator.authority import log_path
 from aggregator.condition import Examiner, Live
 from aggregator.config import BUCKETS, AggregatorConfig, Factory
 from aggregator.derivation import Derivation, People
@@ -445,7 +446,9 @@ class Aggregator:
                 look=examiner.look,
                 feed=self._feed,
                 terms=terms,
-                book=FactBook(FactFile(facts_path(self._config)), self._sites),
+                book=FactBook(
+                    FactFile(facts_path(self._config)), self._sites, log_path(self._config)
+                ),
             )
             async with (
                 serving(self._config.socket, report),

@@ -271,7 +271,8 @@ def token(
 
     config = read_config(path)
     tokens = config.api.tokens
-    record_admin(log_path(config), "token", name=name, firms=" ".join(firm or []))
+    rights = {"write": "facts"} if facts else {}
+    record_admin(log_path(config), "token", name=name, firms=" ".join(firm or []), **rights)
     made = new_token(tokens, name, firm or [], measurement or [], days, write=["facts"] * facts)
     typer.echo(made)
     typer.echo(

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final, NamedTuple
 
+from aggregator.fact_log import noting
 from aggregator.facts import COLUMNS, Fact, FactFile, merged, read_fact
 from protocols.errors import ConfigError, MillgateError
 from protocols.language import tr
@@ -49,11 +51,13 @@ class FactBook:
     Args:
         file: where they are kept.
         sites: tells which sites there are.
+        log: of administrators' actions, where every change is recorded.
     """
 
-    def __init__(self, file: FactFile, sites: Sites) -> None:
+    def __init__(self, file: FactFile, sites: Sites, log: Path) -> None:
         self._file = file
         self._sites = sites
+        self._log = log
 
     def all(self) -> list[Fact]:
         """Return all facts.
@@ -63,15 +67,19 @@ class FactBook:
         """
         return self._file.read()
 
-    def put(self, rows: Sequence[dict[str, str]], allowed: Callable[[str], bool]) -> list[Fact]:
+    def put(
+        self, rows: Sequence[dict[str, str]], allowed: Callable[[str], bool], **by: str
+    ) -> list[Fact]:
         """Enter facts, all or none; one of the same place and first day is replaced.
 
         Args:
             rows: each has the names of `OWN_COLUMNS`.
             allowed: tells of which firms facts may be entered; the others are as if unknown.
+            by: who enters them, see `fact_log.noting`.
 
         Raises:
             ConfigError: with every fact's first fault, or with two values for one day.
+            LogFault: it cannot be recorded; nothing is entered.
         """
         known = {one for one in self._sites() if allowed(one.enterprise)}
         facts: list[Fact] = []
@@ -83,15 +91,16 @@ class FactBook:
                 faults.append(fault)
         if faults:
             raise ConfigError(faults)
-        self._file.change(lambda before: merged(before, facts))
+        self._file.change(lambda before: merged(before, facts), noting(self._log, **by))
         return facts
 
-    def remove(self, place: tuple[str, str, str, str], first: str) -> None:
+    def remove(self, place: tuple[str, str, str, str], first: str, **by: str) -> None:
         """Remove the fact of a place that begins on a day.
 
         Raises:
             Absent: there is none.
             ConfigError: the file is faulty.
+            LogFault: it cannot be recorded; nothing is removed.
         """
 
         def without(known: Iterable[Fact]) -> list[Fact]:
@@ -105,7 +114,7 @@ class FactBook:
                 )
             return kept
 
-        self._file.change(without)
+        self._file.change(without, noting(self._log, **by))
 
 
 def _checked(row: dict[str, str], known: Collection[SiteName], where: str) -> Fact:

@@ -327,6 +327,14 @@ def to_csv(facts: Iterable[Fact]) -> str:
     return out.getvalue()
 
 
+Note = Callable[[Sequence[Fact], Sequence[Fact]], None]
+"""Records a change, from the facts before to those after, before it is made."""
+
+
+def _nobody(_before: Sequence[Fact], _after: Sequence[Fact]) -> None:
+    pass
+
+
 class FactFile:
     """The facts' file."""
 
@@ -358,15 +366,23 @@ class FactFile:
             ) from None
         return parse_csv(text, str(self.path))
 
-    def change(self, make: Callable[[list[Fact]], Sequence[Fact]]) -> None:
+    def change(self, make: Callable[[list[Fact]], Sequence[Fact]], note: Note = _nobody) -> None:
         """Replace the facts by what `make` makes of them; nobody else changes them meanwhile.
+
+        Args:
+            make: makes the new facts of the old ones.
+            note: records the change; what it raises keeps the change from being made.
 
         Raises:
             ConfigError: the file is faulty, two facts are of one day, or somebody else has been
                 changing them for long.
         """
         with self._alone():
-            self.write(make(self.read()))
+            before = self.read()
+            after = make(before)
+            self._check(after)
+            note(before, after)
+            self._put(after)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -397,9 +413,15 @@ class FactFile:
         Raises:
             ConfigError: two facts are of one day.
         """
+        self._check(facts)
+        self._put(facts)
+
+    def _check(self, facts: Sequence[Fact]) -> None:
         faults = _overlaps(list(facts), str(self.path))
         if faults:
             raise ConfigError(faults)
+
+    def _put(self, facts: Sequence[Fact]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         part = self.path.with_name(f".{self.path.name}.part")
         with part.open("w", encoding="utf-8", newline="") as file:

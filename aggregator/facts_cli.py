@@ -9,8 +9,10 @@ from typing import Annotated
 
 import typer
 
+from aggregator.authority import log_path
 from aggregator.config import AggregatorConfig, read_config
 from aggregator.fact_book import FactBook, SiteName, check_site
+from aggregator.fact_log import noting
 from aggregator.facts import (
     COLUMNS,
     KINDS,
@@ -100,7 +102,7 @@ def set_fact(
     cells = (firm, site, equipment, name, value, first, until, source, _today())
     fact = read_fact(dict(zip(COLUMNS, cells, strict=True)), tr("this fact", "该事实"))
     _check_equipment(config, [fact])
-    FactFile(facts_path(config)).change(lambda known: merged(known, [fact]))
+    _enter(config, [fact])
     what = (
         f"{firm}.{site} {equipment}{' ' * bool(equipment)}{name} = {fact.value} {KINDS[name].unit}"
     )
@@ -143,7 +145,7 @@ def import_facts(
     for fact in facts:
         _place(config, f"{fact.enterprise}.{fact.site}")
     _check_equipment(config, facts)
-    FactFile(facts_path(config)).change(lambda known: merged(known, facts))
+    _enter(config, facts)
     typer.echo(tr(f"{len(facts)} fact(s) noted", f"已记录 {len(facts)} 项事实"))
 
 
@@ -189,8 +191,13 @@ def remove_fact(
     config = read_config(path)
     firm, _, site = enterprise.partition(".")
     place = (firm, site or "main", equipment, name)
-    FactBook(FactFile(facts_path(config)), tuple).remove(place, first)
+    FactBook(FactFile(facts_path(config)), tuple, log_path(config)).remove(place, first)
     typer.echo(tr("removed", "已删除"))
+
+
+def _enter(config: AggregatorConfig, facts: Sequence[Fact]) -> None:
+    note = noting(log_path(config))
+    FactFile(facts_path(config)).change(lambda known: merged(known, facts), note)
 
 
 def _cells(fact: Fact) -> list[str]:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -70,9 +70,20 @@ def record_admin(path: Path, action: str, now_ns: NowNs = time.time_ns, /, **fac
     Raises:
         LogFault: when it cannot be written; the action should then not be done.
     """
+    return record_all(path, [(action, facts)], now_ns)[0]
+
+
+def record_all(
+    path: Path, actions: Sequence[tuple[str, Mapping[str, Fact]]], now_ns: NowNs = time.time_ns
+) -> list[Entry]:
+    """Append several actions that are done together; see `record_admin`.
+
+    Raises:
+        LogFault: when they cannot be written; none of the actions should then be done.
+    """
     try:
         with _alone(path) as file:
-            return _append(path, file, action, now_ns() // SECOND, facts)
+            return _append(path, file, actions, now_ns() // SECOND)
     except OSError as error:
         raise LogFault(
             tr("the log of administrators' actions cannot be written", "无法写入管理操作日志"),
@@ -126,7 +137,9 @@ def _alone(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def _append(path: Path, file: BinaryIO, action: str, at_s: int, facts: Mapping[str, Fact]) -> Entry:
+def _append(
+    path: Path, file: BinaryIO, actions: Sequence[tuple[str, Mapping[str, Fact]]], at_s: int
+) -> list[Entry]:
     size = file.seek(0, os.SEEK_END)
     if size > _MOST_BYTES:
         raise LogFault(
@@ -142,23 +155,29 @@ def _append(path: Path, file: BinaryIO, action: str, at_s: int, facts: Mapping[s
             where=str(path),
             remedy=tr("compare it with a backup", "请与备份比对"),
         )
-    body: dict[str, Any] = {
-        "n": before.number + 1 if before else 1,
-        "at": at_s,
-        "who": _who(),
-        "action": action,
-        "facts": {name: _short(value) for name, value in facts.items()},
-        "before": before.digest if before else GENESIS,
-    }
-    digest = _digest(body)
-    line = json.dumps({**body, "digest": digest}, ensure_ascii=False)
+    known, digest = (before.number, before.digest) if before else (0, GENESIS)
+    entries: list[Entry] = []
+    lines: list[bytes] = []
+    for number, (action, given) in enumerate(actions, known + 1):
+        facts = {name: _short(value) for name, value in given.items()}
+        body: dict[str, Any] = {
+            "n": number,
+            "at": at_s,
+            "who": _who(),
+            "action": action,
+            "facts": facts,
+            "before": digest,
+        }
+        digest = _digest(body)
+        lines.append(json.dumps({**body, "digest": digest}, ensure_ascii=False).encode() + b"\n")
+        entries.append(Entry(number, at_s, body["who"], action, facts, digest))
     # What a crash left of a line that was never finished was never reported as written.
     file.truncate(end)
     file.seek(end)
-    file.write(line.encode() + b"\n")
+    file.write(b"".join(lines))
     file.flush()
     os.fsync(file.fileno())
-    return Entry(body["n"], at_s, body["who"], action, body["facts"], digest)
+    return entries
 
 
 def _last_line(file: BinaryIO, size: int) -> tuple[bytes, int]:

@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import astuple
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, TypeVar
 
@@ -79,7 +80,8 @@ class Facts:
         Parameters(request.query)
         scope = _writer(request)
         rows = _rows(await _body(request))
-        facts = await self._ask(request, lambda: self._book.put(rows, scope.sees_firm))
+        put = partial(self._book.put, rows, scope.sees_firm, token=scope.name)
+        facts = await self._ask(request, put)
         _log.info("token %s entered %d facts", scope.name, len(facts))
         return _answer({"facts": [_as_row(fact) for fact in facts]})
 
@@ -100,7 +102,8 @@ class Facts:
         if not scope.sees_firm(place[0]):
             raise _no_fact()
         try:
-            await self._ask(request, lambda: self._book.remove(place, first or ""))
+            remove = partial(self._book.remove, place, first or "", token=scope.name)
+            await self._ask(request, remove)
         except Absent:
             raise _no_fact() from None
         _log.info("token %s removed a fact", scope.name)

@@ -191,7 +191,7 @@ async def test_a_brain_that_was_never_reached_is_told_and_a_wrong_certificate_at
 async def full(tmp_path: Path) -> AsyncIterator[Any]:
     tokens, file = tmp_path / "tokens.toml", FactFile(tmp_path / "facts.csv")
     token = new_token(tokens, "desk", [], [], 30, write=["facts"])
-    book = FactBook(file, lambda: [SiteName(NAME, "main")])
+    book = FactBook(file, lambda: [SiteName(NAME, "main")], file.path.with_name("admin.log"))
     async with running(tmp_path / "store", tokens=tokens, book=book) as served:
         served.receive(400, missing=frozenset(range(180, 361)))
         yield CLIENT["Brain"](served.url, token)

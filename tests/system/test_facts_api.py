@@ -15,6 +15,7 @@ from aggregator.api.scopes import new_token, read_tokens
 from aggregator.cli import app
 from aggregator.fact_book import FactBook, SiteName
 from aggregator.facts import Fact, FactFile, merged, read_fact
+from security.admin_log import read_log
 from tests.system.brain import TOKEN, running
 
 SITES = [SiteName("east-mill", "main"), SiteName("west-mill", "main")]
@@ -36,13 +37,13 @@ class Desk:
     ) -> None:
         self.url = url
         self._session = session
-        self._tokens = tokens
+        self.tokens = tokens
         self.file = file
 
     async def ask(
         self, method: str, query: str = "", body: bytes | None = None, *, who: str = "all"
     ) -> tuple[int, Any]:
-        headers = {"Authorization": f"Bearer {self._tokens[who]}", "Accept-Language": "zh"}
+        headers = {"Authorization": f"Bearer {self.tokens[who]}", "Accept-Language": "zh"}
         url = f"{self.url}/api/v1/facts{query}"
         async with self._session.request(method, url, headers=headers, data=body) as answer:
             return answer.status, json.loads(await answer.text())
@@ -61,8 +62,9 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
         "west reader": new_token(tokens, "west-reader", ["west-mill"], [], 30),
         "master": TOKEN,
     }
+    book = FactBook(file, lambda: SITES, tmp_path / "admin.log")
     async with (
-        running(tmp_path / "store", tokens=tokens, book=FactBook(file, lambda: SITES)) as brain,
+        running(tmp_path / "store", tokens=tokens, book=book) as brain,
         aiohttp.ClientSession() as session,
     ):
         yield Desk(brain.url, session, made, file)
@@ -102,6 +104,38 @@ async def test_only_a_token_made_for_it_enters_facts_and_only_of_its_firms(desk:
     _, seen = await desk.ask("GET", who="west reader")
     assert {one["enterprise"] for one in seen["facts"]} == {"west-mill"}
     assert len((await desk.ask("GET", who="reader"))[1]["facts"]) == 2
+
+
+async def test_who_changed_which_fact_is_recorded_by_the_tokens_name_before_it_counts(
+    desk: Desk, tmp_path: Path
+) -> None:
+    log = tmp_path / "admin.log"
+    other = {**VALUE_ADDED, "enterprise": "west-mill", "until": "2028-01-01"}
+    await desk.put(VALUE_ADDED, other)
+    await desk.put(VALUE_ADDED)
+    await desk.put({**VALUE_ADDED, "value": "99", "source": "更正"}, who="east")
+    await desk.put({**VALUE_ADDED, "name": "luck"})
+    gone = "?enterprise=east-mill&name=value_added&from=2026-01-01"
+    await desk.ask("DELETE", gone, who="east")
+    entries = read_log(log)
+    told = [
+        (one.action, *(one.facts.get(name) for name in ("token", "firm", "value", "was", "source")))
+        for one in entries
+    ]
+    assert told == [
+        ("set-fact", "all", "east-mill", "1234.50", None, "年报"),
+        ("set-fact", "all", "west-mill", "1234.50", None, "年报"),
+        ("set-fact", "east", "east-mill", "99", "1234.50", "更正"),
+        ("remove-fact", "east", "east-mill", None, "99", None),
+    ]
+    assert entries[0].facts["name"] == "value_added"
+    assert (entries[0].facts["from"], entries[0].facts["until"]) == ("2026-01-01", "2027-01-01")
+    assert not any(token.encode() in log.read_bytes() for token in desk.tokens.values())
+    # What cannot be recorded is not done.
+    before = desk.file.read()
+    log.write_bytes(log.read_bytes()[:-3] + b"?}\n")
+    status, _ = await desk.put(VALUE_ADDED)
+    assert (status, desk.file.read()) == (HTTPStatus.INTERNAL_SERVER_ERROR, before)
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ class Served:
             look=condition,
             feed=feed,
             tokens=tokens,
-            book=FactBook(FactFile(self._folder / "facts.csv"), tuple),
+            book=FactBook(FactFile(self._folder / "facts.csv"), tuple, self._folder / "admin.log"),
         )
         self.paths = {
             resource.canonical

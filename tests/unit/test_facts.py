@@ -22,6 +22,7 @@ from aggregator.facts import (
     to_csv,
 )
 from protocols.errors import ConfigError, MillgateError
+from security.admin_log import read_log
 from security.cards import write_card
 from tests.small_factory import Keys
 
@@ -172,6 +173,25 @@ def test_a_fact_is_entered_listed_and_removed(brain: Path) -> None:
     assert len(run(brain, "list").splitlines()) == 1
     with pytest.raises(MillgateError, match="no such fact"):
         run(brain, "remove", "mill", "value_added", "--from", "2026-01-01")
+
+
+def test_what_commands_change_is_in_the_log_of_administrators_actions(
+    brain: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "facts.csv"
+    table.write_text(HEAD + VALUE, "utf-8")
+    run(brain, "import", str(table))
+    run(brain, "set", "mill", "value_added", "1200", *PERIOD)
+    run(brain, "set", "mill", "value_added", "1300", *PERIOD)
+    run(brain, "remove", "mill", "value_added", "--from", "2026-01-01")
+    found = read_log(brain.parent / "data" / "admin.log")
+    assert [(one.action, one.facts.get("value")) for one in found][-3:] == [
+        ("set-fact", "1200"),
+        ("set-fact", "1300"),
+        ("remove-fact", None),
+    ]
+    assert found[-1].facts["was"] == found[-2].facts["value"]
+    assert "token" not in found[-1].facts
 
 
 def test_a_mistyped_firm_is_a_plain_fault_that_suggests_the_right_one(brain: Path) -> None:
