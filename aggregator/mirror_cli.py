@@ -48,11 +48,13 @@ def mirror(
     from aggregator.feed import Feed  # noqa: PLC0415 - same
     from aggregator.mirror import Mirror  # noqa: PLC0415 - same
     from aggregator.stores.influx import Config, Store  # noqa: PLC0415 - same
+    from aggregator.stores.influx.link import Called  # noqa: PLC0415 - same
 
     config = read_config(path)
     given = {"kind": "influx", "url": url, "token_file": token_file}
     target = check_settings(given, Config, Path("mirror"))
-    targets = {bucket: Store(target, bucket) for bucket in BUCKETS}
+    called = Called("VictoriaMetrics", "--url", "--token-file", "")
+    targets = {bucket: Store(target, bucket, called) for bucket in BUCKETS}
     sources = make_stores(config)
     feed = Feed(config.ledger.with_name("feed.db"), time.time_ns)
     copier = Mirror(feed, sources, targets, config.ledger.with_name("mirror.position"))

@@ -145,3 +145,19 @@ def test_the_command_copies_and_says_how_much(tmp_path: Path, victoria: Victoria
     arguments[3] = "127.0.0.1:9"
     with pytest.raises(ConfigError, match="http://"):
         runner.invoke(app, arguments, catch_exceptions=False)
+
+
+def test_a_mirror_that_is_away_is_called_by_its_own_name_and_option(tmp_path: Path) -> None:
+    runner, brain = CliRunner(), tmp_path / "brain"
+    assert runner.invoke(app, ["init", str(brain)]).exit_code == 0
+    store = Embedded(Config(path=brain / "store"), BUCKETS[0])
+    store.write([SeriesBlock(ENERGY, np.array([NOW]), {"energy": np.array([1.0])})])
+    store.close()
+    arguments = ["mirror", str(brain / "aggregator.toml"), "--url", "http://127.0.0.1:9", "--once"]
+    with pytest.raises(StoreUnavailable) as caught:
+        runner.invoke(app, arguments, catch_exceptions=False)
+    said = str(caught.value)
+    assert "VictoriaMetrics" in said
+    assert "--url" in said
+    assert "InfluxDB" not in said
+    assert "store.url" not in said

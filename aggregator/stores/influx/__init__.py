@@ -39,12 +39,13 @@ from aggregator.stores import (
     StoreUnavailable,
 )
 from aggregator.stores.influx import influxql
-from aggregator.stores.influx.link import Link, NotTaken, TooLarge
+from aggregator.stores.influx.link import Called, Link, NotTaken, TooLarge
 from aggregator.stores.influx.requests import Request, requests
 from protocols.frame import SECOND
 from protocols.language import tr
 from protocols.settings import Duration
 
+_CALLED: Final = Called()
 _PAGE: Final = 10_000
 """Rows asked for at once; InfluxDB's own limit, where one is set, is usually not smaller."""
 
@@ -80,8 +81,8 @@ class Config(StoreConfig):
 class Store:
     """Keeps one bucket's series in InfluxDB."""
 
-    def __init__(self, config: Config, bucket: str) -> None:
-        """Prepare without touching the network.
+    def __init__(self, config: Config, bucket: str, called: Called = _CALLED) -> None:
+        """Prepare without touching the network; `called` is what faults call the server.
 
         Raises:
             ValueError: the bucket's name is no plain word.
@@ -97,6 +98,7 @@ class Store:
             token_file=config.token_file,
             ca_file=config.ca_file,
             timeout_ns=config.timeout,
+            called=called,
         )
         self._tags: dict[str, set[str]] = {}
 

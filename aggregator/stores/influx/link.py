@@ -6,7 +6,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import urllib3
 from influxdb_client.client.influxdb_client import InfluxDBClient
@@ -23,6 +23,20 @@ _MS: Final = 10**6
 _WAIT: Final = frozenset({408, 425, 429})
 _NOT_IMPLEMENTED: Final = 501
 _UNKNOWN: Final = ("not supported", "unsupported", "not implemented", "error parsing query")
+
+
+class Called(NamedTuple):
+    """What faults call the server, and the settings of who talks to it.
+
+    Attributes:
+        product: the server's own name.
+        url, token_file, ca_file: where a person writes them.
+    """
+
+    product: str = "InfluxDB"
+    url: str = "store.url"
+    token_file: str = "store.token_file"  # noqa: S105 - the name of a setting
+    ca_file: str = "store.ca_file"
 
 
 class NotTaken(Exception):
@@ -53,7 +67,9 @@ class Link:
         token_file: Path | None,
         ca_file: Path | None,
         timeout_ns: int,
+        called: Called,
     ) -> None:
+        self._called = called
         self.where = f"{url}/{bucket}"
         self._url = url
         self._bucket = bucket
@@ -167,8 +183,8 @@ class Link:
                 tr("the token file cannot be read", "无法读取令牌文件"),
                 where=str(self._token_file),
                 remedy=tr(
-                    "put InfluxDB's token into it, readable by the user Millgate runs as",
-                    "请写入 InfluxDB 令牌，并允许运行 Millgate 的用户读取",
+                    f"put {self._called.product}'s token into it, readable by the user Millgate runs as",
+                    f"请写入 {self._called.product} 令牌，并允许运行 Millgate 的用户读取",
                 ),
             ) from None
 
@@ -177,8 +193,8 @@ class Link:
             answers, error, cut = parse(body)
         except (ValueError, LookupError, AttributeError, TypeError):
             raise self._unavailable(
-                tr("what answers is not InfluxDB", "应答方不是 InfluxDB"),
-                tr("check store.url", "请检查 store.url"),
+                self._other(),
+                tr(f"check {self._called.url}", f"请检查 {self._called.url}"),
             ) from None
         if "database not found" in error and self._kept:
             # It takes what is written, so reading goes somewhere else: InfluxDB 2 without mapping.
@@ -189,8 +205,13 @@ class Link:
             raise NotTaken(tr("the statement is not supported", "不支持该语句"))
         if error:
             raise self._unavailable(
-                tr("InfluxDB cannot answer a query", "InfluxDB 无法应答查询"),
-                tr("look into InfluxDB's log", "请查看 InfluxDB 日志"),
+                tr(
+                    f"{self._called.product} cannot answer a query",
+                    f"{self._called.product} 无法应答查询",
+                ),
+                tr(
+                    f"look into {self._called.product}'s log", f"请查看 {self._called.product} 日志"
+                ),
             )
         return answers, cut
 
@@ -200,15 +221,21 @@ class Link:
         if status in {401, 403}:
             self.close()
             raise self._unavailable(
-                tr("InfluxDB does not accept the token", "InfluxDB 不接受令牌"),
                 tr(
-                    f"put a token that may read and write bucket {self._bucket} into store.token_file",
-                    f"请在 store.token_file 中放入可读写桶 {self._bucket} 的令牌",
+                    f"{self._called.product} does not accept the token",
+                    f"{self._called.product} 不接受令牌",
+                ),
+                tr(
+                    f"put a token that may read and write bucket {self._bucket} into {self._called.token_file}",
+                    f"请在 {self._called.token_file} 中放入可读写桶 {self._bucket} 的令牌",
                 ),
             )
         if (status >= 500 and status != _NOT_IMPLEMENTED) or status in _WAIT:
             fault = self._unavailable(
-                tr(f"InfluxDB answers with error {status}", f"InfluxDB 返回错误 {status}"),
+                tr(
+                    f"{self._called.product} answers with error {status}",
+                    f"{self._called.product} 返回错误 {status}",
+                ),
                 tr("it is overloaded or failing: look into its log", "过载或故障：请查看其日志"),
             )
             fault.retry_after_s = _seconds(retry_after)
@@ -216,26 +243,35 @@ class Link:
         if status >= 400:
             raise NotTaken(reason or tr(f"error {status}", f"错误 {status}"))
         raise self._unavailable(
-            tr("what answers is not InfluxDB", "应答方不是 InfluxDB"),
-            tr(
-                "check store.url, and that its certificate is by store.ca_file or a public authority",
-                "请检查 store.url，及其证书是否由 store.ca_file 或公共机构签发",
-            ),
+            self._other(),
+            self._check_address(),
         )
+
+    def _check_address(self) -> str:
+        url, ca_file = self._called.url, self._called.ca_file
+        by = tr(f"{ca_file} or " if ca_file else "", f"{ca_file} 或" if ca_file else "")
+        return tr(
+            f"check {url}, and that its certificate is by {by}a public authority",
+            f"请检查 {url}，及其证书是否由{by}公共机构签发",
+        )
+
+    def _other(self) -> str:
+        name = self._called.product
+        return tr(f"what answers is not {name}", f"应答方不是 {name}")
 
     def _silent(self) -> StoreUnavailable:
         self.close()
         return self._unavailable(
-            tr("InfluxDB does not answer", "InfluxDB 无应答"),
+            tr(f"{self._called.product} does not answer", f"{self._called.product} 无应答"),
             tr(
-                "check that it runs, that store.url is right, and the network between",
-                "请检查其是否运行、store.url 是否正确以及网络",
+                f"check that it runs, that {self._called.url} is right, and the network between",
+                f"请检查其是否运行、{self._called.url} 是否正确以及网络",
             ),
         )
 
     def _no_bucket(self) -> StoreUnavailable:
         return self._unavailable(
-            tr("InfluxDB has no such bucket", "InfluxDB 中没有此桶"),
+            tr(f"{self._called.product} has no such bucket", f"{self._called.product} 中没有此桶"),
             tr(
                 f"make bucket {self._bucket}; in InfluxDB 2 also map database {self._bucket},"
                 " policy autogen, to it (influx v1 dbrp create)",
