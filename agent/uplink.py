@@ -520,9 +520,13 @@ class Uplink:
         self._wake.set()
 
     async def _answer_request(self, link: Mqtt, sheet_hash: bytes) -> None:
-        """Send a sheet that the brain lacks at once, ahead of what waits for it, now and then."""
+        """Send a sheet that the brain lacks at once, ahead of what waits for it, now and then.
+
+        Not before the brain has said how far it has our chains: it is sealed as the next of one. The
+        brain asks again.
+        """
         now = self._now()
-        if now < self._sheets_at.get(sheet_hash, now):
+        if not self._duty.asker.cleared or now < self._sheets_at.get(sheet_hash, now):
             return
         self._sheets_at = {sheet_hash: now + _SHEET_S}
         for sealed in await self._thread.call(self._duty.resend_sheet, sheet_hash):

@@ -51,6 +51,11 @@ class Early:
             del self._chains[place]
         return found
 
+    def drop(self, address: Address) -> None:
+        """Forget what came early of one agent."""
+        for place in [place for place in self._chains if place[0] == address]:
+            del self._chains[place]
+
     def _forget(self, now_s: int) -> None:
         for place in [p for p, chain in self._chains.items() if now_s - chain.since_s > _LONGEST_S]:
             del self._chains[place]

@@ -344,6 +344,7 @@ class Inbox:
         down = address.topic("down")
         if isinstance(statement, Ask):
             outcome.counts["asked"] += 1
+            self._drop_undecided(address)
             self._watch.asked(self._ledger.agent(address), statement)
             outcome.answers.append((down, self._statements.answer(statement)))
             return
@@ -358,6 +359,16 @@ class Inbox:
         place = statement.epoch, statement.stream
         touched.setdefault(agent, {})[place] = Head(*place, statement.last, statement.digest)
         self._next_early(address.topic("up"), address, *place, statement.last, work)
+
+    def _drop_undecided(self, address: Address) -> None:
+        """Forget what came of an agent and is not decided about: it asks how far it has come.
+
+        Who asks may run from an old copy and seal other messages for these places. What was sent by
+        the one before must not be taken behind the answer; what is still the agent's comes again.
+        """
+        self._early.drop(address)
+        for place in [place for place in self._held if place[0] == address]:
+            del self._held[place]
 
     def _hint(self, address: Address, outcome: Outcome) -> None:
         hint = self._statements.hint(address)

@@ -6,6 +6,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -19,7 +20,8 @@ from agent.uplink import Duty, Uplink
 from protocols import topics
 from protocols.broker import BrokerConfig
 from protocols.frame import SECOND
-from protocols.mqtt import NotConnected, connection
+from protocols.mqtt import Mqtt, NotConnected, connection
+from security.answers import Standing, answer_kid, read_answer
 from simulators.faults.proxy import Hindrance, proxying
 from tests.servers.mosquitto import HOST, Mosquitto, running
 from tests.small_factory import ENERGY, HOURLY, NOW, Agent, Brain, block
@@ -199,3 +201,31 @@ async def test_batches_fit_what_the_broker_passes_and_one_that_does_not_holds_up
             await until(lambda: agent.spool.tally().waiting_batches == 1)
     assert len(kept_slots(brain)) == 6_001
     assert agent.spool.tally().given_up == 0
+
+
+class Noted:
+    """A link that notes what is sent over it."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+
+    def publish(self, _topic: str, payload: bytes) -> None:
+        self.sent.append(payload)
+
+
+async def test_a_sheet_that_is_asked_for_is_sent_only_after_the_brain_said_how_far_it_is(
+    tmp_path: Path, brain: Brain
+) -> None:
+    agent, link = Agent(tmp_path, KEYS), Noted()
+    agent.start()
+    uplink = uplink_of(agent, at(1))
+    sheet = agent.policy.sheets[0].hash
+    await uplink._answer_request(cast("Mqtt", link), sheet)
+    assert link.sent == []
+    asker = uplink._duty.asker
+    (answer,) = brain.take(KEYS, asker.ask(0.0)).answers
+    standing = read_answer(answer[1], KEYS.address, [KEYS.receipt.public])
+    assert isinstance(standing, Standing)
+    asker.take(standing, answer_kid(answer[1]), answer[1])
+    await uplink._answer_request(cast("Mqtt", link), sheet)
+    assert link.sent == agent.waiting()

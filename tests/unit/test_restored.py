@@ -476,3 +476,53 @@ def test_a_statement_of_another_key_or_for_another_agent_is_neither_kept_nor_ans
     outcome = brain.take(other, signed)
     assert outcome.counts == {"wrong_topic": 1}
     assert outcome.answers == []
+
+
+def put_back(tmp_path: Path, agent: Agent) -> Agent:
+    """Return the agent as it runs from a copy of its disk; `agent` ends."""
+    agent.spool.close()
+    return started(tmp_path / "copy")
+
+
+def copied(tmp_path: Path, agent: Agent) -> Agent:
+    """Copy an agent's disk, and let it go on."""
+    agent.spool.close()
+    shutil.copytree(tmp_path / "a", tmp_path / "copy")
+    return started(tmp_path / "a")
+
+
+def test_what_came_early_from_before_the_disk_was_put_back_is_not_taken_behind_its_answer(
+    tmp_path: Path, brain: Brain
+) -> None:
+    agent = started(tmp_path / "a")
+    deliver(agent, brain)
+    agent.release(energy(0))
+    agent = copied(tmp_path, agent)
+    agent.release(energy(1))
+    _, early = agent.waiting()
+    assert brain.take(KEYS, early).counts == {"out_of_order": 1}
+    agent = put_back(tmp_path, agent)
+    assert not ask(agent, brain).forked
+    agent.release(energy(2))
+    for _ in range(2):
+        deliver(agent, brain)
+    assert slots_in(brain) == [0, 2]
+    assert agent.waiting() == []
+    assert not brain.ledger.record.quarantined(1)
+
+
+def test_what_was_held_for_its_sheet_from_before_the_disk_was_put_back_is_not_taken_either(
+    tmp_path: Path, brain: Brain
+) -> None:
+    agent = copied(tmp_path, started(tmp_path / "a"))
+    agent.release(energy(1))
+    _, held = agent.waiting()
+    assert brain.take(KEYS, held).counts == {"held_for_sheet": 1}
+    agent = put_back(tmp_path, agent)
+    assert not ask(agent, brain).forked
+    agent.release(energy(2))
+    for _ in range(2):
+        deliver(agent, brain)
+    assert slots_in(brain) == [2]
+    assert agent.waiting() == []
+    assert not brain.ledger.record.quarantined(1)
