@@ -124,6 +124,7 @@ class Uplink:
         self._attest_at = 0.0
         self._lanes = Lanes(config.delivery.catch_up_bytes_s)
         self._route = Route(len(config.brokers))
+        self._begun = 0
         self._silence = Silence()
         self._silent_s = config.delivery.silent_s
         self._limits: dict[str, int] = {}
@@ -219,6 +220,8 @@ class Uplink:
         while True:
             await asyncio.sleep(_LOOK_S)
             now = self._now()
+            if link.connections != self._begun:
+                self._wake.set()
             if link.connected.is_set():
                 up = now
             elif self._route.has_others and now - up > self._delivery.connect_s * jitter:
@@ -288,12 +291,16 @@ class Uplink:
     # Sending.
 
     async def _send(self, link: Mqtt) -> None:
+        self._begun = 0
         while True:
             if not link.connected.is_set():
                 self.state.connected = False
                 await self._wait_for_broker(link)
-            self.state.connected = True
             self._wake.clear()
+            if self._begun != link.connections:
+                self._begun = link.connections
+                await self._begin(link)
+            self.state.connected = True
             self._tell_keys(link)
             await self._ask(link)
             if self._duty.asker.cleared:
@@ -357,6 +364,9 @@ class Uplink:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
                     await link.connected.wait()
+
+    async def _begin(self, link: Mqtt) -> None:
+        """Begin on a connection that was not there before, however short the break was."""
         self._lanes.reconnected()
         self._duty.asker.reconnected(self._now())
         await self._thread.call(note_largest, self._spool, link.place, link.largest)

@@ -66,6 +66,8 @@ class Mqtt:
 
     Attributes:
         connected: set while the broker answers and our subscriptions are asked for.
+        connections: how many there have been: it tells a new one from the last, which `connected`
+            alone cannot when nobody looked in between.
         messages: what arrived, at most 256 waiting.
         largest: bytes of the largest payload that the broker passes, as far as is known; with
             MQTT 5 the broker tells.
@@ -84,6 +86,7 @@ class Mqtt:
         session: bool = True,
     ) -> None:
         self.connected = asyncio.Event()
+        self.connections = 0
         self.messages: asyncio.Queue[Message] = asyncio.Queue(_MESSAGES)
         self.largest = config.max_kb * 1024
         self.suspects = False
@@ -200,7 +203,7 @@ class Mqtt:
             self.largest = min(self.largest, max(packet - _PACKET_ROOM, 1))
         if self._subscriptions:
             client.subscribe([(topic, 1) for topic in self._subscriptions])
-        self._tell(self.connected.set)
+        self._tell(self._begin)
 
     def _on_subscribe(
         self, _c: paho.Client, _data: object, _mid: int, reasons: list[ReasonCode], _p: object
@@ -297,6 +300,10 @@ class Mqtt:
             remedy=tr("trying again; nothing is lost meanwhile", "正在重试；期间数据不会丢失"),
         )
         _log.warning("%s", fault)
+
+    def _begin(self) -> None:
+        self.connections += 1
+        self.connected.set()
 
     def _tell(self, action: Callable[[], None]) -> None:
         if not self._loop.is_closed():

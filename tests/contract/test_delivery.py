@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -173,6 +174,35 @@ async def test_the_only_broker_is_connected_anew_when_it_is_silent_and_all_arriv
         await until(lambda: not agent.spool.tally().waiting_batches)
         listening.cancel()
     assert kept_slots(brain) == list(range(60))
+
+
+async def test_a_break_too_short_to_be_noticed_is_a_new_connection_all_the_same(
+    tmp_path: Path, brain: Brain, mosquitto: Mosquitto
+) -> None:
+    agent, only = filled(tmp_path / "a", 10), at(mosquitto.port)
+    state = KEYS.address.topic("state")
+    async with delivering(agent, brain, [only], [only]) as uplink:
+        await until(lambda: not agent.spool.tally().waiting_batches)
+        heard = -1
+        while heard != uplink.state.receipts:
+            # A message on its way would hold the network thread while the loop is kept.
+            heard = uplink.state.receipts
+            await asyncio.sleep(1)
+        mosquitto.kill()
+        mosquitto.start()
+        # Both ends of the break reach the loop at once: it was busy meanwhile.
+        block_until_back(mosquitto, f"mg1-{KEYS.address.agent.hex()}")
+        async with connection(only, "mg1-watch-test", [state]) as watch:
+            async with asyncio.timeout(LONG_S):
+                assert (await watch.messages.get()).payload == topics.ONLINE
+
+
+def block_until_back(broker: Mosquitto, client: str) -> None:
+    """Keep this thread, and with it the event loop, until the broker has the client for the second time."""
+    deadline = time.monotonic() + LONG_S
+    while broker.log.count(f" as {client} ") < 2:
+        assert time.monotonic() < deadline, broker.log
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("limit", ["max_packet_size 20000", "message_size_limit 20000"])

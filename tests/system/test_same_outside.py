@@ -24,6 +24,8 @@ SLOTS: Final = 3
 
 RELEASED: Final = ("energy", "power")
 
+COUNTED: Final = ("mg1-sheet", "mg1-attestation")
+
 DEVICE: Final = """
 [[device]]
 id = "{id}"
@@ -118,8 +120,11 @@ def outside(spy: Spy, firm: services.Services, told: dict[str, Any]) -> dict[str
             one.header.window: (one.header.stream, len(one.wrapped), size)
             for one, size in zip(batches, sizes, strict=True)
         },
-        "others": Counter((kind_of(one), len(one)) for one in up if kind_of(one) != "mg1-batch"),
-        "state": Counter(mine[f"mg1/{ids[0]}/{ids[1]}/state"]),
+        "others": Counter((kind_of(one), len(one)) for one in up if kind_of(one) in COUNTED),
+        # How often an agent asks and says that it is there, the broker's and brain's haste decides.
+        "asks": {len(one) for one in up if kind_of(one) == "mg1-ask"},
+        "kinds": {kind_of(one) for one in up},
+        "state": set(mine[f"mg1/{ids[0]}/{ids[1]}/state"]),
         # As many values as its slots have, whatever the devices of the firm say besides.
         "figures": (told["outputs"].pop("released") - rows, told["outputs"].pop("acknowledged") - rows),
         "rest": told,
