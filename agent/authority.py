@@ -3,6 +3,7 @@
 import logging
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ from protocols.language import tr
 from protocols.version import VERSION
 from security.policy.bundle import (
     NoPolicy,
+    PolicyEnded,
     SignedSheet,
     TrustedPolicy,
     keep_enforced,
@@ -26,6 +28,7 @@ from security.policy.fresh import fresh_until
 from security.policy.stop import find_stop
 
 _AGAIN_S: Final = 30
+_MOST_FOLLOWED: Final = 8
 
 _log = logging.getLogger(__name__)
 
@@ -38,20 +41,35 @@ def usable_policy(
     """Return the policy that may be enforced now.
 
     Raises:
+        PolicyEnded: when it is the one that was enforced last, and its time is over.
         NoPolicy: with one plain line that says why nothing leaves.
     """
     version, policy_hash = registry.last_policy()
-    policy = load_policy(
-        config.policy.file,
-        config.policy.officers,
-        config.policy.threshold,
-        now_s=now_ns() // SECOND,
-        last_version=version,
-        last_hash=policy_hash,
-        last=read_enforced(enforced_path(config), policy_hash),
-        widen_threshold=config.policy.widen_threshold,
-        agent_version=VERSION,
-    )
+    try:
+        policy = load_policy(
+            config.policy.file,
+            config.policy.officers,
+            config.policy.threshold,
+            now_s=now_ns() // SECOND,
+            last_version=version,
+            last_hash=policy_hash,
+            last=read_enforced(enforced_path(config), policy_hash),
+            widen_threshold=config.policy.widen_threshold,
+            agent_version=VERSION,
+        )
+    except PolicyEnded as ended:
+        _check_cards(config, ended.policy)
+        raise
+    _check_cards(config, policy)
+    return policy
+
+
+def _check_cards(config: AgentConfig, policy: TrustedPolicy) -> None:
+    """Check that there is a card with the keys that the policy pins for each consumer.
+
+    Raises:
+        NoPolicy: when there is not.
+    """
     for terms in policy.policy.consumers:
         card = config.consumers.get(terms.encryption_key)
         if card is None or pin_of(card.receipt_key.public) != terms.receipt_key:
@@ -66,7 +84,6 @@ def usable_policy(
                     "请在 [[consumer]] 中给出正确的名片，或为其签署策略",
                 ),
             )
-    return policy
 
 
 def enforced_path(config: AgentConfig) -> Path:
@@ -105,6 +122,7 @@ class Authority:
         self._look_again_s = 0
         self._said = ""
         self._keys: KeyAges | None = None
+        self._unbroken: frozenset[bytes] = frozenset()
 
     def look(self) -> Verdict:
         """Return what may be enforced now."""
@@ -119,7 +137,13 @@ class Authority:
             return Verdict(problem=self._problem)
         through = self._registry.stopped_through
         stopped = bool(policy.policy.stopped) or policy.policy.version <= through
-        return Verdict(policy, stopped, halted or self._stale(policy) or self._old_key())
+        return Verdict(
+            policy,
+            stopped,
+            halted or self._stale(policy) or self._old_key(),
+            expired=self._now() // SECOND >= policy.policy.valid_until,
+            unbroken=self._unbroken,
+        )
 
     def _take_stop(self) -> None:
         stop = find_stop(self._config.policy.file, self._config.policy.officers)
@@ -143,6 +167,10 @@ class Authority:
                 return
         try:
             newer = usable_policy(self._config, self._registry, self._now)
+        except PolicyEnded as ended:
+            # Nothing leaves under it any more; that it has ended is said under it.
+            self._said = self._problem = ""
+            self._accept(ended.policy)
         except NoPolicy as fault:
             self._say(fault)
         else:
@@ -177,6 +205,7 @@ class Authority:
         if not archive.exists():
             keep_enforced(archive, newer.policy)
         self._keys = self._ages(newer.policy)
+        self._unbroken = self._followed()
         self._policy = replace(newer, sheets=tuple(map(_signed_only, newer.sheets)))
         if before is not None:
             _log.info(
@@ -186,6 +215,22 @@ class Authority:
                     f"自此执行策略版本 {newer.policy.version}",
                 ),
             )
+
+    def _followed(self) -> frozenset[bytes]:
+        """Return the newest policies, each of which was in force until the next one was enforced.
+
+        After any other there was a time in which nothing might leave, here or while this agent was off.
+        """
+        entries = sorted(self._registry.policies(), key=lambda one: -int(one["version"]))
+        found = {bytes.fromhex(entry["hash"]) for entry in entries[:1]}
+        for later, earlier in pairwise(entries[:_MOST_FOLLOWED]):
+            policy = archived(self._config, int(earlier["version"]), earlier["hash"])
+            if policy is None or int(later["at"]) >= policy.valid_until:
+                break
+            if policy.version <= self._registry.stopped_through:
+                break
+            found.add(bytes.fromhex(earlier["hash"]))
+        return frozenset(found)
 
     def _ages(self, policy: CompiledPolicy) -> KeyAges | None:
         if self._config.policy.key_lifetime is None:

@@ -358,11 +358,15 @@ def _show_devices(console: Console, report: dict[str, Any]) -> None:
 
 def _show_policy(console: Console, policy: dict[str, Any]) -> None:
     force = tr("in force", "生效中") if policy["in_force"] else tr("NOT in force", "未生效")
+    why = policy.get("halted", "")
     console.print(
         tr(
-            f"policy version {policy['version']} ({force})",
-            f"策略版本 {policy['version']}（{force}）",
-        )
+            f"policy version {policy['version']} ({force})" + (f": {why}" if why else ""),
+            f"策略版本 {policy['version']}（{force}）" + (f"：{why}" if why else ""),
+        ),
+        markup=False,
+        highlight=False,
+        style=None if policy["in_force"] else "yellow",
     )
 
 

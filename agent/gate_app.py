@@ -192,6 +192,7 @@ class GateApp:
                 "valid_until": policy.policy.valid_until,
                 "in_force": gate.in_force,
                 "stopped": self._verdict.stopped,
+                "expired": self._verdict.expired,
                 "halted": gate.halted,
             },
             "suspended": [*gate.suspended, *map(suspended_line, self.side.suspended.now.names())],

@@ -9,13 +9,14 @@ from typing import Final
 
 from agent.clock import ClockWatch
 from agent.link import GateLink
-from agent.released import Hello, Released, Restore
+from agent.released import Ended, Hello, Released, Restore
 from agent.strange import Strange
 from agent.suspended import Keeper, without
 from protocols.errors import MillgateError
 from protocols.frame import SECOND, Frame
 from protocols.language import tr
 from protocols.topics import Address
+from security.policy.account import POLICY_ENDED, STOPPED
 from security.policy.bundle import TrustedPolicy
 from security.policy.gate import Gate, MemoryLost, open_memory, seal_memory
 from security.secret import Secret
@@ -40,17 +41,29 @@ class Verdict:
         stopped: whether an officer has stopped it.
         halted: why nothing may leave for now although there is a policy; empty while it may.
         problem: why there is none.
+        expired: whether its validity is over.
+        unbroken: the policies from which readings may be taken over, by hash: those between whose
+            end and this one there was no time in which nothing might leave; None for any.
     """
 
     policy: TrustedPolicy | None = None
     stopped: bool = False
     halted: str = ""
     problem: str = ""
+    expired: bool = False
+    unbroken: frozenset[bytes] | None = None
 
     @property
-    def key(self) -> tuple[bytes, bool]:
+    def ended(self) -> Ended:
+        """Whether the policy has ended, and how; an officer's word counts before the date."""
+        if self.stopped:
+            return Ended.STOPPED
+        return Ended.EXPIRED if self.expired else Ended.NOT
+
+    @property
+    def key(self) -> tuple[bytes, Ended]:
         """What the sealed side is told of it."""
-        return self.policy.hash if self.policy is not None else b"", self.stopped
+        return self.policy.hash if self.policy is not None else b"", self.ended
 
 
 class GateSide:
@@ -158,8 +171,7 @@ class GateSide:
     def _halt(self) -> None:
         """Let nothing leave while the verdict or the clock says so."""
         if self.gate is not None:
-            stopped = self._enforced.stopped or self.wanted.stopped
-            why = tr("an officer has stopped it", "数据官已下令停止") if stopped else ""
+            why = _ended(self._enforced.ended or self.wanted.ended)
             self.gate.halted = why or self.wanted.halted or self._clock.fault
 
     async def converse(self, link: GateLink, stop: asyncio.Event) -> None:
@@ -171,9 +183,10 @@ class GateSide:
         """
         await self._greet(link)
         while not stop.is_set():
+            # Before anything is awaited: who wakes this side meanwhile must not be forgotten.
+            self._closed.clear()
             if self._is_to_change():
                 await self._change(link)
-            self._closed.clear()
             if self.gate is not None and self.gate.has_closed:
                 await self._hand_over(link)
             await link.silence(self._closed)
@@ -181,8 +194,11 @@ class GateSide:
         await self._hand_over(link)
 
     def _is_to_change(self) -> bool:
-        other = self.wanted.key != self._enforced.key and self.wanted.policy is not None
-        return other or self._renew.is_set()
+        wanted = self.wanted
+        # A clock that is not believed cannot tell that a validity is over.
+        doubted = wanted.ended is Ended.EXPIRED and bool(self._clock.fault)
+        other = wanted.key != self._enforced.key and wanted.policy is not None
+        return (other and not doubted) or self._renew.is_set()
 
     def wake(self) -> None:
         """Look at once whether it is to stop."""
@@ -207,7 +223,7 @@ class GateSide:
     async def _hello(self, link: GateLink) -> Restore:
         policy = self._policy()
         sheets = tuple(sheet.signed for sheet in policy.sheets)
-        await link.send(Hello(policy.hash, sheets, self._enforced.stopped))
+        await link.send(Hello(policy.hash, sheets, self._enforced.ended))
         answer = await link.receive()
         if not isinstance(answer, Restore):
             raise OutOfTurn("the sealed side must answer Hello with Restore")
@@ -248,9 +264,18 @@ class GateSide:
                 gate.restore(self._opened(answer))
             except MemoryLost as fault:
                 _log.error("%s", fault)
-        if self._enforced.stopped:
-            gate.forget()
+            self._forget_what_is_over(gate, answer)
         self._halt()
+
+    def _forget_what_is_over(self, gate: Gate, answer: Restore) -> None:
+        """Let no reading from before a time in which nothing might leave count after it."""
+        enforced = self._enforced
+        if enforced.stopped:
+            gate.forget(STOPPED)
+        elif enforced.expired or answer.policy_hash not in (
+            enforced.unbroken or {answer.policy_hash}
+        ):
+            gate.forget(POLICY_ENDED)
 
     def _opened(self, answer: Restore) -> bytes:
         return open_memory(
@@ -278,8 +303,8 @@ class GateSide:
         answer = await self._hello(link)
         self._begin(answer)
         self._take_place(answer)
-        if wanted.stopped:
-            # So that a later policy cannot take up from before the stop.
+        if wanted.ended:
+            # So that a later policy cannot take up from before the end.
             await self._hand_over(link)
 
     def _policy(self) -> TrustedPolicy:
@@ -361,3 +386,12 @@ def _not_valid() -> str:
         "the policy has expired or is not yet valid; sign a new one",
         "策略已过期或尚未生效；请签署新策略",
     )
+
+
+def _ended(how: Ended) -> str:
+    """Return in words that a policy has ended; empty where it has not."""
+    if how is Ended.STOPPED:
+        return tr("an officer has stopped it", "数据官已下令停止")
+    if how is Ended.EXPIRED:
+        return tr("the policy has expired; sign a new one", "策略已过期；请签署新策略")
+    return ""

@@ -4,7 +4,7 @@
 epoch must begin, `Restore` answers a `Released`, of which nothing is kept then. A message is CBOR
 as `protocols.strict_cbor` reads it; arrays are byte strings of little-endian int64:
 
-    hello     = [1, "mg-link/1", policy-hash, stopped: 0..1, [* signed-sheet]]
+    hello     = [1, "mg-link/1", policy-hash, ended: 0..2, [* signed-sheet]]
     restore   = [2, number, epoch, policy-hash, gate-memory, at]
     released  = [3, number, policy-hash, [* [stream, [+ block]]], gate-memory]
     committed = [4, number]
@@ -13,6 +13,7 @@ as `protocols.strict_cbor` reads it; arrays are byte strings of little-endian in
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any, Final
 
 import numpy as np
@@ -33,6 +34,16 @@ _MOST_SHEETS: Final = 16
 _HELLO, _RESTORE, _RELEASED, _COMMITTED = 1, 2, 3, 4
 
 
+class Ended(IntEnum):
+    """Whether a policy has ended: nothing more is released, and that is said."""
+
+    NOT = 0
+    STOPPED = 1
+    """An officer has stopped it."""
+    EXPIRED = 2
+    """Its validity is over."""
+
+
 @dataclass(frozen=True, slots=True)
 class Hello:
     """The gate side is there and enforces this policy.
@@ -41,12 +52,12 @@ class Hello:
         policy_hash: of the policy that is enforced from now on.
         sheets: its release sheets as the officers signed them; all that the sealed side learns
             about the policy.
-        stopped: whether an officer has stopped it: nothing more is released, and that is said.
+        ended: whether it has ended.
     """
 
     policy_hash: bytes
     sheets: tuple[bytes, ...] = ()
-    stopped: bool = False
+    ended: Ended = Ended.NOT
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +112,8 @@ def encode(message: FromGate | FromSealed) -> bytes:
 
 def _items(message: FromGate | FromSealed) -> list[Any]:
     match message:
-        case Hello(policy_hash, sheets, stopped):
-            return [_HELLO, _LINK, policy_hash, int(stopped), list(sheets)]
+        case Hello(policy_hash, sheets, ended):
+            return [_HELLO, _LINK, policy_hash, int(ended), list(sheets)]
         case Restore(number, epoch, policy_hash, memory, at):
             return [_RESTORE, number, epoch, policy_hash, memory, at]
         case Released(number, policy_hash, streams, memory):
@@ -122,10 +133,10 @@ def decode_from_gate(data: bytes) -> FromGate:
         Malformed: when it is not a `Hello` or a `Released` in its one form.
     """
     match _decode(data):
-        case [1, "mg-link/1", policy_hash, 0 | 1 as stopped, [*sheets]] if (
+        case [1, "mg-link/1", policy_hash, 0 | 1 | 2 as ended, [*sheets]] if (
             len(sheets) <= _MOST_SHEETS
         ):
-            return Hello(fixed(policy_hash, _HASH), tuple(map(_bytes, sheets)), bool(stopped))
+            return Hello(fixed(policy_hash, _HASH), tuple(map(_bytes, sheets)), Ended(ended))
         case [3, number, policy_hash, [*streams], memory] if len(streams) <= _MOST_STREAMS:
             return Released(
                 uint(number), fixed(policy_hash, _HASH), _read_streams(streams), _bytes(memory)

@@ -4,6 +4,7 @@ So the supervisor stays small, and the sealed side's part of `agent.toml` is nev
 hands. What is faulty is told and changes nothing.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -16,7 +17,7 @@ from agent.config import AgentConfig, for_sealed_side, no_devices, read_config, 
 from agent.registry import Registry
 from protocols.errors import ConfigError, MillgateError
 from protocols.language import tr
-from security.policy.bundle import NoPolicy
+from security.policy.bundle import NoPolicy, PolicyEnded
 
 MOST_BYTES: Final = 1 << 20
 """Of the sealed side's settings, and of an answer of this process."""
@@ -58,7 +59,9 @@ def _check_policy(config: AgentConfig) -> None:
     """Refuse terms under which the signed policy that there is could not be enforced any more."""
     registry = Registry(config.spool.folder / "registry.json")
     try:
-        usable_policy(config, registry)
+        # One that has ended enforces nothing, so it cannot stand in the way of other terms.
+        with contextlib.suppress(PolicyEnded):
+            usable_policy(config, registry)
     except NoPolicy as fault:
         raise ConfigError([fault]) from None
     finally:

@@ -25,7 +25,7 @@ from agent.listed_keys import ListedSigner
 from agent.mending import open_mended
 from agent.process import Links, alone, given_links, listened_links, main
 from agent.registry import Registry
-from agent.released import Hello
+from agent.released import Ended, Hello
 from agent.renewal import keep_renewed
 from agent.reserve import Reserve
 from agent.sealedside import NotOurs, SealedSide, Sealer, Sheets, verified
@@ -83,7 +83,7 @@ class SealedApp:
         self._epoch = 0
         self._version = 0
         self._sealer: Sealer | None = None
-        self._told = b"", False
+        self._told = b"", Ended.NOT
         self._ready = asyncio.Event()
 
     async def run(self) -> None:
@@ -170,7 +170,7 @@ class SealedApp:
         """
         config = self._config
         source = config.policy
-        told = hello.policy_hash, hello.stopped
+        told = hello.policy_hash, hello.ended
         if self._sealer is not None and told == self._told:
             return self._sealer, self._epoch
         sheets = await asyncio.to_thread(
@@ -188,7 +188,7 @@ class SealedApp:
             source.audit_key,
             config.identity.address,
             time.time_ns,
-            stopped=hello.stopped,
+            ended=hello.ended,
             largest=partial(largest_message, spool, config.brokers),
         )
         self._go_on(spool, sealer, sheets)
@@ -205,7 +205,7 @@ class SealedApp:
             sealer.sheet_again,
             Asker(spool, address, self._signer, sealer.streams(), time.time_ns),
             Attester(spool, address, (self._signer, self._attestation), policy, time.time_ns),
-            sealer.stopped,
+            sealer.ended is Ended.STOPPED,
         )
         if self._uplink is None:
             self._uplink = Uplink(spool, config, self._thread, duty)
@@ -256,7 +256,11 @@ class SealedApp:
                 "too_large": state.too_large,
             },
             "delivery": await self._thread.call(delivery_ages, self._spool, time.time_ns()),
-            "sealed_policy": {"version": self._version, "stopped": self._told[1]},
+            "sealed_policy": {
+                "version": self._version,
+                "stopped": self._told[1] is Ended.STOPPED,
+                "expired": self._told[1] is Ended.EXPIRED,
+            },
         }
 
 

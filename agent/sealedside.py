@@ -12,7 +12,7 @@ import numpy as np
 from agent.disk import SpoolThread
 from agent.giveup import GivenUp, give_up_oldest
 from agent.link import SealedLink
-from agent.released import Committed, Hello, Released, Restore
+from agent.released import Committed, Ended, Hello, Released, Restore
 from agent.spool import Entry, Spool
 from protocols import batch
 from protocols.batch import Block
@@ -26,6 +26,7 @@ from protocols.topics import Address
 from security.cards import BrainCard
 from security.envelope import (
     BATCH,
+    REASON_EXPIRED,
     REASON_STOPPED,
     SALT_BYTES,
     SHEET,
@@ -55,6 +56,11 @@ _FULL_POLL_S: Final = 0.5
 _ROOM_SHARE: Final = 20
 _HEADS_S: Final = 5.0
 _PAD: Final = 1024
+_DECLARED: Final = {
+    Ended.STOPPED: ("stop_declared", REASON_STOPPED),
+    Ended.EXPIRED: ("expiry_declared", REASON_EXPIRED),
+}
+"""Where the spool notes that an end was declared, and the reason that is given."""
 
 _log = logging.getLogger(__name__)
 
@@ -142,7 +148,7 @@ class Sealer:
 
     Attributes:
         epoch: the epoch that it seals in.
-        stopped: whether an officer has stopped the policy: no value is sealed.
+        ended: whether the policy has ended: no value is sealed then.
     """
 
     def __init__(
@@ -155,11 +161,11 @@ class Sealer:
         address: Address,
         now_ns: NowNs,
         *,
-        stopped: bool = False,
+        ended: Ended = Ended.NOT,
         largest: Callable[[], int] = lambda: MAX_MESSAGE,
     ) -> None:
         self.epoch = 0
-        self.stopped = stopped
+        self.ended = ended
         self._largest = largest
         self._spool = spool
         self._policy = policy
@@ -195,7 +201,7 @@ class Sealer:
             spool.begin(epoch, self._policy.hash, entries)
         else:
             spool.append(epoch, entries)
-        self._declare_stop()
+        self._declare_end()
         return Restore(
             spool.meta("number", 0),
             epoch,
@@ -222,19 +228,21 @@ class Sealer:
         current = max(epoch, self.epoch, int(self._spool.meta("epoch", 0)))
         return self.restore(max(current, self.epoch_due))
 
-    def _declare_stop(self) -> None:
-        """Say once to every consumer, signed and in its chain, that an officer stopped the policy.
+    def _declare_end(self) -> None:
+        """Say once to every consumer, signed and in its chain, that the policy has ended, and how.
 
         It is a gap over the declaration's own place in the chain of sheets: as of its time nothing
-        of this policy leaves. What leads on is a newer policy's sheet.
+        of this policy leaves. What leads on is a newer policy's sheet; or the same one again, where
+        a wrong clock had let its validity seem over.
         """
+        key, reason = _DECLARED.get(self.ended, (_DECLARED[Ended.EXPIRED][0], None))
         mark = f"{self.epoch}:{self._policy.hash.hex()}"
-        if not self.stopped or self._spool.meta("stop_declared") == mark:
+        if (self._spool.meta(key) == mark) is (reason is not None):
             return
         entries = [
-            self._sheet_entry(stream, lane, stop=True) for stream, lane in self._sheets.items()
+            self._sheet_entry(stream, lane, ended=reason) for stream, lane in self._sheets.items()
         ]
-        self._spool.append(self.epoch, entries, {"stop_declared": mark})
+        self._spool.append(self.epoch, entries, {key: mark if reason else ""})
 
     def commit(self, message: Released) -> None:
         """Check, seal and commit one message of the gate side.
@@ -247,8 +255,8 @@ class Sealer:
             raise NotOurs("released under another policy")
         if message.number != self._spool.meta("number", 0) + 1:
             raise NotOurs("not the next message")
-        if self.stopped and message.streams:
-            raise BeyondSheet("an officer has stopped the policy")
+        if self.ended and message.streams:
+            raise BeyondSheet("the policy has ended")
         entries: list[Entry] = []
         for stream, blocks in sorted(message.streams.items()):
             if stream not in self._stream_terms:
@@ -307,10 +315,10 @@ class Sealer:
         self._spool.append(self.epoch, [entry])
         return [entry.sealed]
 
-    def _sheet_entry(self, stream: int, lane: _Lane, *, stop: bool = False) -> Entry:
+    def _sheet_entry(self, stream: int, lane: _Lane, *, ended: int | None = None) -> Entry:
         chain = _Chain(self._spool, self._address, self.epoch, stream)
-        if stop:
-            chain.declare(REASON_STOPPED)
+        if ended is not None:
+            chain.declare(ended)
         padded = pad(pack_sheet(lane.sheet.signed), lane.pad)
         return self._seal(chain, lane, padded, (0, 0), 0, is_sheet=True)
 

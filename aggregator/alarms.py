@@ -22,6 +22,7 @@ EQUIVOCATION: Final = "equivocation"
 EPOCH_UNEXPLAINED: Final = "epoch_unexplained"
 GAP: Final = "gap"
 STOPPED: Final = "stopped"
+EXPIRED: Final = "expired"
 REFUSAL: Final = "refusal"
 REVOKED_KEY: Final = "revoked_key"
 SILENCE: Final = "silence"
@@ -175,6 +176,13 @@ def _stopped(alarm: Alarm) -> Words:
     )
 
 
+def _expired(alarm: Alarm) -> Words:
+    return (
+        f"the factory declares that its policy {alarm.first} has expired: nothing leaves until a newer one",
+        f"工厂声明其策略 {alarm.first} 已过期：有更新的策略之前不再放行数据",
+    )
+
+
 def _refusal(alarm: Alarm) -> Words:
     (en, zh), span = _chain(alarm), _span(alarm)
     return (
@@ -264,6 +272,7 @@ _KINDS: Final = {
     EPOCH_UNEXPLAINED: _Kind(Severity.WARNING, _epoch_unexplained),
     GAP: _Kind(Severity.FAULT, _gap),
     STOPPED: _Kind(Severity.WARNING, _stopped),
+    EXPIRED: _Kind(Severity.FAULT, _expired),
     REFUSAL: _Kind(Severity.FAULT, _refusal),
     PASSED_OVER: _Kind(Severity.FAULT, _passed_over),
     REVOKED_KEY: _Kind(Severity.FAULT, _revoked_key),

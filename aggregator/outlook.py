@@ -11,6 +11,7 @@ from aggregator.alarms import (
     CERTIFICATE_ENDS,
     CLOCK_AHEAD,
     CLOCK_BEHIND,
+    EXPIRED,
     POLICY_ENDED,
     POLICY_ENDS,
     POLICY_OLDER,
@@ -122,6 +123,11 @@ class Outlook:
         if sheet is None:
             return
         self._look_at_silence(agent, address, min((s.window_s for s in sheet.streams), default=0))
+        if self._open(agent, EXPIRED):
+            # The factory has said it itself.
+            self._raising.over(agent, POLICY_ENDS)
+            self._raising.over(agent, POLICY_ENDED)
+            return
         place = Alarm(agent, "", 0, 0, sheet.valid_until, sheet.valid_until, self._raising.now_s)
         self._end_of(place, address, (POLICY_ENDS, POLICY_ENDED), sheet.valid_until - _POLICY_S)
 
@@ -160,10 +166,13 @@ class Outlook:
         alarm = Alarm(agent, POLICY_OLDER, 0, 0, used, announced, self._raising.now_s)
         self._raising.holds(alarm, address)
 
+    def _open(self, agent: int, kind: str) -> bool:
+        return self._ledger.record.open_alarm(agent, kind) is not None
+
     def _look_at_silence(self, agent: int, address: Address, window_s: int) -> None:
         now_s, heard_s = self._raising.now_s, self._ledger.last_decided(agent)
-        stopped = self._ledger.record.open_alarm(agent, STOPPED) is not None
-        if heard_s and now_s - heard_s > silent_after_s(window_s) and not stopped:
+        ended = self._open(agent, STOPPED) or self._open(agent, EXPIRED)
+        if heard_s and now_s - heard_s > silent_after_s(window_s) and not ended:
             self._raising.holds(Alarm(agent, SILENCE, 0, 0, heard_s, heard_s, now_s), address)
         else:
             self._raising.over(agent, SILENCE)

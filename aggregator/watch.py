@@ -9,6 +9,7 @@ from aggregator.alarms import (
     CHAIN_DIFFERS,
     EPOCH_UNEXPLAINED,
     EQUIVOCATION,
+    EXPIRED,
     GAP,
     MESSAGES_MISSING,
     REFUSAL,
@@ -22,11 +23,13 @@ from aggregator.raising import Raising
 from aggregator.record import Alarm
 from protocols.frame import NowNs
 from protocols.topics import Address
-from security.envelope import REASON_REFUSED, REASON_STOPPED, Header
+from security.envelope import REASON_EXPIRED, REASON_REFUSED, REASON_STOPPED, Header
 from security.key_list import Place
 from security.statements import ATTEST_S, Ask, Attestation, Loss, attestation_in
 
 _LATE_S: Final = 2 * ATTEST_S
+_ENDED: Final = {REASON_STOPPED: STOPPED, REASON_EXPIRED: EXPIRED}
+"""How a policy can end, in a declaration and as an alarm; what is declared so is no loss."""
 
 
 class Watch:
@@ -49,22 +52,28 @@ class Watch:
         """Look at a message whose turn it was, kept or refused."""
         self._outlook.heard(agent, header.address, header.issued_at)
         self._outlook.sealed_under(agent, header)
-        self._stopped(agent, header)
+        self._ended(agent, header)
         for gap in header.gaps:
-            if gap.reason not in {REASON_REFUSED, REASON_STOPPED}:
+            if gap.reason not in {REASON_REFUSED, *_ENDED}:
                 self._happened(GAP, agent, header, gap.first, gap.last)
 
-    def _stopped(self, agent: int, header: Header) -> None:
-        """An officer's stop is no loss; it ends with what is sealed under a newer policy."""
-        if any(gap.reason == REASON_STOPPED for gap in header.gaps):
-            version = header.policy_version
-            alarm = Alarm(agent, STOPPED, 0, 0, version, version, self._raising.now_s)
+    def _ended(self, agent: int, header: Header) -> None:
+        """Look whether a message says that its policy has ended, or leads on after an end.
+
+        Only a sheet leads on, which comes before all else that is sealed under a newer policy. After
+        an officer's stop it takes a newer one; that a validity is over may have been a wrong clock's
+        word, taken back by the same sheet again.
+        """
+        version = header.policy_version
+        said = [_ENDED[gap.reason] for gap in header.gaps if gap.reason in _ENDED]
+        if header.window == (0, 0):
+            for kind, least in ((STOPPED, version - 1), (EXPIRED, version)):
+                known = self._record.open_alarm(agent, kind)
+                if known is not None and kind not in said and known.last <= least:
+                    self._raising.over(agent, kind)
+        for kind in said:
+            alarm = Alarm(agent, kind, 0, 0, version, version, self._raising.now_s)
             self._raising.holds(alarm, header.address)
-        elif header.window == (0, 0):
-            # A sheet, which comes before all else that is sealed under a newer policy.
-            known = self._record.open_alarm(agent, STOPPED)
-            if known is not None and header.policy_version > known.last:
-                self._raising.over(agent, STOPPED)
 
     def asked(self, agent: int, ask: Ask) -> None:
         """Look at a question, which is signed as it is sent."""

@@ -69,7 +69,8 @@ REASON_REFUSED: Final = 1
 REASON_DROPPED: Final = 2
 REASON_RESTORED: Final = 3
 REASON_STOPPED: Final = 4
-MOST_REASON: Final = REASON_STOPPED
+REASON_EXPIRED: Final = 5
+MOST_REASON: Final = REASON_EXPIRED
 
 
 @dataclass(frozen=True, slots=True)

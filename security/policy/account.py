@@ -17,6 +17,7 @@ FIRST_SLOT: Final = "before_first_slot"
 GATE_ERROR: Final = "gate_error"
 RULE_CHANGED: Final = "rule_changed"
 STOPPED: Final = "stopped"
+POLICY_ENDED: Final = "policy_ended"
 
 
 @dataclass(slots=True)

@@ -34,6 +34,18 @@ class NoPolicy(MillgateError):
     """There is no policy that may be enforced: nothing leaves."""
 
 
+class PolicyEnded(NoPolicy):
+    """What was enforced last has ended: nothing leaves, and under it that may be said.
+
+    Attributes:
+        policy: that policy.
+    """
+
+    def __init__(self, fault: NoPolicy, policy: "TrustedPolicy") -> None:
+        super().__init__(fault.what, where=fault.where, remedy=fault.remedy)
+        self.policy = policy
+
+
 @dataclass(frozen=True, slots=True)
 class SignedSheet:
     """A release sheet and the officers' signatures on it.
@@ -256,6 +268,7 @@ def load_policy(
         agent_version: of the program that asks; empty asks for no minimum.
 
     Raises:
+        PolicyEnded: when it is the policy that was enforced last, and its time is over.
         NoPolicy: with one plain line that says why nothing leaves.
     """
     trusted = _verified(path, officers, threshold)
@@ -284,16 +297,30 @@ def load_policy(
             ),
             tr("update Millgate here", "请在此升级 Millgate"),
         )
-    if not policy.valid_from <= now_s < policy.valid_until:
-        raise _refused(
-            path,
-            tr("the policy is expired or not yet valid", "策略已过期或尚未生效"),
-            tr(
-                "check the clock, or sign a policy that is valid now",
-                "请检查时钟，或签署当前有效的策略",
-            ),
-        )
+    _check_time(path, trusted, now_s, was_enforced=trusted.hash == last_hash)
     return trusted
+
+
+def _check_time(path: Path, trusted: TrustedPolicy, now_s: int, *, was_enforced: bool) -> None:
+    """Check that a policy is valid now.
+
+    Raises:
+        NoPolicy, PolicyEnded: when it is not.
+    """
+    policy = trusted.policy
+    if policy.valid_from <= now_s < policy.valid_until:
+        return
+    fault = _refused(
+        path,
+        tr("the policy is expired or not yet valid", "策略已过期或尚未生效"),
+        tr(
+            "check the clock, or sign a policy that is valid now",
+            "请检查时钟，或签署当前有效的策略",
+        ),
+    )
+    if was_enforced and now_s >= policy.valid_until:
+        raise PolicyEnded(fault, trusted)
+    raise fault
 
 
 def _check_step(

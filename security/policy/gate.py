@@ -232,15 +232,16 @@ class Gate:
             "budgets": self._budgets.dump(),
         }
 
-    def forget(self) -> None:
-        """Forget every reading: after an officer's stop nothing from before it leaves any more.
+    def forget(self, why: str = STOPPED) -> None:
+        """Forget every reading: after the end of a policy nothing from before it leaves any more.
 
-        Counters take new baselines, so that no later rise covers the time of the stop. The account
-        and the place in time stay: no slot is written twice.
+        Counters take new baselines, so that no later rise covers the time in which nothing might
+        leave. The account, where open samples become dropped for `why`, and the place in time
+        stay: no slot is written twice.
         """
         content = _without_readings(self._content())
         self._begin()
-        self._take_over(content, STOPPED)
+        self._take_over(content, why)
 
     def drop_open(self) -> None:
         """Drop what open windows hold; their slots become gaps, counters go on exactly."""

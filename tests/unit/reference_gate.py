@@ -160,11 +160,11 @@ class ReferenceGate:
         self.stopped = False
         self.committed = self._everything()
 
-    def stop(self) -> None:
+    def stop(self, why: str) -> None:
         """Nothing of what was read leaves any more; which slots are over stays known."""
         self.stopped = True
         for group in self._all():
-            group.book["stopped"] += group.counts.total()
+            group.book[why] += group.counts.total()
             group.counts.clear()
             group.rows.clear()
             group.points = {

@@ -19,6 +19,7 @@ from aggregator.alarms import (
     CERTIFICATES,
     CLOCK_AHEAD,
     CLOCK_BEHIND,
+    EXPIRED,
     GAP,
     HAPPENED_S,
     KINDS,
@@ -39,7 +40,7 @@ from protocols.errors import MillgateError
 from protocols.frame import SECOND
 from protocols.topics import Address
 from security.certificates import Span, span_in
-from security.envelope import REASON_DROPPED, REASON_STOPPED, Gap
+from security.envelope import REASON_DROPPED, REASON_EXPIRED, REASON_STOPPED, Gap
 from security.statements import Loss, sign_statement
 from tests.certificates import Authority
 from tests.joining_site import Site as JoiningSite
@@ -158,6 +159,28 @@ def test_an_officers_stop_is_told_as_that_makes_no_silence_and_ends_with_a_newer
     newer.ends = forger.ends
     brain.take(KEYS, newer.sheet_message())
     assert open_alarms(brain) == []
+
+
+def test_a_declared_expiry_is_no_loss_makes_no_silence_and_ends_with_the_next_sheet(
+    brain: Brain, forger: Forger
+) -> None:
+    brain.clock = forger.sheet.sheet.valid_until
+    brain.take(KEYS, forger.sheet_message())
+    brain.inbox.look()
+    assert [kind for kind, _, _ in open_alarms(brain)] == [POLICY_ENDED]
+    brain.take(KEYS, forger.sheet_message(gaps=(Gap(1, 1, REASON_EXPIRED),)))
+    brain.clock += 901
+    brain.inbox.look()
+    assert open_alarms(brain) == [(EXPIRED, 1, 1)]
+    assert "policy 1 has expired" in in_words(brain.ledger.record.alarms(1)[-1])
+    # The same sheet without that word: the clock that said so was wrong.
+    brain.take(KEYS, forger.sheet_message())
+    assert EXPIRED not in [kind for kind, _, _ in open_alarms(brain)]
+    brain.take(KEYS, forger.sheet_message(gaps=(Gap(3, 3, REASON_EXPIRED),)))
+    newer = Forger(KEYS, signed_policy(KEYS, 2))
+    newer.ends = forger.ends
+    brain.take(KEYS, newer.sheet_message())
+    assert EXPIRED not in [kind for kind, _, _ in open_alarms(brain)]
 
 
 def test_a_clock_that_is_ahead_is_told_at_once_and_ends_when_it_is_right(

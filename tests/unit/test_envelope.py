@@ -531,7 +531,7 @@ BAD_CLAIMS: dict[str, tuple[int, Any]] = {
     "too many gaps": (16, [[at, at, 1] for at in range(65)]),
     "a gap that ends before it starts": (16, [[2, 1, 1]]),
     "a gap without a reason": (16, [[1, 2]]),
-    "a gap with an unknown reason": (16, [[1, 2, 5]]),
+    "a gap with an unknown reason": (16, [[1, 2, 6]]),
     "a gap with reason 0": (16, [[1, 2, 0]]),
     "a negative gap": (16, [[-1, 2, 1]]),
     "a purpose that is text": (17, "energy"),

@@ -17,12 +17,14 @@ import pytest
 from agent.authority import Authority, usable_policy
 from agent.clock import LARGEST_JUMP_NS, STEADY_NS, ClockWatch
 from agent.config import AgentConfig, Identity, PolicySource, SpoolConfig, pin_of
+from agent.gateside import Verdict
 from agent.registry import Registry
+from agent.released import Ended
 from protocols.broker import BrokerConfig
 from protocols.frame import SECOND
 from security.cards import BrainCard
 from security.keys import OpeningKey, SigningKey
-from security.policy.bundle import NoPolicy, sign_bundle, write_bundle
+from security.policy.bundle import NoPolicy, PolicyEnded, sign_bundle, write_bundle
 from security.policy.compiled import CompiledPolicy, content_hash, to_bytes
 from security.policy.fresh import Fresh, fresh_path, read_fresh, sign_fresh, write_fresh
 from security.policy.stop import Stop, sign_stop, stop_path, write_stop
@@ -288,7 +290,7 @@ async def test_after_a_stop_nothing_leaves_and_no_later_rise_covers_its_time() -
         before = sealed.found
         assert before
         side.want(side.wanted.__class__(trusted(), stopped=True))
-        await until(lambda: sealed.hellos[-1].stopped and side.gate is not None)
+        await until(lambda: sealed.hellos[-1].ended is Ended.STOPPED and side.gate is not None)
         await feed(side, clock, range(28, 60))
         assert sealed.found == before
         book = gate_in(side).accounts["dev"]
@@ -301,6 +303,110 @@ async def test_after_a_stop_nothing_leaves_and_no_later_rise_covers_its_time() -
     assert after
     assert all(cell == (30, 0, 1) for cell in after.values())
     assert min(slot for _, slot in after) >= 6
+
+
+# The end of a validity.
+
+
+def test_a_policy_that_ended_while_the_agent_was_off_is_declared_and_enforces_nothing(
+    factory: Factory,
+) -> None:
+    first = compiled(1)
+    factory.sign(first)
+    assert not factory.authority().look().expired
+    factory.s = first.valid_until - 1
+    assert not factory.authority().look().expired
+    factory.s = first.valid_until
+    state = factory.trusted_state()
+    for _ in range(2):
+        verdict = factory.authority().look()
+        assert verdict.policy is not None
+        assert verdict.ended is Ended.EXPIRED
+        with pytest.raises(PolicyEnded):
+            usable_policy(factory.config, factory.registry, factory.now)
+    assert factory.trusted_state() == state
+    # Another one that has ended was never enforced here: there is nothing to say of it.
+    factory.sign(follow(first, valid_until=factory.s))
+    assert factory.authority().look().policy is None
+
+
+def test_readings_are_taken_over_only_from_a_policy_that_was_in_force_until_the_next(
+    factory: Factory,
+) -> None:
+    first = compiled(1)
+    factory.sign(first)
+    before = factory.authority().look()
+    second = follow(first, valid_until=first.valid_until + DAY_S)
+    factory.s = first.valid_until - 1
+    factory.sign(second)
+    renewed = factory.authority().look()
+    assert before.policy is not None
+    assert renewed.policy is not None
+    assert renewed.unbroken == frozenset({before.policy.hash, renewed.policy.hash})
+    factory.s = second.valid_until
+    factory.sign(follow(second, valid_until=factory.s + DAY_S))
+    late = factory.authority().look()
+    assert late.policy is not None
+    assert late.unbroken == frozenset({late.policy.hash})
+
+
+def test_after_a_stop_that_came_while_the_agent_was_off_no_readings_are_taken_over(
+    factory: Factory,
+) -> None:
+    first = compiled(1)
+    factory.sign(first)
+    factory.authority().look()
+    write_stop(factory.file, sign_stop(Stop(through=1, at=NOW_S), [officer(1)]))
+    factory.sign(follow(first))
+    verdict = factory.authority().look()
+    assert verdict.policy is not None
+    assert verdict.unbroken == frozenset({verdict.policy.hash})
+
+
+@pytest.mark.parametrize("off", [False, True])
+async def test_after_an_expiry_no_later_rise_covers_its_time(off: bool) -> None:
+    clock, sealed = Clock(), Sealed()
+    side = side_of(clock)
+    async with running(side, sealed):
+        await feed(side, clock, range(28))
+        before = sealed.found
+        if not off:
+            side.want(Verdict(trusted(), expired=True))
+            await until(lambda: sealed.hellos[-1].ended is Ended.EXPIRED and side.gate is not None)
+            await feed(side, clock, range(28, 60))
+            assert sealed.found == before
+            assert gate_in(side).accounts["dev"].dropped["policy_ended"] > 0
+            side.want(Verdict(trusted(2)))
+            await until(lambda: len(sealed.hellos) == 3 and side.gate is not None)
+            await feed(side, clock, range(60, 93))
+    if off:
+        side = side_of(clock)
+        side.want(Verdict(trusted(2), unbroken=frozenset({trusted(2).hash})))
+        clock.set(60)
+        async with running(side, sealed):
+            await feed(side, clock, range(60, 93))
+    after = {at: cell for at, cell in sealed.found.items() if at not in before}
+    assert before
+    assert after
+    assert all(cell == (30, 0, 1) for cell in after.values())
+    assert min(slot for _, slot in after) >= 6
+
+
+async def test_a_clock_that_is_not_believed_lets_no_validity_be_over() -> None:
+    clock, sealed, running_s = Clock(), Sealed(), Clock()
+    side = side_of(clock)
+    side._clock = ClockWatch(clock, running_s)
+    async with running(side, sealed):
+        clock.set(10_000)
+        side.step()
+        side.want(Verdict(trusted(), expired=True))
+        assert not side._is_to_change()
+        assert not gate_in(side).in_force
+        running_s.set(400)
+        clock.set(10_400)
+        side.step()
+        side.want(Verdict(trusted(), expired=True))
+        await until(lambda: sealed.hellos[-1].ended is Ended.EXPIRED)
 
 
 # Rule 6: freshness.

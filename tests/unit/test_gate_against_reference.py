@@ -41,6 +41,7 @@ COUNTED = (
     "unconfirmed_fall",
     "before_first_slot",
     "stopped",
+    "policy_ended",
 )
 STEPS = {
     "last": ["1", "5", "0.5", "0.01", "100"],
@@ -347,8 +348,9 @@ def compare(world: World, steps: int) -> None:
             assert_never_twice_and_chained(world, everything, new)
             event("something was released" if new else "nothing was released")
         elif doing < 0.97:
-            event("stop")
-            stop(world, gate, plain, clock)
+            how = chance.choice([stop, expire])
+            event(how.__name__)
+            how(world, gate, plain, clock)
             memory = gate.memory()
         else:
             event("crash")
@@ -374,7 +376,28 @@ def stop(world: World, gate: Gate, plain: ReferenceGate, clock: Clock) -> None:
     world.seam = True
     gate.forget()
     gate.halted = "stopped"
-    plain.stop()
+    plain.stop("stopped")
+    pause(world, gate, plain, clock)
+    assert_books_agree(gate, plain)
+    gate.halted = ""
+    plain.go_on()
+
+
+def expire(world: World, gate: Gate, plain: ReferenceGate, clock: Clock) -> None:
+    """Let the validity end before there is a newer policy; that is noticed a while later."""
+    world.seam = True
+    valid = gate.policy
+    gate.policy = valid.model_copy(update={"valid_until": world.now // SECOND})
+    plain.stop("policy_ended")
+    pause(world, gate, plain, clock)
+    gate.forget("policy_ended")
+    assert_books_agree(gate, plain)
+    gate.policy = valid
+    plain.go_on()
+
+
+def pause(world: World, gate: Gate, plain: ReferenceGate, clock: Clock) -> None:
+    """Let both see frames of which nothing may leave."""
     for _ in range(world.chance.randint(1, 3)):
         world.now += round(world.chance.choice(GAPS) * SECOND)
         clock.ns = world.now
@@ -385,6 +408,3 @@ def stop(world: World, gate: Gate, plain: ReferenceGate, clock: Clock) -> None:
         plain.advance(world.now)
         assert gate.take() == {}
         assert plain.take(world.now) == {}
-        assert_books_agree(gate, plain)
-    gate.halted = ""
-    plain.go_on()

@@ -14,6 +14,7 @@ from agent import link as link_module
 from agent.link import LinkLost, joined, sealed_end
 from agent.released import (
     Committed,
+    Ended,
     FromGate,
     FromSealed,
     Hello,
@@ -170,10 +171,12 @@ def test_whatever_is_not_slots_of_streams_is_refused(
         decode_from_gate(edited(change))
 
 
-@pytest.mark.parametrize("stopped", [2, -1, "1"])
-def test_a_hello_is_stopped_or_not(stopped: object) -> None:
+@pytest.mark.parametrize("ended", [3, -1, "1"])
+def test_a_hello_says_that_its_policy_has_ended_how_or_that_it_has_not(ended: object) -> None:
+    for how in Ended:
+        assert decode_from_gate(encode(Hello(HASH, (), how))) == Hello(HASH, (), how)
     with pytest.raises(Malformed):
-        decode_from_gate(strict_cbor.encode([1, "mg-link/1", HASH, stopped, []]))
+        decode_from_gate(strict_cbor.encode([1, "mg-link/1", HASH, ended, []]))
     with pytest.raises(Malformed):
         decode_from_gate(strict_cbor.encode([1, "mg-link/2", HASH, 0, []]))
 

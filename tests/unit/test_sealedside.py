@@ -12,7 +12,7 @@ import pytest
 from agent import sealedside
 from agent.disk import SpoolThread
 from agent.link import GateLink, joined
-from agent.released import Committed, Hello, Released, Restore
+from agent.released import Committed, Ended, Hello, Released, Restore
 from agent.sealedside import NotOurs, SealedSide, Sealer, verified
 from agent.spool import Spool
 from protocols import batch
@@ -24,6 +24,7 @@ from security.cards import BrainCard
 from security.envelope import (
     BATCH,
     MAX_SEALED,
+    REASON_EXPIRED,
     REASON_STOPPED,
     SHEET,
     CannotOpen,
@@ -109,7 +110,7 @@ def spool(tmp_path: Path) -> Iterator[Spool]:
     opened.close()
 
 
-def sealer_of(spool: Spool, what: TrustedPolicy, *, stopped: bool = False) -> Sealer:
+def sealer_of(spool: Spool, what: TrustedPolicy, ended: Ended = Ended.NOT) -> Sealer:
     return Sealer(
         spool,
         what,
@@ -118,7 +119,7 @@ def sealer_of(spool: Spool, what: TrustedPolicy, *, stopped: bool = False) -> Se
         AUDIT.public,
         ADDRESS,
         lambda: NOW * SECOND,
-        stopped=stopped,
+        ended=ended,
     )
 
 
@@ -614,7 +615,7 @@ def test_a_stop_is_declared_once_signed_and_nothing_is_sealed_after_it(
 ) -> None:
     started(spool, normal).commit(message(1, normal, fast=[fast(1, noise(1, 1))]))
     for _ in range(2):
-        sealer = sealer_of(spool, normal, stopped=True)
+        sealer = sealer_of(spool, normal, Ended.STOPPED)
         sealer.restore(1)
     with pytest.raises(BeyondSheet):
         sealer.commit(message(2, normal, fast=[fast(2, noise(1, 1))]))
@@ -624,3 +625,33 @@ def test_a_stop_is_declared_once_signed_and_nothing_is_sealed_after_it(
     declared[0].signed.verify(SIGNER.public)
     only = [parse(row.sealed) for row in spool.waiting(0, 10, only_sheets=True)]
     assert [one.content_type for one in only] == [SHEET, SHEET]
+
+
+def test_an_expiry_is_declared_once_signed_and_nothing_is_sealed_after_it(
+    spool: Spool, normal: TrustedPolicy
+) -> None:
+    started(spool, normal).commit(message(1, normal, fast=[fast(1, noise(1, 1))]))
+    for _ in range(3):  # it starts again and again
+        sealer = sealer_of(spool, normal, Ended.EXPIRED)
+        sealer.restore(1)
+    with pytest.raises(BeyondSheet):
+        sealer.commit(message(2, normal, fast=[fast(2, noise(1, 1))]))
+    sealer.commit(message(2, normal))
+    declared = [one for one in sealed_in(spool) if one.content_type == SHEET][1:]
+    assert [one.header.gaps for one in declared] == [(Gap(1, 1, REASON_EXPIRED),)]
+    declared[0].signed.verify(SIGNER.public)
+    # A new epoch says it again, in its own chain; an officer's stop after it is another word.
+    sealer_of(spool, normal, Ended.EXPIRED).restore(2)
+    sealer_of(spool, normal, Ended.STOPPED).restore(2)
+    later = [one.header for one in sealed_in(spool) if one.header.epoch == 2]
+    reasons = [[gap.reason for gap in header.gaps] for header in later]
+    assert reasons == [[], [REASON_EXPIRED], [REASON_STOPPED]]
+
+
+def test_an_expiry_that_a_wrong_clock_told_is_taken_back_and_told_again_when_it_comes(
+    spool: Spool, normal: TrustedPolicy
+) -> None:
+    for ended in (Ended.NOT, Ended.EXPIRED, Ended.NOT, Ended.NOT, Ended.EXPIRED):
+        sealer_of(spool, normal, ended).restore(1)
+    said = [[gap.reason for gap in one.header.gaps] for one in sealed_in(spool)]
+    assert said == [[], [REASON_EXPIRED], [], [REASON_EXPIRED]]

@@ -90,7 +90,7 @@ def _accepted() -> Iterator[Case]:
         "a batch": {},
         "a batch later in its chain": {"header": {"sequence": 41, "previous": bytes(32)}},
         "a batch with gaps and a right": {
-            "header": {"right_hash": seed("right"), "gaps": _gaps((1, 2, 1), (5, 5, 2))}
+            "header": {"right_hash": seed("right"), "gaps": _gaps((1, 2, 1), (5, 5, 2), (9, 9, 5))}
         },
         "a batch of a new epoch": {"header": {"epoch": 4, "before": _before(3, 9)}},
         "a batch padded to twice the unit": {"padded": pad(CONTENT, 4 * PAD)},
@@ -228,7 +228,7 @@ def _claims() -> Iterator[Case]:
         "a gap that ends before it starts": put(16, value=[[5, 4, 1]]),
         "a gap without a reason": put(16, value=[[4, 5]]),
         "a gap for reason 0": put(16, value=[[4, 5, 0]]),
-        "a gap for reason 5": put(16, value=[[4, 5, 5]]),
+        "a gap for reason 6": put(16, value=[[4, 5, 6]]),
         "65 gaps": put(16, value=[[at, at, 1] for at in range(65)]),
         "a purpose that is text": put(17, value="carbon-emission"),
         "a right of 31 bytes": put(18, value=bytes(31)),

@@ -61,7 +61,7 @@ def _statements() -> Iterator[Case]:
         ("the body of a loss in an ask", ask, LOSS),
         ("a loss that ends before it starts", loss, [*LOSS[:6], 10, *LOSS[7:]]),
         ("a loss for reason 0", loss, [*LOSS[:-1], 0]),
-        ("a loss for reason 5", loss, [*LOSS[:-1], 5]),
+        ("a loss for reason 6", loss, [*LOSS[:-1], 6]),
         ("a loss with a short hash", loss, [*LOSS[:-2], bytes(31), 2]),
         ("a statement that is a map", ask, {}),
         ("a statement of another content type", "application/mg1-question+cbor", ASK),
