@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from aggregator.config import AggregatorConfig
 from aggregator.joining import NAME, Joining
@@ -101,14 +101,27 @@ def renew_own(config: AggregatorConfig, authority: Authority) -> list[Path]:
     return written
 
 
-def write_revoked(config: AggregatorConfig, authority: Authority) -> bytes:
-    """Write the revocation list beside the authority's certificate, and return it, PEM."""
+class Revoked(NamedTuple):
+    """Who is let in no more.
+
+    Attributes:
+        certificates: the revocation list, PEM.
+        agents: ids of the agents whose certificates are all on it.
+    """
+
+    certificates: bytes
+    agents: list[bytes]
+
+
+def write_revoked(config: AggregatorConfig, authority: Authority) -> Revoked:
+    """Write the revocation list beside the authority's certificate, and return what it says."""
     joining = open_joining(config)
     try:
-        found = joining.revocation_list(authority)
+        found = Revoked(joining.revocation_list(authority), joining.revoked_agents())
     finally:
         joining.close()
-    write_whole(enrolment_of(config).authority.with_name(REVOKED), found, PUBLIC)
+    path = enrolment_of(config).authority.with_name(REVOKED)
+    write_whole(path, found.certificates, PUBLIC)
     return found
 
 

@@ -1,12 +1,12 @@
 """Configuration, access list and certificates for Mosquitto, as agents and aggregator need them."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from aggregator.authority import BRAIN
+from aggregator.authority import BRAIN, REVOKED, Revoked
 from protocols.broker import MAX_MESSAGE
 from protocols.errors import MillgateError
 from protocols.language import tr
@@ -16,7 +16,6 @@ from security.files import PUBLIC, write_whole
 
 CONFIG: Final = "millgate.conf"
 ACCESS: Final = "millgate.acl"
-REVOKED: Final = "revoked.pem"
 
 _HEADROOM: Final = 1024
 """Topic and header beside the largest payload."""
@@ -58,6 +57,22 @@ pattern write mg1/+/%u/state
 pattern read mg1/+/%u/down
 """
 
+_REVOKED_ACCESS: Final = """
+# Its certificates are revoked. A connection of before stays open, and can neither write nor read any more.
+user {agent}
+topic deny mg1/#
+"""
+
+
+def access_list(revoked: Iterable[bytes]) -> bytes:
+    """Return the access list; Mosquitto holds open connections to it as well once it has read it again.
+
+    Args:
+        revoked: ids of the agents whose certificates are all revoked.
+    """
+    shut_out = "".join(_REVOKED_ACCESS.format(agent=agent.hex()) for agent in revoked)
+    return (_ACCESS.format(brain=BRAIN) + shut_out).encode()
+
 
 @dataclass(frozen=True, slots=True)
 class BrokerFiles:
@@ -75,12 +90,12 @@ class BrokerFiles:
     hosts: Sequence[str]
     user: str = ""
 
-    def write(self, authority: Authority, revoked: bytes) -> list[Path]:
+    def write(self, authority: Authority, revoked: Revoked) -> list[Path]:
         """Write all files, those that are there as well; the broker's key is kept.
 
         Args:
             authority: issues the broker's certificate.
-            revoked: the revocation list, PEM.
+            revoked: who is let in no more.
 
         Returns:
             What was written.
@@ -102,10 +117,10 @@ class BrokerFiles:
             issued = authority.issue_server(make_private_key(key), self.hosts)
             files = {
                 CONFIG: config.encode(),
-                ACCESS: _ACCESS.format(brain=BRAIN).encode(),
+                ACCESS: access_list(revoked.agents),
                 "ca.pem": authority.bundle,
                 "broker.pem": issued.certificate,
-                REVOKED: revoked,
+                REVOKED: revoked.certificates,
             }
             for name, data in files.items():
                 write_whole(folder / name, data, PUBLIC)

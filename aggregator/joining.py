@@ -452,6 +452,14 @@ class Joining:
             )
         return good
 
+    def revoked_agents(self) -> list[bytes]:
+        """Return the ids of agents whose certificates were all revoked, sorted."""
+        rows = self._db.execute(
+            "SELECT agent FROM certificate GROUP BY agent HAVING COUNT(*)=COUNT(revoked_s)"
+            " ORDER BY agent"
+        )
+        return [row[0] for row in rows]
+
     def is_good(self, serial: int) -> bool:
         """Tell whether a certificate was issued here, has not ended, and was not revoked."""
         row = self._db.execute(

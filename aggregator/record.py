@@ -272,9 +272,11 @@ class Record:
                 "INSERT OR IGNORE INTO equivocation VALUES (?,?,?,?,?,?,?)",
                 (*place, now_s, first, second),
             )
-        self._db.execute(
-            "INSERT OR IGNORE INTO quarantine VALUES (?,?,?)", (agent, now_s, "equivocation")
-        )
+        self.quarantine(agent, now_s, "equivocation")
+
+    def quarantine(self, agent: int, now_s: int, why: str) -> None:
+        """Take nothing more from an agent; one that is quarantined stays so."""
+        self._db.execute("INSERT OR IGNORE INTO quarantine VALUES (?,?,?)", (agent, now_s, why))
 
     def signed_leaf(self, leaf: Leaf) -> bytes:
         """Return the signed bytes that a leaf names; empty when they are no longer here."""

@@ -1,14 +1,23 @@
 """`millgate aggregator revoke`: let the broker refuse an agent's certificates."""
 
+import time
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from aggregator.authority import log_path, open_authority, open_joining, write_revoked
-from aggregator.broker_files import REVOKED
+from aggregator.authority import (
+    REVOKED,
+    log_path,
+    open_authority,
+    open_joining,
+    write_revoked,
+)
+from aggregator.broker_files import ACCESS, access_list
 from aggregator.config import AggregatorConfig, read_config
+from aggregator.ledger import Ledger
 from protocols.errors import MillgateError
+from protocols.frame import SECOND
 from protocols.language import tr
 from protocols.topics import Address
 from security.admin_log import record_admin
@@ -17,12 +26,13 @@ from security.files import PUBLIC, write_whole
 _SHORTEST_ID: Final = 8
 _MAIN: Final = "main"
 _HELP: Final = tr(
-    "Revoke the certificates by which an agent connects to the broker, for good.\n\n"
-    "What it signed before stays valid; its signing key is ended by the firm's officers "
+    "Revoke the certificates by which an agent connects to the broker, for good, and take nothing more "
+    "from it.\n\n"
+    "What it sent before stays valid; its signing key is ended by the firm's officers "
     "('millgate keys revoke'). Reload the broker afterwards.\n\n"
     "Example: millgate aggregator revoke brain/aggregator.toml huafeng --broker /etc/mosquitto/millgate",
-    "永久吊销代理程序连接消息代理所用的证书。\n\n"
-    "此前签署的内容仍然有效；其签名密钥由企业数据官终止（'millgate keys revoke'）。之后请重新加载消息代理。\n\n"
+    "永久吊销代理程序连接消息代理所用的证书，并不再接收其内容。\n\n"
+    "此前送达的内容仍然有效；其签名密钥由企业数据官终止（'millgate keys revoke'）。之后请重新加载消息代理。\n\n"
     "示例：millgate aggregator revoke brain/aggregator.toml 华丰 --broker /etc/mosquitto/millgate",
 )
 
@@ -55,17 +65,54 @@ def revoke(
         revoked = joining.revoke_certificates(address.agent)
     finally:
         joining.close()
+    _take_nothing_more(config, address)
     # Also where nothing was left to revoke: the list may be what is missing.
     found = write_revoked(config, authority)
     if broker is not None:
-        _give(broker / REVOKED, found)
+        _give(broker / REVOKED, found.certificates)
+        _give(broker / ACCESS, access_list(found.agents))
     typer.echo(
         tr(
-            f"{name}: {len(revoked)} certificate(s) revoked. Reload the broker now, for example: "
-            "systemctl reload mosquitto",
-            f"{name}：已吊销 {len(revoked)} 个证书。请立即重新加载消息代理，例如：systemctl reload mosquitto",
+            f"{name}: {len(revoked)} certificate(s) revoked. From now on the brain takes nothing more "
+            "from it, not over a connection that is open either.",
+            f"{name}：已吊销 {len(revoked)} 个证书。自此产业大脑不再接收其任何内容，包括经由仍然打开的连接。",
         )
     )
+    typer.echo(_what_now(path, broker))
+
+
+def _what_now(path: Path, broker: Path | None) -> str:
+    """Tell what ends the way to the broker: Mosquitto looks at no certificate twice."""
+    written = tr(
+        f"The broker does not know yet. Write its files, where you keep them:\n"
+        f"  millgate aggregator broker-config {path} /etc/mosquitto/millgate\n",
+        f"消息代理尚不知情。请写入其文件（按实际目录）：\n"
+        f"  millgate aggregator broker-config {path} /etc/mosquitto/millgate\n",
+    )
+    return (written if broker is None else "") + tr(
+        "Let the broker read its files again:\n"
+        "  systemctl reload mosquitto\n"
+        "It then lets no new connection of this agent in, and one that is open can neither write nor "
+        "read any more. That one stays open, mute, until it breaks. To cut it as well:\n"
+        "  systemctl restart mosquitto\n"
+        "The other agents connect again by themselves; nothing of theirs is lost.",
+        "请让消息代理重新读取其文件：\n"
+        "  systemctl reload mosquitto\n"
+        "此后该代理程序无法新建连接，仍然打开的连接也不能再写入或读取；该连接会保持打开（静默），直至断开。如需立即切断：\n"
+        "  systemctl restart mosquitto\n"
+        "其他代理程序会自动重新连接，其数据不会丢失。",
+    )
+
+
+def _take_nothing_more(config: AggregatorConfig, address: Address) -> None:
+    """Quarantine an agent; the running aggregator finds it with the next message."""
+    ledger = Ledger(config.ledger)
+    try:
+        with ledger.transaction():
+            agent = ledger.agent(address)
+            ledger.record.quarantine(agent, time.time_ns() // SECOND, "revoked")
+    finally:
+        ledger.close()
 
 
 def _find(config: AggregatorConfig, place: str) -> tuple[Address, str]:
@@ -85,12 +132,12 @@ def _find(config: AggregatorConfig, place: str) -> tuple[Address, str]:
     )
 
 
-def _give(path: Path, revoked: bytes) -> None:
+def _give(path: Path, data: bytes) -> None:
     try:
-        write_whole(path, revoked, PUBLIC)
+        write_whole(path, data, PUBLIC)
     except OSError as error:
         raise MillgateError(
-            tr("the revocation list cannot be written", "无法写入吊销列表"),
+            tr("the broker's file cannot be written", "无法写入消息代理的文件"),
             where=str(path),
             remedy=str(error.strerror),
         ) from None

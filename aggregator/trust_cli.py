@@ -8,8 +8,8 @@ import typer
 
 from aggregator.alarms import in_words
 from aggregator.alarms_cli import ledger_exists
-from aggregator.authority import log_path
-from aggregator.config import read_config
+from aggregator.authority import log_path, open_joining
+from aggregator.config import AggregatorConfig, read_config
 from aggregator.ledger import Ledger
 from protocols.errors import MillgateError
 from protocols.language import tr
@@ -42,7 +42,7 @@ def trust(
     ledger = Ledger(config.ledger)
     try:
         if release:
-            _release(ledger, release, log_path(config))
+            _release(ledger, release, config)
             return
         open_alarms = [
             _show(ledger, address, agent, names.get(address, "?"))
@@ -83,7 +83,7 @@ def _show(ledger: Ledger, address: Address, agent: int, name: str) -> int:
     return len(alarms)
 
 
-def _release(ledger: Ledger, agent_hex: str, log: Path) -> None:
+def _release(ledger: Ledger, agent_hex: str, config: AggregatorConfig) -> None:
     found = [
         (address, number)
         for address, number in ledger.agents().items()
@@ -96,7 +96,8 @@ def _release(ledger: Ledger, agent_hex: str, log: Path) -> None:
             remedy=tr("give 8 to 32 of its hex digits", "请给出 8 至 32 位十六进制"),
         )
     ((address, agent),) = found
-    record_admin(log, "lift-quarantine", agent=address.agent.hex())
+    _refuse_revoked(config, address)
+    record_admin(log_path(config), "lift-quarantine", agent=address.agent.hex())
     with ledger.transaction():
         was = ledger.record.release(agent)
         ledger.record.end_alarms(agent, int(datetime.now(UTC).timestamp()))
@@ -105,6 +106,20 @@ def _release(ledger: Ledger, agent_hex: str, log: Path) -> None:
         if was
         else tr("it was not quarantined", "该代理程序未被隔离")
     )
+
+
+def _refuse_revoked(config: AggregatorConfig, address: Address) -> None:
+    joining = open_joining(config)
+    try:
+        revoked = address.agent in joining.revoked_agents()
+    finally:
+        joining.close()
+    if revoked:
+        raise MillgateError(
+            tr("its certificates were revoked, for good", "其证书已被永久吊销"),
+            where=address.agent.hex(),
+            remedy=tr("invite the factory again", "请重新邀请该工厂接入"),
+        )
 
 
 def _at(seconds: int) -> str:

@@ -8,7 +8,7 @@ import itertools
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from aggregator.authority import open_authority, open_joining, write_revoked
-from aggregator.broker_files import REVOKED
+from aggregator.authority import REVOKED, open_authority, open_joining, write_revoked
+from aggregator.broker_files import ACCESS, access_list
 from protocols.broker import BrokerConfig
 from protocols.errors import MillgateError
 from protocols.mqtt import Mqtt, connection, greet
@@ -99,13 +99,19 @@ class Yard:
         (self.folder / f"{who}.pem").write_bytes(issued.certificate)
         return issued
 
-    def revoke(self, issued: Issued) -> None:
+    def revoke(self, issued: Issued, agent: bytes = bytes(16)) -> None:
         joining = open_joining(self.site.config)
-        joining.add_certificate(bytes(16), issued)
-        joining.revoke_certificates(bytes(16))
+        joining.add_certificate(agent, issued)
+        joining.revoke_certificates(agent)
         joining.close()
         revoked = write_revoked(self.site.config, self.authority)
-        (self.site.folder / "broker" / REVOKED).write_bytes(revoked)
+        (self.site.folder / "broker" / REVOKED).write_bytes(revoked.certificates)
+        (self.site.folder / "broker" / ACCESS).write_bytes(access_list(revoked.agents))
+
+    def reload(self) -> None:
+        """Do as `systemctl reload mosquitto` does."""
+        assert self.broker.process is not None
+        os.kill(self.broker.process.pid, signal.SIGHUP)
 
 
 @pytest.fixture(scope="module")
@@ -256,8 +262,7 @@ async def test_what_is_revoked_later_is_out_once_the_broker_has_read_the_list(ya
     later = yard.certify("later", "cd" * 16)
     await greet(yard.of("later"), "somebody")
     yard.revoke(later)
-    assert yard.broker.process is not None
-    os.kill(yard.broker.process.pid, signal.SIGHUP)
+    yard.reload()
     async with asyncio.timeout(LONG):
         while True:
             try:
@@ -265,3 +270,45 @@ async def test_what_is_revoked_later_is_out_once_the_broker_has_read_the_list(ya
             except MillgateError:
                 break
     await greet(yard.of("a"), "somebody")
+
+
+async def test_an_open_connection_of_a_revoked_agent_is_mute_once_the_broker_has_read_its_files(
+    yard: Yard,
+) -> None:
+    c = Keys("mill c").address
+    issued = yard.certify("c", c.agent.hex())
+    async with AsyncExitStack() as stack, asyncio.timeout(LONG):
+        brain, one, other = [
+            await stack.enter_async_context(connection(yard.of(who), who, [topic]))
+            for who, topic in (
+                ("brain", "mg1/+/+/up"),
+                ("a", A.topic("down")),
+                ("c", c.topic("down")),
+            )
+        ]
+        await _meet(one, A.topic("up"), brain)
+        await _meet(other, c.topic("up"), brain)
+        heard: set[bytes] = set()
+
+        async def rounds() -> AsyncIterator[int]:
+            """Let both write, one after the other, until what the other wrote has come."""
+            for number in itertools.count():
+                other.publish(c.topic("up"), b"c %d" % number)
+                one.publish(A.topic("up"), b"a %d" % number)
+                while b"a %d" % number not in heard:
+                    message = await brain.messages.get()
+                    message.acknowledge()
+                    heard.add(message.payload)
+                yield number
+
+        async for number in rounds():
+            if b"c %d" % number in heard:
+                break
+        yard.revoke(issued, c.agent)
+        heard.clear()
+        # Mosquitto reads the list, and does not look at the certificate of an open connection again.
+        yard.reload()
+        async for number in rounds():
+            if number > 2 and not {b"c %d" % at for at in range(number - 2, number + 1)} & heard:
+                break
+        assert other.connected.is_set()

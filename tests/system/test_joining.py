@@ -32,7 +32,7 @@ ROOMS = {"agent": agent_app, "aggregator": brain_app, "policy": policy_app}
 PAGE = "docs/joining.md"
 NAME = "huafeng"
 ROWS = 40
-"""So many quarters of an hour are recorded."""
+"""About twice as many quarters of an hour as are waited for."""
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -137,10 +137,12 @@ async def _go(walk: Walk) -> None:
         group.create_task(walk.do(enroll, answer=f"{walk.approval}\n"))
         await until(walk.applied, 60, walk.mill)
         await walk.do(approve, answer=f"{walk.approval}\n")
-    walk.mill.commands["replay"] = ("sim", "replay", "--generate", str(ROWS), "--port", "0")
+    walk.mill.commands["replay"] = ("sim", "replay", "--generate", str(100 * ROWS), "--port", "0")
     replay = await walk.mill.start("replay")
     with walk.agent.open("a", encoding="utf-8") as file:
-        file.write(REPLAY_DEVICE.format(port=replay["modbus_port"]))
+        device = REPLAY_DEVICE.format(port=replay["modbus_port"])
+        # So that the agent still sends when it is revoked.
+        file.write(device.replace('interval = "0s"', 'interval = "100ms"'))
     await walk.do(new)
     policy = walk.agent.with_name("policy.toml")
     release(policy, "steel-meter", "energy", slot="15m")
@@ -156,9 +158,32 @@ async def _go(walk: Walk) -> None:
     for room, path in (("agent", walk.agent), ("aggregator", walk.brain)):
         await asyncio.to_thread(call, "doctor", path, room=ROOMS[room])
     await walk.do(factories)
-    await walk.do(factories, "--json")
+    walk.said["joined"] = await walk.do(factories, "--json")
     await walk.do(log)
     await walk.do(revoke)
+    await refused_over_the_open_connection(walk)
+
+
+async def refused_over_the_open_connection(walk: Walk) -> None:
+    """The broker has not even read the list; the brain takes nothing all the same."""
+    assert "systemctl restart mosquitto" in walk.said["aggregator revoke"]
+    ledger = Ledger(read_brain(walk.brain).ledger)
+    try:
+        (agent,) = ledger.agents().values()
+        kept = ledger.totals(agent)
+
+        def refused() -> bool:
+            """what came over the open connection is not taken"""
+            return ledger.counters().get("quarantined", 0) > 2
+
+        await until(refused, 60, walk.mill)
+        assert ledger.totals(agent) == kept
+    finally:
+        ledger.close()
+    (standing,) = json.loads(
+        await walk.do(["aggregator", "factories", "brain/aggregator.toml"], "--json")
+    )
+    assert standing["trust"] == "revoked"
 
 
 async def run_and_invite(walk: Walk, run: list[str], invite: list[str]) -> None:
@@ -182,7 +207,7 @@ def _check(walk: Walk) -> None:
     assert values > ROWS // 2
     assert batches
     assert not refused
-    (standing,) = json.loads(walk.said["aggregator factories"])
+    (standing,) = json.loads(walk.said["joined"])
     assert (standing["trust"], standing["joined"], standing["policy_version"]) == (
         "good",
         "code",

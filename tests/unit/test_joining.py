@@ -49,7 +49,7 @@ from tests.certificates import own_authority
 from tests.documents import codes, text
 from tests.joining_site import Invitation, Site, enter
 from tests.mill_folder import call
-from tests.small_factory import Keys, signing_key
+from tests.small_factory import ENERGY, NOW, SHORT_S, Brain, Forger, Keys, block, signing_key
 from tests.system.mills import REPLAY_DEVICE
 
 
@@ -201,6 +201,34 @@ def test_a_crash_in_the_middle_of_an_approval_does_no_harm(
     assert len(site.config.factories()) == 1
 
 
+def test_nothing_more_is_taken_from_a_revoked_agent_also_over_a_connection_that_is_open(
+    site: Site,
+) -> None:
+    keys = Keys()
+    write_card(site.config.brain.factories / "mill.card", keys.agent_card)
+    joining, authority = open_joining(site.config), open_authority(site.config)
+    request = make_private_key(site.folder / "agent.key")
+    joining.add_certificate(keys.address.agent, authority.issue_client(request, "mill"))
+    joining.close()
+    brain, forger = Brain(site.config.ledger.parent, keys), Forger(keys)
+    sheet = forger.sheet_message()
+    assert brain.take(keys, sheet).kept == 1
+    said = site.run("revoke", "mill")
+    assert "the brain takes nothing more" in said
+    assert "broker-config" in said
+    assert "systemctl reload mosquitto" in said
+    assert "systemctl restart mosquitto" in said
+    outcome = brain.take(keys, forger.batch(block(NOW // SHORT_S - 1, [ENERGY], [5])))
+    assert (outcome.kept, outcome.counts["quarantined"]) == (0, 1)
+    # What it sent before stays, and its receipt is given again.
+    again = brain.take(keys, sheet)
+    assert (again.counts["replayed"], len(again.answers)) == (1, 1)
+    with pytest.raises(MillgateError, match="revoked, for good"):
+        site.run("trust", "--release", keys.address.agent.hex())
+    assert brain.take(keys, forger.batch(block(NOW // SHORT_S, [ENERGY], [5]))).kept == 0
+    brain.close()
+
+
 def test_a_revoked_agent_is_shown_as_such_and_is_on_the_brokers_list(
     site: Site, tmp_path: Path
 ) -> None:
@@ -214,6 +242,10 @@ def test_a_revoked_agent_is_shown_as_such_and_is_on_the_brokers_list(
     assert "no data yet" in site.run("factories")
     assert "1 certificate(s) revoked" in site.run("revoke", "mill", "--broker", broker)
     assert (broker / "revoked.pem").read_bytes() != before
+    shut_out = f"user {address.agent.hex()}\ntopic deny mg1/#"
+    assert shut_out in (broker / "millgate.acl").read_text("ascii")
+    site.run("broker-config", broker, "--user", "root")
+    assert shut_out in (broker / "millgate.acl").read_text("ascii")
     assert "REVOKED" in site.run("factories")
     assert "0 certificate(s)" in site.run("revoke", address.agent.hex()[:8])
     with pytest.raises(MillgateError, match="no agent, or more than one, is called so"):
