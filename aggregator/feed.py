@@ -278,6 +278,10 @@ class Followed:
         """See `Store`."""
         return self._store.series(measurement)
 
+    def fields(self, measurement: str) -> list[str]:
+        """See `Store`."""
+        return self._store.fields(measurement)
+
     def query(
         self,
         key: SeriesKey,

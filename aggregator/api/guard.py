@@ -10,7 +10,15 @@ from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 from aiohttp.typedefs import Handler, Middleware
 
-from aggregator.api.problems import Problem, failed, of_http, response, too_many, unauthorized
+from aggregator.api.problems import (
+    Problem,
+    failed,
+    of_http,
+    response,
+    too_long,
+    too_many,
+    unauthorized,
+)
 from aggregator.api.scopes import RateLimit, Scope, Tokens, failure_limit, request_limit
 from protocols.errors import MillgateError
 from protocols.language import tr
@@ -20,6 +28,8 @@ _log = logging.getLogger(__name__)
 _SHORTEST_TOKEN: Final = 16
 _TOKEN: Final = re.compile(rf"[!-~]{{{_SHORTEST_TOKEN},512}}")
 _LONGEST_PATH: Final = 200
+LONGEST_TARGET: Final = 8190
+"""Bytes that path and query of a request may have."""
 
 SCOPE: Final = web.RequestKey("scope", Scope)
 """What the token of a request is good for; every request under /api has one."""
@@ -63,6 +73,8 @@ def guarding(tokens: Tokens) -> Middleware:
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
+            if len(request.rel_url.raw_path_qs) > LONGEST_TARGET:
+                raise too_long(LONGEST_TARGET)
             if _is_api(request):
                 request[SCOPE] = _admitted(request, tokens, requests, failures)
             return await handler(request)

@@ -72,8 +72,15 @@ CURSOR: Final[Schema] = {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,160}$"}
 START: Final = query("start", MOMENT, "RFC 3339 in UTC, or nanoseconds since 1970; included")
 END: Final = query("end", MOMENT, "the same; not included")
 PAGE_CURSOR: Final = query("cursor", CURSOR, "`next` of the page before")
-MEASUREMENT: Final = query("measurement", NAME, "only series of this measurement")
-FIELDS: Final = query("fields", NAMES, "field names joined by commas; all by default")
+MEASUREMENT: Final = query(
+    "measurement", NAME, "only series of this measurement; one that there is none of is refused"
+)
+LABEL: Final[Schema] = {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"}
+ENTERPRISE: Final = query("enterprise", LABEL, "only this firm, by the brain's name of it")
+SITE: Final = query("site", LABEL, "only this site")
+FIELDS: Final = query(
+    "fields", NAMES, "field names joined by commas; all by default; unknown ones are refused"
+)
 ID: Final[Schema] = {
     "name": "id",
     "in": "path",

@@ -6,9 +6,12 @@ from aggregator.api.firms import KINDS
 from aggregator.api.openapi_parts import (
     COUNT,
     END,
+    ENTERPRISE,
     FLAG,
+    LABEL,
     PAGE_CURSOR,
     POSITION,
+    SITE,
     START,
     TEXT,
     TIME,
@@ -27,12 +30,8 @@ _NUMBERS: Final[Schema] = array_of(_NUMBER)
 _COLUMN: Final[Schema] = {"type": ["array", "null"], "items": _NUMBER}
 _SPAN: Final = {"start": TIME, "end": TIME}
 _OPTIONAL_TEXT: Final[Schema] = {"type": ["string", "null"]}
-_LABEL: Final[Schema] = {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"}
 _UNTIL: Final[Schema] = {"type": "integer", "minimum": 2000, "maximum": 2100}
-_PLACE: Final = (
-    query("enterprise", _LABEL, "only this firm, by the brain's name of it"),
-    query("site", _LABEL, "only this site"),
-)
+_PLACE: Final = (ENTERPRISE, SITE)
 _ABOUT_CARBON: Final = (
     "Carbon by scope, method, medium and factor; the last day by default. Superseded results "
     "are in no sum; location-based and market-based are two views of the same carbon."
@@ -184,7 +183,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
                 "what is added up",
             ),
             *_PLACE,
-            query("equipment", _LABEL, "only this equipment"),
+            query("equipment", LABEL, "only this equipment"),
             query("limit", integer(1, 500, 100), "page size"),
             PAGE_CURSOR,
         ],
@@ -213,8 +212,8 @@ OPERATIONS: Final[dict[str, Operation]] = {
         _ABOUT_PEAK,
         "Peak",
         [
-            query("enterprise", _LABEL, "whose carbon", required=True),
-            query("site", _LABEL, "of one site only"),
+            query("enterprise", LABEL, "whose carbon", required=True),
+            query("site", LABEL, "of one site only"),
             query("until", _UNTIL, "the last year to look at; 15 years ahead by default"),
         ],
         "application/json",

@@ -82,6 +82,19 @@ def too_many(after_s: int) -> Problem:
     )
 
 
+def too_long(most: int) -> Problem:
+    """Return the answer to an address longer than `most` bytes."""
+    return Problem(
+        HTTPStatus.REQUEST_URI_TOO_LONG,
+        "address-too-long",
+        Text("the address is too long", "请求地址过长"),
+        Text(
+            f"send at most {most} bytes: ask for fewer fields, or in several requests",
+            f"至多 {most} 字节：请减少字段，或分多次请求",
+        ),
+    )
+
+
 def forbidden() -> Problem:
     """Return the answer to a token that is good for other things."""
     return Problem(

@@ -15,7 +15,7 @@ from aggregator import cockpit
 from aggregator.api.catalog import Catalog
 from aggregator.api.changes import Changes
 from aggregator.api.facts import Facts
-from aggregator.api.guard import AccessLog, add_headers, check_token, guarding
+from aggregator.api.guard import LONGEST_TARGET, AccessLog, add_headers, check_token, guarding
 from aggregator.api.knowledge import Knowledge
 from aggregator.api.monitoring import Look, Monitoring
 from aggregator.api.scopes import Tokens
@@ -30,6 +30,8 @@ from protocols.frame import NowNs
 from protocols.language import tr
 
 _LARGEST_BODY: Final = 1024
+_LONGEST_LINE: Final = 8 * LONGEST_TARGET
+"""What is longer is refused by the library, in its own words, before anybody here sees it."""
 _IDLE_S: Final = 75.0
 _SHUTDOWN_S: Final = 3.0
 _LOOK_S: Final = 3.0
@@ -138,6 +140,7 @@ async def serving(
         access_log_class=AccessLog,
         handler_cancellation=True,
         keepalive_timeout=_IDLE_S,
+        max_line_size=_LONGEST_LINE,
         shutdown_timeout=_SHUTDOWN_S,
     )
     await runner.setup()

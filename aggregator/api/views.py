@@ -13,6 +13,7 @@ from aggregator.api.catalog import Catalog, Entry, page
 from aggregator.api.filling import FILLS, filled, grid
 from aggregator.api.guard import SCOPE
 from aggregator.api.knowledge import Knowledge
+from aggregator.api.known import check_fields, check_measurement
 from aggregator.api.parameters import Parameters, missing
 from aggregator.api.problems import Problem, Text, bad_parameter
 from aggregator.api.worker import Worker
@@ -31,6 +32,8 @@ _ALARMS: Final = (200, 1_000)
 _NEWEST_ID: Final = 2 * 10**18
 """Ids of alarms counted from here backwards sort as text, newest first."""
 
+_PLACES: Final = {"enterprise": "enterprise_id", "site": "site_id"}
+_NARROWED: Final = ("measurement", *_PLACES)
 _SHEETS: Final = (3, 20)
 _MOST_SHEETS: Final = 500
 _MAX_STEPS: Final = 5_000
@@ -74,8 +77,8 @@ class Views:
         ]
 
     async def series(self, request: web.Request) -> web.Response:
-        """List series, optionally of one measurement, a page at a time."""
-        asked = Parameters(request.query, "measurement", "limit", "cursor")
+        """List series, optionally of one measurement, firm or site, a page at a time."""
+        asked = Parameters(request.query, *_NARROWED, "limit", "cursor")
         entries, following = await self._page(request, asked, _LISTED)
         return _answer({"series": [render.series(*entry) for entry in entries], "next": following})
 
@@ -86,6 +89,7 @@ class Views:
         fields = asked.names("fields")
         limit = asked.integer("limit", _ROWS[0], 1, _ROWS[1])
         entry = await self._entry(request)
+        await check_fields(self._catalog, entry, "fields", fields)
 
         def read(store: Store) -> bytes:
             names = fields or list(store.newest(entry.key).fields)
@@ -113,6 +117,7 @@ class Views:
                 ),
             )
         entry = await self._entry(request)
+        await check_fields(self._catalog, entry, "field", fields)
 
         def read(store: Store) -> bytes:
             times = (start, end, step)
@@ -155,14 +160,15 @@ class Views:
         span = asked.period(self._now_ns(), _DAY_NS)
         names, form = asked.names("fields"), asked.choice("format", export.FORMATS)
         entry = await self._entry(request)
+        await check_fields(self._catalog, entry, "fields", names)
         if not names:
             newest = await self._catalog.ask(entry.bucket, lambda store: store.newest(entry.key))
             names = list(newest.fields)
         return await export.send(request, self._catalog, entry, names, span, form)
 
     async def newest(self, request: web.Request) -> web.Response:
-        """Return the newest row of every series, a page at a time."""
-        asked = Parameters(request.query, "measurement", "limit", "cursor")
+        """Return the newest row of every series, or those of a firm or site, a page at a time."""
+        asked = Parameters(request.query, *_NARROWED, "limit", "cursor")
         entries, following = await self._page(request, asked, _NEWEST)
         found: list[dict[str, Any]] = []
         by_bucket = sorted(entries, key=lambda entry: (entry.bucket, entry.id))
@@ -262,7 +268,13 @@ class Views:
     ) -> tuple[list[Entry], str | None]:
         measurement, cursor = asked.name("measurement"), asked.cursor()
         limit = asked.integer("limit", bounds[0], 1, bounds[1])
+        wanted = {
+            tag: label for name, tag in _PLACES.items() if (label := asked.label(name)) is not None
+        }
         entries = await self._catalog.list(request[SCOPE], measurement)
+        check_measurement(measurement, entries)
+        if wanted:
+            entries = [one for one in entries if wanted.items() <= dict(one.key.tags).items()]
         return page(entries, lambda entry: entry.id, cursor, limit)
 
     async def _entry(self, request: web.Request) -> Entry:

@@ -128,6 +128,10 @@ class Store(Protocol):
         """Return the series there are, sorted, optionally of one measurement."""
         ...
 
+    def fields(self, measurement: str) -> list[str]:
+        """Return the names of the fields that any row of a measurement was written with, sorted."""
+        ...
+
     def query(
         self,
         key: SeriesKey,

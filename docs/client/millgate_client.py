@@ -109,11 +109,22 @@ class Brain:
         secure = url.startswith("https:")
         self._tls = ssl.create_default_context(cafile=ca_file) if secure else None
 
-    def series(self, measurement: str = "") -> Iterator[Series]:
-        """Yield the series there are, optionally of one measurement."""
-        wanted = {"measurement": measurement} if measurement else {}
+    def series(
+        self, measurement: str = "", *, enterprise: str = "", site: str = ""
+    ) -> Iterator[Series]:
+        """Yield the series there are, optionally of one measurement, firm or site."""
+        wanted = _given(measurement=measurement, enterprise=enterprise, site=site)
         for page in self._pages("/series", wanted):
             yield from map(_series, page["series"])
+
+    def all_newest(
+        self, measurement: str = "", *, enterprise: str = "", site: str = ""
+    ) -> Iterator[tuple[Series, Row | None]]:
+        """Yield the newest row of every series, optionally of one measurement, firm or site."""
+        wanted = _given(measurement=measurement, enterprise=enterprise, site=site)
+        for page in self._pages("/newest", wanted):
+            for found in page["series"]:
+                yield _series(found), _row(found)
 
     def rows(self, series: Series, start: str, end: str) -> Iterator[Row]:
         """Yield a series' rows with start <= time < end."""
@@ -129,8 +140,7 @@ class Brain:
 
     def newest(self, series: Series) -> Row | None:
         """Return a series' newest row; None where there is none."""
-        found = self._get(f"/series/{series.id}/newest", {})
-        return None if found["time"] is None else Row(found["time"], found["fields"])
+        return _row(self._get(f"/series/{series.id}/newest", {}))
 
     def provenance(self, series: Series, start: str, end: str) -> list[dict[str, Any]]:
         """Return the batches that rows come from."""
@@ -292,6 +302,14 @@ def _refused(error: urllib.error.HTTPError) -> Refused:
 
 def _series(found: Mapping[str, Any]) -> Series:
     return Series(found["id"], found["bucket"], found["measurement"], found["tags"])
+
+
+def _row(found: Mapping[str, Any]) -> Row | None:
+    return None if found["time"] is None else Row(found["time"], found["fields"])
+
+
+def _given(**wanted: str) -> dict[str, str]:
+    return {name: word for name, word in wanted.items() if word}
 
 
 def _change(mark: str, found: Mapping[str, Any]) -> Change:

@@ -322,6 +322,13 @@ def test_rows_without_the_fields_asked_for_are_left_out(store: Store) -> None:
     assert (found.time - T0).tolist() == [0, 20]
 
 
+def test_the_fields_of_a_measurement_are_those_that_any_row_has(store: Store) -> None:
+    other = SeriesKey.of(KEY.measurement, {"enterprise_id": "another"})
+    store.write([block(KEY, [0], x=[1.0]), block(other, [1], word=["w"])])
+    assert store.fields(KEY.measurement) == ["word", "x"]
+    assert store.fields("nothing") == []
+
+
 def test_fields_nobody_wrote_are_left_out(store: Store) -> None:
     store.write([block(KEY, [0], x=[1.0]), block(KEY, [1000], late=[1.0])])
     found = store.query(KEY, ["x", "nothing", "late"], T0, T0 + 100)

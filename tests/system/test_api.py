@@ -13,6 +13,7 @@ from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, NoReturn
+from urllib.parse import quote
 
 import aiohttp
 import numpy as np
@@ -167,7 +168,7 @@ async def test_an_export_has_every_row_of_the_period_and_is_safe_in_a_spreadshee
     fields: dict[str, FieldColumn] = {"value": values, "note": texts, "whole": whole}
     brain.stores["future_factory"].write([SeriesBlock(key, times, fields)])
     identity = await call.id_of(key)
-    period = f"start={START}&end=2026-01-06T08:00:00Z&fields=value,note,absent,whole"
+    period = f"start={START}&end=2026-01-06T08:00:00Z&fields=value,note,coverage,whole"
     status, headers, text = await call.raw(f"/api/v1/series/{identity}/export?{period}")
     assert status == HTTPStatus.OK
     assert headers["Content-Type"].startswith("text/csv")
@@ -175,7 +176,7 @@ async def test_an_export_has_every_row_of_the_period_and_is_safe_in_a_spreadshee
     assert len(rows) == count
     assert [float(row["value"]) for row in rows] == values.tolist()
     assert [int(row["whole"]) for row in rows] == whole.tolist()
-    assert {row["absent"] for row in rows} == {""}
+    assert {row["coverage"] for row in rows} == {""}
     assert [row["note"] for row in rows[:4]] == ["'=1+1", 'say "hi", twice', "plain", "-7"]
     assert (rows[0]["time"], rows[-1]["time"]) == (START, "2026-01-05T14:56:39Z")
 
@@ -279,10 +280,59 @@ async def test_steps_add_up_and_a_step_without_data_is_absent_not_zero(call: Cal
 
 async def test_several_fields_share_one_time_column(call: Caller) -> None:
     state = await call.id_of(STATE)
-    steps = await call.ok(f"/series/{state}/steps?field=run_s,idle_s,nothing&start={START}&step=1m")
+    steps = await call.ok(
+        f"/series/{state}/steps?field=run_s,idle_s,coverage&start={START}&step=1m"
+    )
     assert set(steps["fields"]) == {"run_s", "idle_s"}
     assert {len(cells) for cells in steps["fields"].values()} == {len(steps["time"])}
     assert steps["fields"]["run_s"][0] == (12 - len(MISSING)) * WINDOW_S
+
+
+async def test_a_field_that_no_row_has_is_answered_with_the_one_that_was_meant(
+    call: Caller,
+) -> None:
+    energy = await call.id_of(ENERGY)
+    for path in ("steps?field=enrgy", "rows?fields=enrgy", "export?fields=window_s,enrgy"):
+        status, problem = await call.get(f"/series/{energy}/{path}", Accept_Language="zh")
+        assert status == HTTPStatus.BAD_REQUEST
+        assert problem["title"] == "ff_energy 没有字段 'enrgy'"
+        assert "是否应为 'energy'？" in problem["remedy"]
+    # A field that rows of this kind may have, though none has it yet, is no fault.
+    assert (await call.ok(f"/series/{energy}/steps?field=energy_tce&start={START}"))["fields"] == {}
+
+
+async def test_a_measurement_that_there_is_none_of_is_answered_with_the_one_meant(
+    call: Caller,
+) -> None:
+    for path in ("/series", "/newest"):
+        status, problem = await call.get(f"{path}?measurement=ff_enrgy")
+        assert (status, problem["parameter"]) == (HTTPStatus.BAD_REQUEST, "measurement")
+        assert "did you mean 'ff_energy'?" in problem["remedy"]
+        assert (await call.ok(f"{path}?measurement=ce_balance"))["series"] == []
+
+
+async def test_series_and_newest_rows_can_be_asked_for_one_firm_or_site(call: Caller) -> None:
+    every = (await call.ok("/newest"))["series"]
+    tags = dict(ENERGY.tags)
+    firm, site = tags["enterprise_id"], tags["site_id"]
+    for path in ("/series", "/newest"):
+        found = (await call.ok(f"{path}?enterprise={quote(firm)}&site={quote(site)}"))["series"]
+        assert {one["id"] for one in found} == {
+            one["id"]
+            for one in every
+            if (one["tags"]["enterprise_id"], one["tags"]["site_id"]) == (firm, site)
+        }
+        assert found
+        for other in (f"enterprise={quote(firm)}x", "site=nowhere"):
+            assert (await call.ok(f"{path}?{other}"))["series"] == []
+
+
+async def test_an_address_that_is_too_long_is_answered_with_a_problem(call: Caller) -> None:
+    for length in (8_200, 60_000):
+        status, headers, text = await call.raw(f"/api/v1/series?measurement={'a' * length}")
+        assert status == HTTPStatus.REQUEST_URI_TOO_LONG
+        assert headers["Content-Type"].startswith("application/problem+json")
+        assert "8190" in text
 
 
 async def test_other_aggregates_are_what_their_name_says(call: Caller) -> None:
@@ -354,6 +404,9 @@ async def test_a_policy_without_end_is_shown_as_the_last_day_there_is(
         ("rows?limit=10001", "limit"),
         ("rows?limit=٣", "limit"),
         ("rows?fields=energy,%22;DROP", "fields"),
+        ("rows?fields=energy,enrgy", "fields"),
+        ("export?fields=nosuch", "fields"),
+        ("steps?field=nosuch", "field"),
         ("rows?fields=", "fields"),
         ("rows?start=1&start=2", "start"),
         ("rows?colour=red", "colour"),

@@ -108,6 +108,8 @@ async def test_the_client_says_what_the_brain_says(brain: Any, store: Store) -> 
         store.write([block(KEYS[0], 0, [1.0, 2.5])])
         (series,) = brain.series("ff_energy")
         assert brain.newest(series).fields == {"energy": 2.5}
+        assert (series, brain.newest(series)) in list(brain.all_newest())
+        assert list(brain.all_newest(enterprise="nobody")) == []
         assert brain.provenance(series, *ALWAYS) == []
         with pytest.raises(CLIENT["Refused"]) as caught:
             list(brain.changes("0" * 16 + ".5"))

@@ -132,7 +132,7 @@ async def test_a_parquet_export_has_every_row_with_its_type_and_what_is_absent_a
     url = write(brain, time, value=value, late=late, note=note, whole=whole)
     span = f"start={START_NS}&end={START_NS + count * SECOND}"
     status, kind, body = await get(
-        f"{url}/export?format=parquet&{span}&fields=value,late,note,whole,absent"
+        f"{url}/export?format=parquet&{span}&fields=value,late,note,whole,coverage"
     )
     assert (status, kind) == (HTTPStatus.OK, "application/vnd.apache.parquet")
     file = pq.ParquetFile(io.BytesIO(body))

@@ -150,6 +150,9 @@ def test_every_answer_is_as_the_document_says(served: Served, path: str, method:
     def ask(case: schemathesis.Case[Any], known: bool) -> None:
         if known and case.path_parameters:
             case.path_parameters["id"] = served.known
+            for name in {"field", "fields"} & set(case.query or {}):
+                # Which fields a series has is no part of the document.
+                case.query[name] = "energy"
         answer = case.call(
             base_url=f"{served.url}/api/v1",
             headers={"Authorization": f"Bearer {served.token if method != 'GET' else TOKEN}"},

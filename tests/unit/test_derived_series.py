@@ -24,6 +24,7 @@ from aggregator.retention import signed_erasure
 from aggregator.revisions import CarbonRules, Revisions
 from aggregator.series import carbon, future_factory
 from aggregator.series.derived.site import Context
+from aggregator.series.fields import FIELDS
 from aggregator.series.future_factory import EnergyTerms
 from aggregator.stores import Store, StoreUnavailable
 from protocols.batch import NO_VALUE
@@ -280,6 +281,10 @@ def test_every_measurement_and_field_is_described(site: Site, page: str) -> None
         for key in store.series():
             assert {tag for tag, _ in key.tags} <= described
             assert set(store.newest(key).fields) <= described
+            assert set(store.newest(key).fields) <= FIELDS.get(
+                key.measurement, {"version", "sha256"}
+            )
+    assert set().union(*FIELDS.values(), FIELDS) <= described
 
 
 # Factor sets.

@@ -212,6 +212,12 @@ class Store:
             fields = self._catalog.all_fields(db, measurement)
         return _block(key, fields, rows.take(slice(-1, None)))
 
+    def fields(self, measurement: str) -> list[str]:
+        """Return the names of the fields that any row of a measurement was written with, sorted."""
+        with self._reading() as db:
+            number = self._catalog.measurement(db, measurement)
+            return [] if number is None else sorted(self._catalog.all_fields(db, number))
+
     def count(self, measurement: str) -> int:
         """Return the number of rows of a measurement."""
         with self._reading() as db:

@@ -230,6 +230,10 @@ class Store:
         found = [one for one in self._ask(statement) if influxql.is_of(one, key)]
         return _block(key, types, found[0].rows if found else [])
 
+    def fields(self, measurement: str) -> list[str]:
+        """Return the names of the fields that any row of a measurement was written with, sorted."""
+        return sorted(self._types(measurement))
+
     def count(self, measurement: str) -> int:
         """Return the number of rows of a measurement."""
         types = self._types(measurement)
