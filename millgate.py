@@ -6,7 +6,6 @@
 import importlib
 import json
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
@@ -15,6 +14,7 @@ import typer
 
 from protocols.errors import MillgateError
 from protocols.language import tr
+from protocols.last_words import say_why
 from protocols.version import VERSION
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from aggregator.sums import ChainSum
     from protocols.topics import Address
 
-
-_UNFORESEEN: Final = 70
 
 _ROOMS: Final = {
     "agent": (
@@ -72,8 +70,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         sys.exit(_run(arguments))
-    except Exception as error:  # noqa: BLE001 - the last place to say what went wrong
-        sys.exit(_exit_code(error))
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # noqa: BLE001 - the last place to say what went wrong
+        sys.exit(say_why(error))
 
 
 def _run(arguments: list[str]) -> int:
@@ -102,26 +102,6 @@ def _help() -> str:
         f"用法：millgate 命令 [参数]\n\n命令：\n{rows}\n\n"
         "'millgate 命令 --help' 查看详情。示例：millgate demo --duration 60",
     )
-
-
-def _exit_code(error: BaseException) -> int:
-    """Print a fault as people should meet it, and return the exit code."""
-    if isinstance(error, BaseExceptionGroup):
-        return max(_exit_code(inner) for inner in error.exceptions)
-    if isinstance(error, MillgateError):
-        typer.echo(str(error), err=True)
-        return error.exit_code
-    # The exception's own text is left out: it could hold a raw value.
-    frames = traceback.extract_tb(error.__traceback__)[-3:]
-    places = " < ".join(f"{Path(f.filename).name}:{f.lineno}" for f in reversed(frames))
-    typer.echo(
-        tr(
-            f"millgate: an unforeseen fault, {type(error).__name__} at {places} — please report it",
-            f"millgate：未预见的错误 {type(error).__name__}，位于 {places}，请反馈给我们",
-        ),
-        err=True,
-    )
-    return _UNFORESEEN
 
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)

@@ -14,8 +14,7 @@ from typing import Any, Final
 
 from agent.control import Control
 from agent.harden import harden
-from protocols.errors import MillgateError
-from protocols.language import tr
+from protocols.last_words import say_why
 from protocols.signals import reload_on_signal, stop_on_signals
 from protocols.status import only_one
 from security.secret import log_redacted
@@ -184,24 +183,7 @@ def main(run: Coroutine[Any, Any, None], *, parent: int) -> None:
             signal.signal(number, signal.SIG_IGN)
     try:
         asyncio.run(run)
-    except* MillgateError as faults:
-        for fault in _leaves(faults):
-            print(fault, file=sys.stderr)
-        sys.exit(max(fault.exit_code for fault in _leaves(faults)))
-    except* OSError as faults:
-        print(tr("the operating system refused", "操作系统拒绝"), type(_first(faults)).__name__)
-        sys.exit(1)
-
-
-def _leaves(group: BaseExceptionGroup[MillgateError]) -> list[MillgateError]:
-    found: list[MillgateError] = []
-    for one in group.exceptions:
-        found += _leaves(one) if isinstance(one, BaseExceptionGroup) else [one]
-    return found
-
-
-def _first(group: BaseExceptionGroup[OSError]) -> BaseException:
-    one: BaseException = group
-    while isinstance(one, BaseExceptionGroup):
-        one = one.exceptions[0]
-    return one
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # noqa: BLE001 - the last place to say what went wrong
+        sys.exit(say_why(error))

@@ -21,6 +21,7 @@ from typing import Any, Final, NoReturn
 from agent.control import CONFIGURATION, MAKE_WAY, STOP, control_pair, give_link, heard, tell
 from agent.monitor import monitoring
 from protocols.language import tr
+from protocols.last_words import say_why
 from protocols.logs import log_plainly
 from protocols.service import READY, STOPPING, keep_telling
 from protocols.service import tell as tell_service
@@ -382,7 +383,10 @@ def main(arguments: Sequence[str]) -> int:
         supervisor = Supervisor(config, Path(folder), int(lock), int(settings))
         return await supervisor.run(socket_path(Path(folder)), (int(port), bool(devices)))
 
-    return asyncio.run(supervise())
+    try:
+        return asyncio.run(supervise())
+    except Exception as error:  # noqa: BLE001 - the last place to say what went wrong
+        return say_why(error)
 
 
 if __name__ == "__main__":

@@ -231,13 +231,8 @@ class Aggregator:
             outcome = await insist(
                 partial(loop.run_in_executor, self._executor, self._inbox.process, pairs),
                 LedgerError,
-                MillgateError(
-                    tr(
-                        "the disk does not take the ledger's data; what comes waits at the broker",
-                        "磁盘无法写入账本；新数据在消息代理处等待",
-                    ),
-                    where="ledger.db",
-                    remedy=tr("free some space, check the disk", "请释放空间并检查磁盘"),
+                _disk_fault(
+                    tr("what comes waits at the broker", "新数据在消息代理处等待"),
                 ),
             )
             self._answer(link, outcome)
@@ -279,13 +274,20 @@ class Aggregator:
             self._erased.clear()
             while self._tell_erased:
                 address = self._tell_erased.pop()
-                signed = await loop.run_in_executor(
-                    self._executor,
-                    signed_erasure,
-                    self._ledger,
-                    self._receipt_key,
-                    address,
-                    time.time_ns() // SECOND,
+                signed = await insist(
+                    partial(
+                        loop.run_in_executor,
+                        self._executor,
+                        signed_erasure,
+                        self._ledger,
+                        self._receipt_key,
+                        address,
+                        time.time_ns() // SECOND,
+                    ),
+                    LedgerError,
+                    _disk_fault(
+                        tr("agents are told of deletions later", "稍后再通知代理已删除的内容")
+                    ),
                 )
                 if signed is None:
                     continue
@@ -314,7 +316,7 @@ class Aggregator:
             while not self._ending.is_set():
                 try:
                     await self._project_on(executor)
-                except (StoreUnavailable, LedgerError, LedgerFault, OSError) as error:
+                except (MillgateError, LedgerError, OSError) as error:
                     fault = self._as_unavailable(error)
                     if str(fault) != said:
                         _log.error("%s", fault)
@@ -323,9 +325,19 @@ class Aggregator:
                     await self._leave_alone(max(wait_s, min(fault.retry_after_s, _STORE_MOST_S)))
 
     def _as_unavailable(self, error: Exception) -> StoreUnavailable:
-        """Return why series wait: a disk that takes nothing delays them, as an absent store does."""
+        """Return why series wait.
+
+        A disk that takes nothing delays them, as an absent store does, and so does a file of factors,
+        calendars or facts that somebody is just writing.
+        """
         if isinstance(error, StoreUnavailable):
             return error
+        if isinstance(error, MillgateError) and not isinstance(error, LedgerFault):
+            return StoreUnavailable(
+                tr("series wait", "序列暂缓") + f": {error.what}",
+                where=error.where,
+                remedy=error.remedy or str(error),
+            )
         return StoreUnavailable(
             tr(
                 "the disk does not take the position of the series, so series wait",
@@ -484,6 +496,14 @@ def read_token(path: Path) -> str:
             where=str(path),
             remedy=tr("make one with 'aggregator init'", "请用 'aggregator init' 生成"),
         ) from None
+
+
+def _disk_fault(meanwhile: str) -> MillgateError:
+    return MillgateError(
+        tr("the disk does not take the ledger's data; ", "磁盘无法写入账本；") + meanwhile,
+        where="ledger.db",
+        remedy=tr("free some space, check the disk", "请释放空间并检查磁盘"),
+    )
 
 
 def _waiting(link: Mqtt, most: int) -> list[Message]:

@@ -8,10 +8,12 @@ receipt does.
 
 import asyncio
 import concurrent.futures
+import contextlib
 import logging
 import random
 import ssl
 import sys
+import threading
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -61,6 +63,31 @@ class Message:
     acknowledge: Callable[[], object]
 
 
+class _Client(paho.Client):
+    """paho's client, whose thread lives on when what came makes it fail: it connects anew.
+
+    Without that nobody would be told, and nothing would arrive any more.
+    """
+
+    failed: Callable[[Exception], bool]
+
+    def loop_forever(
+        self,
+        timeout: float = 1.0,
+        retry_first_connection: bool = False,  # noqa: FBT001, FBT002 - paho's own
+    ) -> MQTTErrorCode:
+        """Do as paho does, again and again, until the connection is to end."""
+        while True:
+            try:
+                return super().loop_forever(timeout, retry_first_connection)
+            except Exception as error:  # noqa: BLE001 - whatever a line can bring about, told there
+                if not self.failed(error):
+                    return MQTTErrorCode.MQTT_ERR_UNKNOWN
+            # A refusal is met again, and told, by the loop.
+            with contextlib.suppress(OSError):
+                self.reconnect()
+
+
 class Mqtt:
     """A connection that is kept up until the context ends.
 
@@ -96,6 +123,7 @@ class Mqtt:
         self._subscriptions = list(subscriptions)
         self._loop = asyncio.get_running_loop()
         self._closing = False
+        self._pause = threading.Event()
         self._said = ""
         self._up = False
         self._session = session
@@ -147,13 +175,14 @@ class Mqtt:
     async def stop(self) -> None:
         """Disconnect and end the network thread."""
         self._closing = True
+        self._pause.set()
         self._client.disconnect()
         await asyncio.to_thread(self._client.loop_stop)
         self.connected.clear()
 
     def _make_client(self, client_id: str) -> paho.Client:
         v5 = self._config.protocol == "mqtt5"
-        client = paho.Client(
+        client = _Client(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
             clean_session=None if v5 else not self._session,
@@ -161,6 +190,7 @@ class Mqtt:
             manual_ack=True,
         )
         client.max_inflight_messages_set(_IN_FLIGHT)
+        client.failed = self._on_fault
         client.on_connect = self._on_connect
         client.on_connect_fail = self._on_connect_fail
         client.on_disconnect = self._on_disconnect
@@ -277,6 +307,22 @@ class Mqtt:
         except MillgateError as fault:
             # The one that was loaded before is shown again.
             self._say(str(fault))
+
+    def _on_fault(self, error: Exception) -> bool:
+        """Tell whether to connect anew, a moment later, when paho could not go on."""
+        self._up = False
+        if self._loop.is_closed():
+            return False
+        self._tell(self.connected.clear)
+        fault = type(error).__name__
+        self._say(
+            tr(
+                f"what came from the broker could not be read ({fault})",
+                f"无法读取消息代理发来的内容（{fault}）",
+            )
+        )
+        self._pause.wait(random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
+        return not self._closing
 
     def _on_message(self, client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
         mid, qos = message.mid, message.qos

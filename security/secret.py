@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import threading
 import traceback
 from types import TracebackType
 from typing import Any, Final, Generic, NoReturn, TypeVar
@@ -116,6 +117,7 @@ def log_redacted(level: int = logging.INFO) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level)
     sys.excepthook = _die
+    threading.excepthook = _die_in_thread
     logging.raiseExceptions = False
 
 
@@ -127,3 +129,7 @@ def _worth_writing(record: logging.LogRecord) -> bool:
 def _die(kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> None:
     del value
     print("\n".join(places_of(kind, trace)), file=sys.stderr)
+
+
+def _die_in_thread(told: threading.ExceptHookArgs) -> None:
+    print("\n".join(places_of(told.exc_type, told.exc_traceback)), file=sys.stderr)

@@ -363,8 +363,25 @@ class Hostile(RuleBasedStateMachine):
         self.brain.close()
         self.put_back("brain")
         self.brain.open()
-        self.forgotten |= self.acknowledged - self.kept()
+        # Receipts for some of it may still be on their way.
+        self.forgotten |= (self.acknowledged | self.receipted()) - self.kept()
         self.acknowledged -= self.forgotten
+
+    def receipted(self) -> set[bytes]:
+        """Return the batches that receipts on their way to the agent are for."""
+        pinned = [KEYS.receipt.public]
+        answers = [read_answer(signed, KEYS.address, pinned) for signed in self.down]
+        ends = {
+            (head.epoch, head.stream, head.sequence)
+            for answer in answers
+            if isinstance(answer, Receipt)
+            for head in answer.heads
+        }
+        return {
+            digest
+            for digest, sent in self.sent.items()
+            if any((sent.epoch, sent.stream) == end[:2] and sent.sequence <= end[2] for end in ends)
+        }
 
     def copy(self, end: str) -> None:
         shutil.rmtree(self.folder / f"copy-{end}", ignore_errors=True)

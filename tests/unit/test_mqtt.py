@@ -258,6 +258,30 @@ async def test_a_broker_that_refuses_us_is_told_once_and_asked_again(
     assert len([line for line in told if "refuses" in line]) == 1
 
 
+@pytest.mark.parametrize("garbage", ["3001ff", "32060002c30003c3"])
+async def test_bytes_that_no_broker_sends_cost_a_connection_and_not_the_way_to_the_broker(
+    garbage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A line that loses bytes does that; without its thread nothing would ever arrive again."""
+    taken = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal taken
+        taken += 1
+        await reader.read(64)
+        writer.write(bytes.fromhex("20020000" + (garbage if taken == 1 else "")))
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(answer, HOST, 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, connection(BrokerConfig(host=HOST, port=port), "agent", []) as link:
+        async with asyncio.timeout(LONG):
+            while taken < 2 or not link.connected.is_set():  # noqa: ASYNC110 - a socket has no event
+                await asyncio.sleep(0.05)
+    assert all(record.exc_info is None for record in caplog.records)
+
+
 async def test_the_will_is_published_when_we_vanish_and_not_when_we_leave(
     broker: Mosquitto,
 ) -> None:
