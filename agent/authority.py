@@ -130,7 +130,7 @@ class Authority:
         try:
             self._take_stop()
         except NoPolicy as fault:
-            halted = str(fault)
+            halted = fault.line
         self._take_policy()
         policy = self._policy
         if policy is None:
@@ -179,12 +179,13 @@ class Authority:
         self._seen, self._look_again_s = seen, now_s + _AGAIN_S
 
     def _say(self, fault: NoPolicy) -> None:
-        self._problem = str(fault)
+        self._problem = fault.line
         line = self._problem
         if self._policy is not None:
             version = self._policy.policy.version
             line = tr(
-                f"version {version} stays in force: {fault}", f"继续执行版本 {version}：{fault}"
+                f"version {version} stays in force: {fault.line}",
+                f"继续执行版本 {version}：{fault.line}",
             )
         if line != self._said:
             self._said = line

@@ -14,6 +14,7 @@ from typing import Final
 from agent.skew import Skew
 from protocols.drivers import DeviceConfig, Driver, NotConnected, Noting, load
 from protocols.frame import SECOND, Frame, NowNs, lost_frame
+from protocols.language import shortened
 from protocols.points import PointTable
 
 _SHORTEST_WAIT_S: Final = 0.5
@@ -102,7 +103,7 @@ class Collector:
         return self.table.hold_ns is None and blocked >= _LONGEST_BLOCK_S
 
     async def _lost(self, fault: NotConnected, put: Put) -> None:
-        line = str(fault)
+        line = fault.line
         if self.state.connected or line != self.state.fault:
             _log.warning("%s", line)
         if self.state.connected:
@@ -132,4 +133,4 @@ class Collector:
         driver: object = self._driver
         lines = driver.notes() if isinstance(driver, Noting) else []
         lines = [*filter(None, [self.skew.line()]), *lines]
-        return [line[:_LONGEST_NOTE] for line in lines[:_MOST_NOTES]]
+        return [shortened(line, _LONGEST_NOTE) for line in lines[:_MOST_NOTES]]

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from agent.control import Control
 from agent.harden import harden
+from protocols.language import speak_to_everyone
 from protocols.last_words import say_why
 from protocols.signals import reload_on_signal, stop_on_signals
 from protocols.status import only_one
@@ -177,6 +178,7 @@ def main(run: Coroutine[Any, Any, None], *, parent: int) -> None:
     """
     harden(parent)
     log_redacted()
+    speak_to_everyone()
     if parent:
         # What a terminal or a service manager sends to all, the supervisor hears.
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

@@ -16,7 +16,7 @@ from agent.authority import usable_policy
 from agent.config import AgentConfig, for_sealed_side, no_devices, read_config, read_sealed
 from agent.registry import Registry
 from protocols.errors import ConfigError, MillgateError
-from protocols.language import tr
+from protocols.language import speak_to_everyone, tr
 from security.policy.bundle import NoPolicy, PolicyEnded
 
 MOST_BYTES: Final = 1 << 20
@@ -71,11 +71,12 @@ def _check_policy(config: AgentConfig) -> None:
 def main(arguments: Sequence[str]) -> int:
     """Answer into one inherited file what another one and `agent.toml` say; see `Supervisor`."""
     path, given, answer = arguments
+    speak_to_everyone()
     settings = os.pread(int(given), MOST_BYTES, 0)
     try:
         found = {"settings": changed_settings(Path(path), read_sealed(settings)).decode()}
     except ConfigError as error:
-        found = {"faults": "\n".join(map(str, error.faults))}
+        found = {"faults": error.line}
     os.write(int(answer), json.dumps(found).encode())
     return 0
 

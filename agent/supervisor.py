@@ -20,13 +20,13 @@ from typing import Any, Final, NoReturn
 
 from agent.control import CONFIGURATION, MAKE_WAY, STOP, control_pair, give_link, heard, tell
 from agent.monitor import monitoring
-from protocols.language import tr
+from protocols.language import speak_to_everyone, tr
 from protocols.last_words import say_why
 from protocols.logs import log_plainly
 from protocols.service import READY, STOPPING, keep_telling
 from protocols.service import tell as tell_service
 from protocols.signals import reload_on_signal, stop_on_signals
-from protocols.status import NotRunning, ask, lock_of, serving, socket_path
+from protocols.status import NotRunning, ask, ask_for_everyone, lock_of, serving, socket_path
 
 GATE: Final = "gate"
 SEALED: Final = "sealed"
@@ -358,7 +358,7 @@ class Supervisor:
         found: dict[str, Any] = {"policy": None, "problem": ""}
         for side in self._sides:
             with contextlib.suppress(NotRunning):
-                found |= await asyncio.to_thread(ask, self._sockets[side.name])
+                found |= await asyncio.to_thread(ask_for_everyone, self._sockets[side.name])
         found["configuration"] = {"problem": self._problem}
         found["processes"] = {
             side.name: {
@@ -378,6 +378,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run the supervisor; see `become`."""
     config, folder, lock, settings, port, devices = arguments
     log_plainly()
+    speak_to_everyone()
 
     async def supervise() -> int:
         supervisor = Supervisor(config, Path(folder), int(lock), int(settings))

@@ -36,7 +36,7 @@ from aggregator.stores import Store, StoreUnavailable
 from protocols import service, topics
 from protocols.errors import ConfigError, MillgateError
 from protocols.frame import SECOND
-from protocols.language import tr
+from protocols.language import for_everyone, tr
 from protocols.mqtt import MAX_MESSAGE, Message, Mqtt, NotConnected, connection
 from protocols.patience import insist
 from protocols.places import located, open_to_others
@@ -318,12 +318,13 @@ class Aggregator:
                     await self._project_on(executor)
                 except (MillgateError, LedgerError, OSError) as error:
                     fault = self._as_unavailable(error)
-                    if str(fault) != said:
+                    if fault.line != said:
                         _log.error("%s", fault)
                     wait_s = min(2 * wait_s, _STORE_LONGEST_S) if said else _STORE_WAIT_S
-                    said = self._live.store_fault = str(fault)
+                    said = self._live.store_fault = fault.line
                     await self._leave_alone(max(wait_s, min(fault.retry_after_s, _STORE_MOST_S)))
 
+    @for_everyone()
     def _as_unavailable(self, error: Exception) -> StoreUnavailable:
         """Return why series wait.
 

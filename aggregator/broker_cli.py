@@ -1,5 +1,6 @@
 """`millgate aggregator broker-config`: what Mosquitto needs to let the right ones in."""
 
+import ipaddress
 import os
 import pwd
 from pathlib import Path
@@ -8,8 +9,9 @@ from typing import Annotated, Final
 import typer
 
 from aggregator.authority import enrolment_of, log_path, make_authority, write_revoked
-from aggregator.broker_files import CONFIG, BrokerFiles
+from aggregator.broker_files import CONFIG, BrokerFiles, bound
 from aggregator.config import read_config
+from protocols.errors import MillgateError
 from protocols.language import tr
 from security.admin_log import record_admin
 
@@ -23,6 +25,7 @@ _HELP: Final = tr(
     "示例：millgate aggregator broker-config brain/aggregator.toml /etc/mosquitto/millgate",
 )
 _USER: Final = "mosquitto"
+_ALL: Final = "all"
 
 
 def broker_config(
@@ -39,6 +42,15 @@ def broker_config(
             help=tr("further name of the broker (repeatable)", "消息代理其他名称（可重复）")
         ),
     ] = None,
+    bind: Annotated[
+        str | None,
+        typer.Option(
+            help=tr(
+                "the one address to listen on, or 'all'; as before by default, at first all",
+                "只在此地址监听，或 all（全部地址）；默认沿用原设置，初次为全部",
+            )
+        ),
+    ] = None,
     user: Annotated[
         str,
         typer.Option(help=tr("as whom the broker runs; root only", "消息代理运行用户；仅 root")),
@@ -52,7 +64,11 @@ def broker_config(
     hosts = [place.host, config.broker.host, *(host or []), *enrolment.server_names()]
     record_admin(log_path(config), "broker-config", folder=str(folder.absolute()))
     files = BrokerFiles(
-        folder, port or config.broker.port, list(dict.fromkeys(hosts)), _owner(user)
+        folder,
+        port or config.broker.port,
+        list(dict.fromkeys(hosts)),
+        _owner(user),
+        bound(folder) if bind is None else _address(bind),
     )
     files.write(authority, write_revoked(config, authority))
     typer.echo(
@@ -67,6 +83,18 @@ def broker_config(
             f"或手工试运行：mosquitto -c {folder / CONFIG}",
         )
     )
+    typer.echo(
+        tr(
+            f"It will listen on {files.bind} only, port {files.port}.",
+            f"它只在 {files.bind} 端口 {files.port} 监听。",
+        )
+        if files.bind
+        else tr(
+            f"It will listen on every address of this machine, port {files.port}; it lets in who has a "
+            "certificate and nobody else. To narrow it: --bind ADDRESS",
+            f"它将在本机全部地址的端口 {files.port} 监听，只有持证书者可连接。如需缩小范围：--bind 地址",
+        )
+    )
     if not config.broker.tls:
         typer.echo(
             tr(
@@ -77,6 +105,27 @@ def broker_config(
             ),
             err=True,
         )
+
+
+def _address(text: str) -> str:
+    """Return the address to listen on; empty for all.
+
+    Raises:
+        MillgateError: it is none, which the broker would say only when it starts.
+    """
+    if text == _ALL:
+        return ""
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise MillgateError(
+            tr(f"'{text}' is no address", f"'{text}' 不是地址"),
+            where="--bind",
+            remedy=tr(
+                "write one of this machine's addresses, such as 192.168.1.10 or ::1, or 'all'",
+                "请写本机的某个地址，如 192.168.1.10 或 ::1，或写 all",
+            ),
+        ) from None
 
 
 def _owner(user: str) -> str:

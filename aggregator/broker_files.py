@@ -1,5 +1,6 @@
 """Configuration, access list and certificates for Mosquitto, as agents and aggregator need them."""
 
+import re
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -29,7 +30,8 @@ max_queued_messages 20000
 max_queued_bytes 268435456
 max_packet_size {limit}
 
-listener {port}
+# {reach}
+listener {listener}
 cafile {folder}/ca.pem
 certfile {folder}/broker.pem
 keyfile {folder}/broker.key
@@ -43,6 +45,13 @@ use_username_as_clientid true
 allow_anonymous false
 acl_file {folder}/{access}
 """
+
+_EVERY: Final = (
+    "Every address of this machine; one only: broker-config --bind ADDRESS. / "
+    "本机全部地址；只用其中之一：broker-config --bind 地址"
+)
+_ONE: Final = "This address only; every one: broker-config --bind all. / 仅此地址；全部：--bind all"
+_LISTENER: Final = re.compile(r"^listener [0-9]+ (\S+)$", re.MULTILINE)
 
 _ACCESS: Final = """\
 # Made by 'millgate aggregator broker-config'. %u is the id in an agent's certificate.
@@ -83,12 +92,14 @@ class BrokerFiles:
         port: where the broker listens.
         hosts: names and addresses by which it is reached.
         user: whom the files belong to, as which the broker runs; empty leaves them as they are.
+        bind: the one address it listens on; empty is every address of its machine.
     """
 
     folder: Path
     port: int
     hosts: Sequence[str]
     user: str = ""
+    bind: str = ""
 
     def write(self, authority: Authority, revoked: Revoked) -> list[Path]:
         """Write all files, those that are there as well; the broker's key is kept.
@@ -107,7 +118,8 @@ class BrokerFiles:
         folder = self.folder.absolute()
         config = _CONFIG.format(
             limit=MAX_MESSAGE + _HEADROOM,
-            port=self.port,
+            listener=f"{self.port} {self.bind}".rstrip(),
+            reach=_ONE if self.bind else _EVERY,
             folder=folder,
             access=ACCESS,
         )
@@ -135,3 +147,12 @@ class BrokerFiles:
                 remedy=str(getattr(error, "strerror", None) or error),
             ) from None
         return written
+
+
+def bound(folder: Path) -> str:
+    """Return the one address that the configuration in a folder listens on; empty for every one, or none yet."""
+    try:
+        found = _LISTENER.search((folder / CONFIG).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return found[1] if found else ""

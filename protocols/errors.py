@@ -1,6 +1,6 @@
 """Faults as people meet them: what is wrong, where, and how to mend it."""
 
-from protocols.language import tr
+from protocols.language import heard, tr
 
 
 class MillgateError(Exception):
@@ -20,10 +20,15 @@ class MillgateError(Exception):
         self.where = where
         self.remedy = remedy
 
-    def __str__(self) -> str:
+    @property
+    def line(self) -> str:
+        """The fault in one line, in both languages where it was made for everyone: to be kept."""
         place = f"{self.where}: " if self.where else ""
         mend = f" — {self.remedy}" if self.remedy else ""
         return f"{place}{self.what}{mend}"
+
+    def __str__(self) -> str:
+        return heard(self.line)
 
 
 class ConfigError(MillgateError):
@@ -37,5 +42,7 @@ class ConfigError(MillgateError):
         )
         self.faults = faults
 
-    def __str__(self) -> str:
-        return "\n".join(str(fault) for fault in self.faults)
+    @property
+    def line(self) -> str:
+        """One line for each fault; see `MillgateError`."""
+        return "\n".join(fault.line for fault in self.faults)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from protocols.errors import MillgateError
-from protocols.language import tr
+from protocols.language import heard, tr
 from protocols.logs import as_json, is_json
 
 UNFORESEEN: Final = 70
@@ -50,7 +50,8 @@ def _unforeseen(error: BaseException) -> str:
     )
 
 
-def _say(text: str) -> None:
+def _say(said: str) -> None:
+    text = heard(said)
     if is_json():
         record = logging.LogRecord("millgate", logging.CRITICAL, "", 0, text, None, None)
         text = as_json(record, "")

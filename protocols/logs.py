@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
+from protocols.language import heard
+
 VARIABLE: Final = "MILLGATE_LOG"
 TEXT_FORMAT: Final = "%(asctime)s %(levelname)s %(message)s"
 
@@ -16,6 +18,17 @@ class Kind(StrEnum):
 
     TEXT = "text"
     JSON = "json"
+
+
+class TextLines(logging.Formatter):
+    """Writes each record as a line of text, in the language of who started the process."""
+
+    def __init__(self) -> None:
+        super().__init__(TEXT_FORMAT)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of a record."""
+        return heard(super().format(record))
 
 
 class JsonLines(logging.Formatter):
@@ -38,7 +51,7 @@ def as_json(record: logging.LogRecord, fault: str) -> str:
         "at": at.replace("+00:00", "Z"),
         "level": record.levelname.lower(),
         "logger": record.name,
-        "message": record.getMessage(),
+        "message": heard(record.getMessage()),
     }
     if fault:
         line["fault"] = fault
@@ -59,5 +72,5 @@ def is_json() -> bool:
 def log_plainly() -> None:
     """Log to standard error, as was chosen; for processes that hold no raw value."""
     handler = logging.StreamHandler()
-    handler.setFormatter(JsonLines() if is_json() else logging.Formatter(TEXT_FORMAT))
+    handler.setFormatter(JsonLines() if is_json() else TextLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler])

@@ -18,7 +18,7 @@ from typing import IO, Any, Final
 
 from protocols.errors import MillgateError
 from protocols.folders import writing_to
-from protocols.language import tr
+from protocols.language import heard_all, tr
 
 _WAIT_S: Final = 5.0
 _LONGEST_PATH: Final = 100
@@ -122,7 +122,17 @@ def _remove(path: Path) -> None:
 
 
 def ask(path: Path) -> dict[str, Any]:
-    """Return the running process's report.
+    """Return the running process's report, in the language of who asks.
+
+    Raises:
+        NotRunning: when no process runs here.
+    """
+    report: dict[str, Any] = heard_all(ask_for_everyone(path))
+    return report
+
+
+def ask_for_everyone(path: Path) -> dict[str, Any]:
+    """Return the running process's report, texts in both languages where they are kept so.
 
     Raises:
         NotRunning: when no process runs here.

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Final, Generic, NoReturn, TypeVar
 
 from protocols.errors import MillgateError
+from protocols.language import heard
 from protocols.logs import TEXT_FORMAT, as_json, is_json
 
 T = TypeVar("T")
@@ -66,7 +67,7 @@ class Redacting(logging.Formatter):
 
     def line(self, safe: logging.LogRecord) -> str:
         """Return the line of a record that holds no value."""
-        return super().format(safe)
+        return heard(super().format(safe))
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - the name that logging calls
         """Return class and places of an exception."""

@@ -229,6 +229,29 @@ def test_nothing_more_is_taken_from_a_revoked_agent_also_over_a_connection_that_
     brain.close()
 
 
+def test_whoever_makes_the_brokers_files_is_told_where_it_listens_and_may_narrow_it(
+    site: Site, tmp_path: Path
+) -> None:
+    folder = tmp_path / "broker"
+
+    def made(*more: str) -> tuple[str, str]:
+        said = site.run("broker-config", folder, "--user", "", *more)
+        lines = (folder / "millgate.conf").read_text("utf-8").splitlines()
+        return said, next(line for line in lines if line.startswith("listener"))
+
+    said, listener = made()
+    assert "every address" in said
+    assert "--bind" in said
+    assert len(listener.split()) == 2
+    said, listener = made("--bind", "192.0.2.7")
+    assert "on 192.0.2.7 only" in said
+    assert listener.endswith(" 192.0.2.7")
+    assert made()[1] == listener
+    assert len(made("--bind", "all")[1].split()) == 2
+    with pytest.raises(MillgateError, match="is no address"):
+        made("--bind", "eth0 acl_file x")
+
+
 def test_a_revoked_agent_is_shown_as_such_and_is_on_the_brokers_list(
     site: Site, tmp_path: Path
 ) -> None:

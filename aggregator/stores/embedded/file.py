@@ -10,7 +10,7 @@ from typing import Final
 from aggregator.stores import StoreRefused, StoreUnavailable
 from aggregator.stores.embedded.codec import Damaged
 from protocols.errors import MillgateError
-from protocols.language import tr
+from protocols.language import for_everyone, tr
 
 _APPLICATION: Final = 0x4D475345
 """'MGSE': marks the file as ours."""
@@ -148,6 +148,7 @@ class File:
             ),
         )
 
+    @for_everyone()
     def _fault(self, error: Exception) -> MillgateError | None:
         if isinstance(error, sqlite3.Error) and not hasattr(error, "sqlite_errorcode"):
             return None

@@ -42,7 +42,7 @@ from aggregator.stores.influx import influxql
 from aggregator.stores.influx.link import Called, Link, NotTaken, TooLarge
 from aggregator.stores.influx.requests import Request, requests
 from protocols.frame import SECOND
-from protocols.language import tr
+from protocols.language import for_everyone, tr
 from protocols.settings import Duration
 
 _CALLED: Final = Called()
@@ -277,6 +277,7 @@ class Store:
     def _ask(self, statement: str) -> list[influxql.Answer]:
         return self._page(statement)[0]
 
+    @for_everyone()
     def _page(self, statement: str) -> tuple[list[influxql.Answer], bool]:
         try:
             return self._link.ask(statement)

@@ -17,7 +17,7 @@ from influxdb_client.rest import ApiException
 from aggregator.stores import StoreUnavailable
 from aggregator.stores.influx.influxql import Answer, parse
 from protocols.frame import SECOND
-from protocols.language import tr
+from protocols.language import for_everyone, heard, tr
 
 _MS: Final = 10**6
 _WAIT: Final = frozenset({408, 425, 429})
@@ -43,8 +43,8 @@ class NotTaken(Exception):
     """InfluxDB will not take this request; `reason` says why, without any value in it."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+        super().__init__(heard(reason))
+        self.reason = heard(reason)
 
 
 class TooLarge(Exception):
@@ -173,6 +173,7 @@ class Link:
             )
         return self._writer, self._pool
 
+    @for_everyone()
     def _token(self) -> str:
         if self._token_file is None:
             return ""
@@ -188,6 +189,7 @@ class Link:
                 ),
             ) from None
 
+    @for_everyone()
     def _read(self, body: bytes) -> tuple[list[Answer], bool]:
         try:
             answers, error, cut = parse(body)
@@ -215,6 +217,7 @@ class Link:
             )
         return answers, cut
 
+    @for_everyone()
     def _check(self, status: int, reason: str, retry_after: str | None) -> None:
         if 200 <= status < 300:
             return
@@ -259,6 +262,7 @@ class Link:
         name = self._called.product
         return tr(f"what answers is not {name}", f"应答方不是 {name}")
 
+    @for_everyone()
     def _silent(self) -> StoreUnavailable:
         self.close()
         return self._unavailable(
@@ -269,6 +273,7 @@ class Link:
             ),
         )
 
+    @for_everyone()
     def _no_bucket(self) -> StoreUnavailable:
         return self._unavailable(
             tr(f"{self._called.product} has no such bucket", f"{self._called.product} 中没有此桶"),
