@@ -3,6 +3,7 @@
 import ssl
 from http import HTTPStatus
 from typing import Final
+from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 
@@ -12,6 +13,7 @@ from protocols.tls import refusal
 
 _WAIT_S: Final = 20.0
 _CHUNK: Final = 16_384
+_HTTPS_PORT: Final = 443
 
 
 class Unreachable(MillgateError):
@@ -77,14 +79,16 @@ async def ask_server(
                     raise _unreachable(url, tr("its answer is too long", "应答过长"))
             return HTTPStatus(answer.status), bytes(found)
     except aiohttp.ClientConnectorCertificateError as error:
-        raise NotBelieved(refusal(error.certificate_error), where=url) from None
+        raise NotBelieved(refusal(error.certificate_error), where=tried(url)) from None
     except aiohttp.ClientSSLError as error:
         raise NotBelieved(
-            refusal(error.os_error) or tr("TLS fails", "TLS 失败"), where=url
+            refusal(error.os_error) or tr("TLS fails", "TLS 失败"), where=tried(url)
         ) from None
     except (aiohttp.ClientConnectorError, TimeoutError):
         raise Unreachable(
-            tr("the server cannot be reached", "无法连接服务器"), where=url, remedy=_look()
+            tr("the server cannot be reached", "无法连接服务器"),
+            where=tried(url),
+            remedy=_look(url),
         ) from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise _unreachable(url, type(error).__name__) from None
@@ -93,13 +97,28 @@ async def ask_server(
 def _unreachable(url: str, why: str) -> Unreachable:
     return Unreachable(
         tr(f"the server does not answer as it should ({why})", f"服务器未正常应答（{why}）"),
-        where=url,
-        remedy=_look(),
+        where=tried(url),
+        remedy=_look(url),
     )
 
 
-def _look() -> str:
-    return tr(
+def tried(url: str) -> str:
+    """Return an address with the port that is tried, also where it names none."""
+    parts = urlsplit(url)
+    if parts.port is not None:
+        return url
+    host = parts.netloc.rpartition("@")[2].rstrip(":")
+    return urlunsplit(parts._replace(netloc=f"{host}:{_HTTPS_PORT}"))
+
+
+def _look(url: str) -> str:
+    look = tr(
         "check address and port, whether it runs, and the network between",
         "请检查地址、端口、对方是否在运行以及网络",
+    )
+    if urlsplit(url).port is not None:
+        return look
+    return tr(
+        f"no port was given, so {_HTTPS_PORT} was tried; {look}",
+        f"未给出端口，因此尝试了 {_HTTPS_PORT}；{look}",
     )
