@@ -56,6 +56,11 @@ class Asker:
         self._next_s = 0.0
         self._hint_s = 0.0
 
+    @property
+    def nonce(self) -> bytes:
+        """The question that is not answered yet; empty where there is none."""
+        return self._nonce
+
     def left_s(self, now: float) -> float | None:
         """Return how long to wait before asking (again); None when there is nothing to ask."""
         if self.cleared and not self._nonce:

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from agent import audit_cli, enroll_cli, opcua_cli, service_cli
+from agent import audit_cli, enroll_cli, epoch_cli, opcua_cli, service_cli
 from agent.config import PolicySource, no_devices, read_config
 from agent.founding import (
     BrokerWords,
@@ -44,6 +44,7 @@ mount(app)
 audit_cli.mount(app)
 enroll_cli.mount(app)
 service_cli.mount(app)
+epoch_cli.mount(app)
 
 ConfigPath = Annotated[Path, typer.Argument(help=tr("path of agent.toml", "agent.toml 的路径"))]
 
@@ -368,6 +369,9 @@ def _show_policy(console: Console, policy: dict[str, Any]) -> None:
         highlight=False,
         style=None if policy["in_force"] else "yellow",
     )
+    if policy["halted"]:
+        why = tr(f"nothing leaves: {policy['halted']}", f"不放行任何数据：{policy['halted']}")
+        console.print(why, style="yellow", markup=False, highlight=False)
 
 
 def _show_outputs(console: Console, report: dict[str, Any]) -> None:
@@ -388,12 +392,28 @@ def _show_outputs(console: Console, report: dict[str, Any]) -> None:
             f"消息代理 {broker['place']}{which} {state}；纪元 {report['epoch']}",
         )
     )
+    _show_clock(console, report.get("brain_clock"))
     ages = report["delivery"]
     newest, oldest = ages["acknowledged_age_s"], ages["oldest_waiting_s"]
     console.print(
         tr(
             f"newest batch that the brain has: {_ago(newest)}; oldest that waits: {_ago(oldest)}",
             f"产业大脑已有的最新批次：{_ago(newest)}；等待中最旧的批次：{_ago(oldest)}",
+        )
+    )
+
+
+def _show_clock(console: Console, clock: dict[str, Any] | None) -> None:
+    if clock is None:
+        return
+    if clock["line"]:
+        console.print(clock["line"], style="yellow", markup=False, highlight=False)
+        return
+    ahead, within = clock["ahead_s"], clock["within_s"]
+    console.print(
+        tr(
+            f"clock against the brain's: {ahead:+.1f} s (give or take {within:.1f} s)",
+            f"时钟与产业大脑相差：{ahead:+.1f} 秒（误差 {within:.1f} 秒）",
         )
     )
 

@@ -6,6 +6,8 @@ from typing import Final
 
 from protocols.frame import SECOND, NowNs
 from protocols.language import tr
+from protocols.moments import utc_words
+from protocols.settings import duration_text
 
 LARGEST_JUMP_NS: Final = 120 * SECOND
 """A larger step of the wall clock against the running time of the machine is a jump."""
@@ -26,12 +28,24 @@ class ClockWatch:
 
     Attributes:
         fault: why the clock is not believed now; empty while it is.
+        steady_ns: how long it must go evenly after a jump.
     """
 
     def __init__(
-        self, now_ns: NowNs = time.time_ns, running: Callable[[], int] = running_ns
+        self,
+        now_ns: NowNs = time.time_ns,
+        running: Callable[[], int] = running_ns,
+        steady_ns: int = STEADY_NS,
     ) -> None:
+        """Begin to watch.
+
+        Args:
+            now_ns: the wall clock.
+            running: the machine's running time, ns.
+            steady_ns: how long the clock must go evenly after a jump.
+        """
         self.fault = ""
+        self.steady_ns = steady_ns
         self._now = now_ns
         self._running = running
         self._committed_ns = 0
@@ -43,6 +57,11 @@ class ClockWatch:
         """Note when a message was committed before; the time cannot be earlier now."""
         self._committed_ns = max(self._committed_ns, at_s * SECOND)
         self._judge(self._running())
+
+    def released(self) -> None:
+        """Note that a message was committed now; the time cannot be earlier later."""
+        if not self.fault:
+            self.committed(self._now() // SECOND)
 
     def check(self) -> bool:
         """Look at the clock; tell whether it has jumped since the last look."""
@@ -58,14 +77,19 @@ class ClockWatch:
 
     def _judge(self, running: int) -> None:
         if self._now() < self._committed_ns - LARGEST_JUMP_NS:
+            moment = utc_words(self._committed_ns // SECOND)
             self.fault = tr(
-                "the clock is behind the last message that was released; set it right",
-                "时钟早于最近一次放行的时间；请校正时钟",
+                f"the clock is behind the last message that was released, at {moment} UTC: set it right; "
+                "if it is right and was ahead then, nothing leaves until that time, or stop the agent and "
+                "run 'millgate agent new-epoch agent.toml'",
+                f"时钟早于最近一次放行的时间（UTC {moment}）：请校正时钟；若时钟现已正确、当时偏快，"
+                "则到该时间为止不放行任何数据，或停止代理程序后执行 'millgate agent new-epoch agent.toml'",
             )
-        elif self._jumped_ns is not None and running - self._jumped_ns < STEADY_NS:
+        elif self._jumped_ns is not None and running - self._jumped_ns < self.steady_ns:
+            span = duration_text(self.steady_ns)
             self.fault = tr(
-                "the clock has jumped; it must go evenly for five minutes first",
-                "时钟发生跳变；须先平稳运行五分钟",
+                f"the clock has jumped; it must go evenly for {span} first",
+                f"时钟发生跳变；须先平稳运行 {span}",
             )
         else:
             self.fault = ""

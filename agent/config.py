@@ -215,6 +215,16 @@ class DeliveryConfig(Strict):
         return self.back / SECOND
 
 
+class ClockConfig(Strict):
+    """What is done about a wall clock that jumps; see `agent.clock`. Takes effect at a start.
+
+    Attributes:
+        steady: how long it must go evenly after a jump before anything leaves again.
+    """
+
+    steady: Duration = Field(default=300 * SECOND, ge=SECOND, le=86_400 * SECOND)
+
+
 class MonitorConfig(Strict):
     """Health and metrics for this machine alone; see `agent.monitor`. Takes effect at a start.
 
@@ -242,6 +252,7 @@ class _AgentFile(Strict):
     spool: SpoolConfig = SpoolConfig()
     delivery: DeliveryConfig = DeliveryConfig()
     monitor: MonitorConfig = MonitorConfig()
+    clock: ClockConfig = ClockConfig()
     consumer: list[ConsumerCard] = Field(min_length=1, max_length=16)
 
 
@@ -263,6 +274,7 @@ class AgentConfig:
     devices: list[DeviceConfig]
     delivery: DeliveryConfig = field(default_factory=DeliveryConfig)
     monitor: MonitorConfig = field(default_factory=MonitorConfig)
+    clock: ClockConfig = field(default_factory=ClockConfig)
 
     @property
     def broker(self) -> BrokerConfig:
@@ -319,7 +331,15 @@ def without_devices(raw: dict[str, Any], path: Path) -> AgentConfig:
     return _absolute(path, file, brokers, _read_consumers(file.consumer, path.parent))
 
 
-SEALED_TABLES: Final = ("identity", "policy", "broker", "spool", "delivery", "consumer")
+SEALED_TABLES: Final = (
+    "identity",
+    "policy",
+    "broker",
+    "spool",
+    "delivery",
+    "clock",
+    "consumer",
+)
 """The tables of agent.toml that the sealed side is given: nothing of any device or point."""
 
 
@@ -372,6 +392,7 @@ def _absolute(
         consumers=consumers,
         devices=[],
         monitor=file.monitor,
+        clock=file.clock,
     )
 
 

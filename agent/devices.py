@@ -105,6 +105,15 @@ class Devices:
             self._begin(name, one)
         return changes
 
+    async def listen_anew(self) -> None:
+        """Connect anew to the devices that tell only changes, so that they tell all once more."""
+        for name, one in list(self._running.items()):
+            if one.collector.table.hold_ns is None and not one.collector.table.brings_time:
+                await self._end(one)
+                if self._running.get(name) is one:
+                    one.stop = asyncio.Event()
+                    self._begin(name, one)
+
     def _new(self, config: DeviceConfig) -> _Running:
         return _Running(Collector(config, self._now))
 

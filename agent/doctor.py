@@ -145,6 +145,7 @@ def _process(report: dict[str, Any]) -> Iterator[Finding]:
             yield Finding(Grade.FAULT, name, device["fault"] or tr("not connected", "未连接"))
         if device.get("skew"):
             yield Finding(Grade.NOTICE, name, device["skew"])
+    yield from _brain_clock(report.get("brain_clock"))
     outputs = report["outputs"]
     waiting = tr(
         f"{outputs['waiting']} values wait for a receipt", f"{outputs['waiting']} 个值等待回执"
@@ -157,3 +158,18 @@ def _process(report: dict[str, Any]) -> Iterator[Finding]:
         )
         remedy = tr("see the log for the code", "代码见日志")
         yield Finding(Grade.NOTICE, tr("brain", "产业大脑"), what, remedy)
+
+
+def _brain_clock(found: dict[str, Any] | None) -> Iterator[Finding]:
+    """Look at what the brain's signed answers say of our clock; the remedy is in the line itself."""
+    subject = tr("clock", "时钟")
+    if found is None:
+        return
+    if found["line"]:
+        yield Finding(Grade.FAULT, subject, found["line"])
+        return
+    said = tr(
+        f"{found['ahead_s']:+.1f} s against the brain's (give or take {found['within_s']:.1f} s)",
+        f"与产业大脑相差 {found['ahead_s']:+.1f} 秒（误差 {found['within_s']:.1f} 秒）",
+    )
+    yield Finding(Grade.GOOD, subject, said)

@@ -54,7 +54,7 @@ class GateApp:
             self._make_gate,
             self._key,
             config.identity.address,
-            ClockWatch(),
+            ClockWatch(steady_ns=config.clock.steady),
             Keeper(suspended_path(config)),
         )
         self.devices = Devices(config.devices, self.side.put, time.time_ns)
@@ -73,6 +73,7 @@ class GateApp:
                 group.create_task(self._reload(), name="configuration"),
                 group.create_task(self.side.tick(), name="tick"),
                 group.create_task(self.side.take_frames(), name="gate"),
+                group.create_task(self._listen_anew(), name="resume"),
             ]
             self.devices.start(group)
             talk = group.create_task(self._talk(), name="release")
@@ -116,6 +117,13 @@ class GateApp:
         while True:
             await self._links.reload.wait()
             await self._read_anew()
+
+    async def _listen_anew(self) -> None:
+        """Subscribe again after every halt: what did not change since is not told again by itself."""
+        while True:
+            await self.side.resumed.wait()
+            self.side.resumed.clear()
+            await self.devices.listen_anew()
 
     async def _read_anew(self) -> None:
         """Go over to the configuration as it is now; a faulty one changes nothing.

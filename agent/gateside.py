@@ -74,6 +74,7 @@ class GateSide:
         frames: where collectors put frames; a full queue stops them.
         wanted: what is to be enforced.
         suspended: what leaves as missing until a person has looked.
+        resumed: set when the gate takes frames again after a while in which it took none.
     """
 
     def __init__(
@@ -104,6 +105,8 @@ class GateSide:
         self._strange: Strange | None = None
         self._renew = asyncio.Event()
         self._renewed = asyncio.Event()
+        self._was_halted = False
+        self.resumed = asyncio.Event()
 
     async def put(self, frame: Frame) -> None:
         """Take a frame from a collector; waits while the gate is full."""
@@ -139,6 +142,8 @@ class GateSide:
     def _feed(self, frame: Frame) -> None:
         if self.gate is None or self._strange is None:
             return
+        # Before a frame is placed in time: one of a wrong hour must not open a slot there.
+        self._look_at_clock()
         self._strange.take(frame)
         self.gate.feed(frame)
         if frame.clock is not None:
@@ -157,9 +162,7 @@ class GateSide:
     def step(self) -> None:
         """Watch the clock once, and close the slots whose time has passed."""
         gate = self.gate
-        if self._clock.check() and gate is not None:
-            gate.drop_open()
-        self._halt()
+        self._look_at_clock()
         if gate is None or self._busy:
             return
         self._say_when_force_changes(gate)
@@ -168,11 +171,19 @@ class GateSide:
         if gate.has_closed:
             self._closed.set()
 
+    def _look_at_clock(self) -> None:
+        if self._clock.check() and self.gate is not None:
+            self.gate.drop_open()
+        self._halt()
+
     def _halt(self) -> None:
         """Let nothing leave while the verdict or the clock says so."""
         if self.gate is not None:
             why = _ended(self._enforced.ended or self.wanted.ended)
             self.gate.halted = why or self.wanted.halted or self._clock.fault
+            if self._was_halted and not self.gate.halted:
+                self.resumed.set()
+            self._was_halted = bool(self.gate.halted)
 
     async def converse(self, link: GateLink, stop: asyncio.Event) -> None:
         """Hand over closed slots, one message at a time, until `stop`; then once more.
@@ -327,6 +338,7 @@ class GateSide:
         self._feed_held()
         while not self.frames.empty() and self.gate is not None:
             self._feed(self.frames.get_nowait())
+        self._look_at_clock()
         if self.gate is not None:
             self.gate.advance()
 
@@ -334,6 +346,7 @@ class GateSide:
         gate, policy_hash = self.gate, self._policy().hash
         if gate is None:
             raise OutOfTurn("nothing is enforced yet")
+        self._look_at_clock()
         # With as few open slots as there can be: each of them makes the memory larger.
         gate.advance()
         streams, memory = gate.take(), gate.memory()
@@ -369,6 +382,7 @@ class GateSide:
         if answer.number != message.number:
             raise OutOfTurn("the sealed side must answer Released with its Committed")
         self._number, self._pending, self._tries = message.number, None, 0
+        self._clock.released()
 
 
 def suspended_line(name: str) -> str:

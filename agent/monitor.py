@@ -111,6 +111,9 @@ def _delivery(report: Mapping[str, Any]) -> Iterable[Family]:
         "Receipts since the start.",
         [({}, broker.get("receipts"))],
     )
+    clock = (report.get("brain_clock") or {}).get("ahead_s")
+    about = "By how much our clock is ahead of the brain's."
+    yield "agent_brain_clock_ahead_seconds", "gauge", about, [({}, clock)]
     yield "agent_epoch", "gauge", "The epoch in use.", [({}, report.get("epoch"))]
     places = ("released", "acknowledged", "waiting", "refused", "lost", "given_up")
     about = "Released values of the epoch by where they are."

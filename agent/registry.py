@@ -142,6 +142,12 @@ class Registry:
         tables = [self._db.table(name).all() for name in (_EPOCH, _POLICY)]
         return max((int(entry["at"]) for found in tables for entry in found), default=None)
 
+    def not_later_than(self, at_s: int) -> None:
+        """Put what was noted by a clock that was ahead at the right time; the order stays."""
+        with self._alone():
+            for name in (_EPOCH, _POLICY):
+                self._db.table(name).update({"at": at_s}, where("at") > at_s)
+
     @property
     def stopped_through(self) -> int:
         """The newest policy version that an officer has ever stopped; 0 for none."""

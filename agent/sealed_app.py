@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from agent.asking import Asker
 from agent.attest import Attester
+from agent.clock import ClockWatch
 from agent.config import AgentConfig, for_sealed_side, read_sealed
 from agent.disk import SpoolThread
 from agent.limits import largest_message
@@ -127,7 +128,10 @@ class SealedApp:
     async def _keep_up(self) -> None:
         await self._ready.wait()
         if self._spool is not None and self._uplink is not None:
-            upkeep = Upkeep(self._spool, self._config.spool, self._thread, self._uplink.gave_up)
+            clock = ClockWatch(steady_ns=self._config.clock.steady)
+            upkeep = Upkeep(
+                self._spool, self._config.spool, self._thread, self._uplink.gave_up, clock
+            )
             await upkeep.run()
 
     async def _talk(self) -> None:
@@ -255,6 +259,7 @@ class SealedApp:
                 "changes": state.changes,
                 "too_large": state.too_large,
             },
+            "brain_clock": self._uplink.brain_clock.report(),
             "delivery": await self._thread.call(delivery_ages, self._spool, time.time_ns()),
             "sealed_policy": {
                 "version": self._version,

@@ -196,6 +196,11 @@ class Spool:
         rows = list(values.items())
         self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)
 
+    def newest_id(self) -> int:
+        """Return the id of the newest message; 0 before the first. Later ones have larger ids."""
+        found: int = self._db.execute("SELECT COALESCE(MAX(id), 0) FROM batch").fetchone()[0]
+        return found
+
     def chain(self, epoch: int, stream: int) -> tuple[int, bytes] | None:
         """Return the next sequence and the hash before it; None at the start of the chain."""
         row = self._db.execute(

@@ -16,6 +16,7 @@ from typing import Final
 
 from agent.asking import Asker
 from agent.attest import Attester
+from agent.brain_clock import BrainClock
 from agent.chains import Missing, Verdict
 from agent.config import AgentConfig
 from agent.disk import SpoolThread
@@ -109,10 +110,13 @@ class Uplink:
 
     Attributes:
         state: how it does.
+        brain_clock: how far our clock is from the brain's.
     """
 
     def __init__(self, spool: Spool, config: AgentConfig, thread: SpoolThread, duty: Duty) -> None:
         self.state = UplinkState()
+        self.brain_clock = BrainClock()
+        self._sealed_before = 0
         self._spool = spool
         self._brokers = config.brokers
         self._delivery = config.delivery
@@ -162,6 +166,8 @@ class Uplink:
 
     async def run(self) -> None:
         """Deliver until cancelled, through the most preferred broker that works."""
+        # What was sealed before may have been answered before: its receipts tell no time of now.
+        self._sealed_before = await self._thread.call(self._spool.newest_id)
         while True:
             self.state.broker = self._route.choose(self._now())
             self.state.changes = self._route.changes
@@ -307,6 +313,7 @@ class Uplink:
                 await self._send_more(link)
                 await self._attest(link)
             self._alarm_when_silent()
+            self._tell_clock()
             now = self._now()
             left = self._lanes.left_s(now)
             if left == 0:
@@ -338,6 +345,7 @@ class Uplink:
         now = self._now()
         if self._duty.asker.left_s(now) == 0:
             question = await self._thread.call(self._duty.asker.ask, now)
+            self.brain_clock.sent(self._duty.asker.nonce)
             self._publish(link, question)
 
     def _publish(self, link: Mqtt, message: bytes) -> bool:
@@ -401,6 +409,8 @@ class Uplink:
             return False
         if one.is_given_up:
             await self._thread.call(declared, self._spool, [one.due.id])
+        if one.due.id > self._sealed_before:
+            self.brain_clock.sent((*one.due.chain, one.due.sequence))
         if not self._publish(link, message):
             return False
         self._lanes.sent(one.due, self._now())
@@ -446,6 +456,16 @@ class Uplink:
                 ),
             )
 
+    def _tell_clock(self) -> None:
+        news = self.brain_clock.news()
+        if news:
+            _log.error("%s", news)
+        elif news is not None:
+            _log.warning(
+                "%s",
+                tr("this machine's clock and the brain's agree", "本机时钟与产业大脑的时钟一致"),
+            )
+
     # Receiving.
 
     async def _receive(self, link: Mqtt) -> None:
@@ -485,6 +505,7 @@ class Uplink:
 
     async def _stand(self, link: Mqtt, standing: Standing, signed: bytes) -> None:
         kid = answer_kid(signed)
+        self.brain_clock.answered(standing.nonce, kid, standing.issued_at)
         verdict = await self._thread.call(self._duty.asker.take, standing, kid, signed)
         self._settled.set()
         if verdict is None:
@@ -505,6 +526,9 @@ class Uplink:
     async def _settle(self, receipt: Receipt, signed: bytes) -> None:
         self.state.receipts += 1
         self.state.last_receipt_s = self._now()
+        for head in receipt.heads:
+            what = head.epoch, head.stream, head.sequence
+            self.brain_clock.answered(what, answer_kid(signed), receipt.issued_at)
         settled = await self._thread.call(
             self._spool.settle,
             receipt.heads,

@@ -16,66 +16,130 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from protocols.errors import MillgateError
 from protocols.frame import SECOND
 from protocols.language import tr
+from protocols.settings import parse_duration
 
 _HOOK: Final = '''\
 """Gives this process the wall clock that a test asked for."""
 import json, os, time
 _real, _running = time.time_ns, time.monotonic_ns
-with open(os.environ["MILLGATE_CLOCK"], encoding="utf-8") as _file:
-    _told = json.load(_file)
+_path = os.environ["MILLGATE_CLOCK"]
+_now = {"next": 0, "seen": None, "told": None}
+def _told():
+    running = _running()
+    if running >= _now["next"]:
+        _now["next"] = running + 20_000_000
+        try:
+            seen = os.stat(_path).st_mtime_ns
+            if seen != _now["seen"]:
+                with open(_path, encoding="utf-8") as file:
+                    _now["seen"], _now["told"] = seen, json.load(file)
+        except OSError:
+            if _now["told"] is None:
+                raise
+    return running, _now["told"]
 def time_ns():
-    late = max(_running() - _told["from_ns"], 0)
-    if _running() < _told["from_ns"]:
+    running, told = _told()
+    late = running - told["from_ns"]
+    if late < 0 or (told["until_ns"] is not None and running >= told["until_ns"]):
         return _real()
-    if _told["until_ns"] is not None:
-        if _running() >= _told["until_ns"]:
-            return _real()
-    return _real() + _told["ahead_ns"] + int(late * _told["fast"])
+    return _real() + told["ahead_ns"] + int(late * told["fast"])
 time.time_ns = time_ns
 time.time = lambda: time_ns() / 1e9
 '''
+_POLL_S: Final = 0.05
+_MOST_DRIFT: Final = 0.5
 
 
 class ClockFault(MillgateError):
     """The command cannot be run."""
 
 
-def run_with_clock(
-    command: Sequence[str], *, ahead_ns: int, fast: float, after_s: float, for_s: float | None
-) -> int:
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """How a wall clock is wrong.
+
+    Attributes:
+        ahead_ns: by how much it is ahead; negative is behind.
+        fast: by which part of the time that goes by it runs ahead further; negative runs slow.
+        after_s: for so many seconds it is right first.
+        for_s: how long it is wrong; None is for ever.
+    """
+
+    ahead_ns: int = 0
+    fast: float = 0.0
+    after_s: float = 0.0
+    for_s: float | None = None
+
+
+def run_with_clock(command: Sequence[str], shift: Shift, file: Path | None = None) -> int:
     """Run a command whose Python processes have another wall clock; return its exit code.
 
     Args:
         command: program and arguments.
-        ahead_ns: by how much its clock is ahead; negative is behind.
-        fast: by which part of the time that goes by it runs ahead further; negative runs slow.
-        after_s: for so many seconds it is right first.
-        for_s: how long it is wrong; None is for ever.
+        shift: how it is wrong.
+        file: says how it is wrong from now on, whenever it changes; see `read_shift`.
 
     Raises:
-        ClockFault: when the command cannot be started.
+        ClockFault: when the command cannot be started, or the file says nothing that is a clock.
     """
-    from_ns = time.monotonic_ns() + int(after_s * SECOND)
-    told = {
-        "ahead_ns": ahead_ns,
-        "fast": fast,
-        "from_ns": from_ns,
-        "until_ns": None if for_s is None else from_ns + int(for_s * SECOND),
-    }
+    if file is not None:
+        shift = read_shift(file)
     with tempfile.TemporaryDirectory(prefix="millgate-clock-") as name:
         folder = Path(name)
         (folder / "sitecustomize.py").write_text(_HOOK, encoding="utf-8")
-        (folder / "clock.json").write_text(json.dumps(told), encoding="utf-8")
-        return _run(command, folder)
+        _tell(folder, shift)
+        return _run(command, folder, file, shift)
 
 
-def _run(command: Sequence[str], folder: Path) -> int:
+def read_shift(file: Path) -> Shift:
+    """Read a file of one line: how far the clock is off, and its drift where it has one.
+
+    `+1h`, `-10m`, `0`, `+5s 0.01`; the drift counts from when the line is written.
+
+    Raises:
+        ClockFault: when it says nothing of that kind.
+    """
+    try:
+        words = file.read_text(encoding="utf-8").split()
+        sign, length = (words[0][:1], words[0][1:]) if words[0][:1] in "+-" else ("", words[0])
+        ahead_ns = 0 if length == "0" else parse_duration(length)
+        fast = float(words[1]) if len(words) > 1 else 0.0
+        if len(words) > 2 or not abs(fast) <= _MOST_DRIFT:
+            raise ValueError
+    except (OSError, ValueError, IndexError):
+        raise ClockFault(
+            tr("does not say what the clock is to show", "未说明时钟应显示什么"),
+            where=str(file),
+            remedy=tr(
+                "write one line such as +1h, -10m, 0 or '0 0.01' (ahead, drift)",
+                "请写一行，例如 +1h、-10m、0 或 '0 0.01'（偏差与漂移）",
+            ),
+        ) from None
+    return Shift(-ahead_ns if sign == "-" else ahead_ns, fast)
+
+
+def _tell(folder: Path, shift: Shift) -> None:
+    """Say what the clock shows from now on; readers find the old word or the new one."""
+    from_ns = time.monotonic_ns() + int(shift.after_s * SECOND)
+    told = {
+        "ahead_ns": shift.ahead_ns,
+        "fast": shift.fast,
+        "from_ns": from_ns,
+        "until_ns": None if shift.for_s is None else from_ns + int(shift.for_s * SECOND),
+    }
+    part = folder / "clock.json.part"
+    part.write_text(json.dumps(told), encoding="utf-8")
+    part.replace(folder / "clock.json")
+
+
+def _run(command: Sequence[str], folder: Path, file: Path | None, shift: Shift) -> int:
     paths = [str(folder), str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     environment = {
         **os.environ,
@@ -93,10 +157,25 @@ def _run(command: Sequence[str], folder: Path) -> int:
             where=words[0],
             remedy=error.strerror or type(error).__name__,
         ) from None
+    # Who ends this command means the one that it runs; that one ends as it sees fit.
+    for which in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(which, lambda number, _: process.send_signal(number))
     while True:
         try:
-            return process.wait()
+            return process.wait(_POLL_S if file is not None else None)
+        except subprocess.TimeoutExpired:
+            shift = _follow(folder, file, shift)
         except KeyboardInterrupt:
-            # The terminal has told the command as well; it ends as it sees fit.
+            # The terminal has told the command as well.
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGINT)
+
+
+def _follow(folder: Path, file: Path | None, shift: Shift) -> Shift:
+    """Tell the processes what the file says now; a half-written line changes nothing."""
+    with contextlib.suppress(ClockFault):
+        found = shift if file is None else read_shift(file)
+        if found != shift:
+            _tell(folder, found)
+            return found
+    return shift

@@ -30,13 +30,15 @@ CLOCK_HELP: Final = tr(
     "the boot clock.\n\n"
     "\b\nExamples:\n  millgate sim clock --ahead 1h --after 30s -- millgate agent run mill/agent.toml\n"
     "  millgate sim clock --behind 10m --after 30s --for 60s -- millgate agent run mill/agent.toml\n"
-    "  millgate sim clock --drift 0.01 -- millgate agent run mill/agent.toml",
+    "  millgate sim clock --drift 0.01 -- millgate agent run mill/agent.toml\n"
+    "  echo +1h > clock; millgate sim clock --file clock -- millgate agent run mill/agent.toml",
     "以另一个时钟运行一条命令。\n\n"
     "仅该命令的 Python 进程经 time.time 与 time.time_ns 看到；C 代码（证书有效期、文件时间）不受影响。"
     "本机时钟、单调时钟与启动时钟均不改变。\n\n"
     "\b\n示例：\n  millgate sim clock --ahead 1h --after 30s -- millgate agent run mill/agent.toml\n"
     "  millgate sim clock --behind 10m --after 30s --for 60s -- millgate agent run mill/agent.toml\n"
-    "  millgate sim clock --drift 0.01 -- millgate agent run mill/agent.toml",
+    "  millgate sim clock --drift 0.01 -- millgate agent run mill/agent.toml\n"
+    "  echo +1h > clock; millgate sim clock --file clock -- millgate agent run mill/agent.toml",
 )
 _UNITS: Final = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
@@ -116,27 +118,37 @@ def clock(
     ] = 0.0,
     after: After = "0s",
     for_: For = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            help=tr(
+                "a file that says it in one line, +1h, -10m, 0 or '0 0.01', whenever it changes",
+                "随时以一行内容指定偏差的文件：+1h、-10m、0 或 '0 0.01'",
+            )
+        ),
+    ] = None,
 ) -> None:
     """Run a command with another wall clock."""
-    from simulators.faults.clock import ClockFault, run_with_clock  # noqa: PLC0415 - slow to load
+    from simulators.faults.clock import ClockFault, Shift, run_with_clock  # noqa: PLC0415 - slow to load
 
-    shift = nanoseconds(ahead, "--ahead") if ahead else 0
-    shift -= nanoseconds(behind, "--behind") if behind else 0
+    ahead_ns = nanoseconds(ahead, "--ahead") if ahead else 0
+    ahead_ns -= nanoseconds(behind, "--behind") if behind else 0
+    shift = Shift(ahead_ns, drift, seconds(after, "--after") or 0.0, seconds(for_, "--for"))
     try:
-        if not shift and not drift:
+        if file is not None and shift != Shift():
+            raise ClockFault(
+                tr("the clock is given twice", "时钟被指定了两次"),
+                remedy=tr("give either --file or the others", "请只用 --file 或其余选项之一"),
+            )
+        if file is None and not ahead_ns and not drift:
             raise ClockFault(
                 tr("the clock would be right", "时钟没有偏差"),
                 remedy=tr(
-                    "give --ahead, --behind or --drift", "请给出 --ahead、--behind 或 --drift"
+                    "give --ahead, --behind, --drift or --file",
+                    "请给出 --ahead、--behind、--drift 或 --file",
                 ),
             )
-        code = run_with_clock(
-            command,
-            ahead_ns=shift,
-            fast=drift,
-            after_s=seconds(after, "--after") or 0.0,
-            for_s=seconds(for_, "--for"),
-        )
+        code = run_with_clock(command, shift, file)
     except MillgateError as error:
         fail(error)
     # As a shell tells of a command that a signal ended.

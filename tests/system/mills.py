@@ -13,7 +13,7 @@ from typing import Any, Final
 from aggregator.app import make_stores
 from aggregator.config import read_config
 from aggregator.stores import SeriesBlock, SeriesKey
-from simulators.demo import Mill, command, configure, stopping_all
+from simulators.demo import SLOT, Mill, command, configure, stopping_all
 from tests.servers.mosquitto import Mosquitto
 
 FOREVER: Final = 2**62
@@ -27,9 +27,18 @@ MOSQUITTO: Final = "allow_anonymous true\nmax_queued_messages 10000"
 
 @asynccontextmanager
 async def plant_mill(
-    folder: Path, seed: int, broker: Mosquitto | None = None, protocol: str = "mqtt311"
+    folder: Path,
+    seed: int,
+    broker: Mosquitto | None = None,
+    protocol: str = "mqtt311",
+    *,
+    slot: str = SLOT,
+    adapt: Callable[[Mill], None] = lambda _: None,
 ) -> AsyncIterator[Mill]:
-    """Run the demo's mill in a folder; with Mosquitto when given, else with the embedded broker."""
+    """Run the demo's mill in a folder; with Mosquitto when given, else with the embedded broker.
+
+    `adapt` may change what was configured before anything of it is started.
+    """
     mill = Mill(folder)
     mill.commands |= {
         "plant": ("sim", "plant", "--seed", str(seed), "--truth", str(mill.truth)),
@@ -44,7 +53,8 @@ async def plant_mill(
             mill.commands["broker"] = ("sim", "broker", "--port", str(port))
         else:
             port = broker.port
-        await configure(mill, plant, port, protocol)
+        await configure(mill, plant, port, protocol, slot=slot)
+        adapt(mill)
         mill.port = (await mill.start("aggregator"))["port"]
         mill.token = (folder / "brain" / "keys" / "api.token").read_text("ascii").strip()
         await mill.start("agent", ready=False)
