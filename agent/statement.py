@@ -160,7 +160,10 @@ def _reasons() -> dict[int, str]:
     return {
         REASON_REFUSED: tr("refused by the brain", "被产业大脑拒收"),
         REASON_DROPPED: tr("dropped before sending", "发送前丢弃"),
-        REASON_RESTORED: tr("the agent was restored from a copy", "代理程序由副本恢复"),
+        REASON_RESTORED: tr(
+            "the agent was restored from a copy, or went on after a wrong clock",
+            "代理程序由副本恢复，或在时钟有误之后继续",
+        ),
         REASON_STOPPED: tr("an officer had stopped it", "数据官已下令停止"),
     }
 

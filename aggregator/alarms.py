@@ -33,6 +33,7 @@ CLOCK_AHEAD: Final = "clock_ahead"
 CLOCK_BEHIND: Final = "clock_behind"
 PASSED_OVER: Final = "passed_over"
 BRAIN_CLOCK: Final = "brain_clock"
+BRAIN_AHEAD: Final = "brain_ahead"
 CERTIFICATE_ENDS: Final = "certificate_ends"
 CERTIFICATE_ENDED: Final = "certificate_ended"
 
@@ -256,6 +257,13 @@ def _brain_clock(alarm: Alarm) -> Words:
     )
 
 
+def _brain_ahead(alarm: Alarm) -> Words:
+    return (
+        f"the brain's clock is {alarm.first} s ahead of what agents sign; nothing is erased until it is right",
+        f"产业大脑的时钟比代理程序签署的时间快 {alarm.first} 秒；校正之前不因保存期限删除数据",
+    )
+
+
 def _certificate(alarm: Alarm, en: str, zh: str) -> Words:
     named = CERTIFICATES if alarm.agent == BRAIN else (_AGENTS,)
     which_en, which_zh = named[min(alarm.stream, len(named) - 1)]
@@ -283,6 +291,7 @@ _KINDS: Final = {
     CLOCK_AHEAD: _Kind(Severity.WARNING, _clock_ahead),
     CLOCK_BEHIND: _Kind(Severity.WARNING, _clock_behind),
     BRAIN_CLOCK: _Kind(Severity.FAULT, _brain_clock),
+    BRAIN_AHEAD: _Kind(Severity.FAULT, _brain_ahead),
     CERTIFICATE_ENDS: _Kind(Severity.WARNING, lambda one: _certificate(one, "ends", "将于")),
     CERTIFICATE_ENDED: _Kind(Severity.FAULT, lambda one: _certificate(one, "ended", "已于")),
 }

@@ -16,6 +16,7 @@ from aggregator import stores
 from aggregator.api import server
 from aggregator.api.terms import Terms, planned_by
 from aggregator.authority import log_path
+from aggregator.brain_time import BrainTime
 from aggregator.condition import Examiner, Live
 from aggregator.config import BUCKETS, AggregatorConfig, Factory
 from aggregator.derivation import Derivation, People
@@ -53,6 +54,8 @@ _STORE_MOST_S: Final = 900.0
 _DRAIN_S: Final = 10.0
 _FACTORIES_S: Final = 3.0
 _RETENTION_S: Final = 3600.0
+_DOUBT_S: Final = 60.0
+_DOUBTS_SAID: Final = 10
 _ALARMS_S: Final = 60.0
 _DERIVE_S: Final = 3.0
 _DERIVE_LATEST_S: Final = 60.0
@@ -134,6 +137,8 @@ class Aggregator:
         self._feed = Feed(config.ledger.with_name("feed.db"), time.time_ns)
         self._executor = ThreadPoolExecutor(1, "inbox")
         self._ledger = Ledger(config.ledger)
+        self._time = BrainTime(config.ledger.with_name("clock.json"))
+        self._doubt, self._doubts = "", 0
         encryption = config.brain.opening()
         receipt = self._receipt_key = config.brain.signer()
         self._inbox = Inbox(
@@ -145,6 +150,7 @@ class Aggregator:
             self._factories,
             time.time_ns,
             expiring(config, self._shown_certificates),
+            self._time,
         )
         self._client_id = f"mg1-brain-{encryption.public.kid.hex()[:16]}"
         # Faults of what series are computed with are told before anything is started.
@@ -407,6 +413,9 @@ class Aggregator:
         """Delete what may not be kept any longer; what fails now is tried in an hour."""
         loop = asyncio.get_running_loop()
         self._forget_at = loop.time() + _RETENTION_S
+        if await self._is_in_doubt(executor):
+            self._forget_at = loop.time() + _DOUBT_S
+            return
         try:
             now_s = time.time_ns() // SECOND
             touched = await loop.run_in_executor(executor, projection.forget_ended, now_s)
@@ -418,6 +427,18 @@ class Aggregator:
         if touched:
             self._tell_erased |= touched
             self._erased.set()
+
+    async def _is_in_doubt(self, executor: ThreadPoolExecutor) -> bool:
+        """Tell whether the clock may not be believed enough to delete by it; say so once it lasts."""
+        doubt = await asyncio.get_running_loop().run_in_executor(executor, self._time.doubt)
+        # At a start no agent has spoken yet.
+        if doubt and doubt == self._doubt:
+            self._doubts += 1
+            if self._doubts == _DOUBTS_SAID:
+                _log.warning("%s", doubt)
+        else:
+            self._doubt, self._doubts = doubt, 0
+        return bool(doubt)
 
     def _sites(self) -> set[SiteName]:
         return {SiteName(one.enterprise, one.site) for one in self._factories().values()}

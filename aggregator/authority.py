@@ -133,11 +133,14 @@ class _Own:
         self.key = key
 
     def is_due(self, name: str) -> bool:
-        """Tell whether it is missing, or ours and due; `name` is how ours are called."""
+        """Tell whether it is missing, or ours and due; `name` is how ours are called.
+
+        One that is not valid yet was made by a clock that was ahead.
+        """
         if not self.certificate.exists():
             return True
         life = life_of(self.certificate.read_bytes())
-        return life.name == name and time.time() >= life.renew_s
+        return life.name == name and not life.starts_s <= time.time() < life.renew_s
 
     def take(self, issued: Issued) -> None:
         """Write what was issued."""

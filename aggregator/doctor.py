@@ -58,12 +58,15 @@ def _certificates(config: AggregatorConfig) -> Iterator[Finding]:
 
 
 def _newest_s(path: Path) -> int | None:
-    """Return the newest time on record, seconds since 1970 UTC; None before the first."""
+    """Return the last time on record, seconds since 1970 UTC; None before the first.
+
+    Not the largest: a clock that was ahead and is right now would look wrong until then.
+    """
     if not path.exists():
         return None
     ledger = Ledger(path)
     try:
-        return ledger.newest_received() or None
+        return ledger.last_received() or None
     finally:
         ledger.close()
 

@@ -57,5 +57,8 @@ class Early:
             del self._chains[place]
 
     def _forget(self, now_s: int) -> None:
-        for place in [p for p, chain in self._chains.items() if now_s - chain.since_s > _LONGEST_S]:
+        # What came "later" than now came before the clock was set back.
+        chains = self._chains.items()
+        old = [one for one, chain in chains if not 0 <= now_s - chain.since_s <= _LONGEST_S]
+        for place in old:
             del self._chains[place]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from aggregator.brain_time import BrainTime
 from aggregator.config import Factory
 from aggregator.early import Early
 from aggregator.expiry import Expiring
@@ -206,6 +207,7 @@ class Inbox:
         factories: Callable[[], Factories],
         now_ns: NowNs,
         expiring: Expiring = tuple,
+        brain_time: BrainTime | None = None,
     ) -> None:
         self._ledger = ledger
         self._opener = opener
@@ -218,7 +220,7 @@ class Inbox:
         self._asked: dict[tuple[Address, bytes], int] = {}
         self._early = Early()
         self._keyring = Keyring()
-        outlook = Outlook(ledger, opener.terms, now_ns, expiring)
+        outlook = Outlook(ledger, opener.terms, now_ns, expiring, brain_time)
         self._watch = Watch(ledger, factories, outlook, now_ns)
         self._statements = Statements(ledger, receipt_key, self._watch, now_ns)
 
@@ -579,11 +581,13 @@ class Inbox:
         if payload not in held and self._has_room(header.address):
             self._held[header.address, header.sheet_hash] = [*held, payload]
         now_s = self._now() // SECOND
-        if now_s < self._asked.get((header.address, header.sheet_hash), now_s):
+        asked_s = self._asked.get((header.address, header.sheet_hash), 0)
+        # A clock that was set back must not silence it.
+        if asked_s <= now_s < asked_s + _ASK_AGAIN_S:
             return
         if len(self._asked) >= _MOST_ASKED:
             self._asked.clear()
-        self._asked[header.address, header.sheet_hash] = now_s + _ASK_AGAIN_S
+        self._asked[header.address, header.sheet_hash] = now_s
         request = Request(header.address, now_s, header.sheet_hash)
         answer = (topic.removesuffix("up") + "down", sign_answer(request, self._key))
         if answer not in outcome.answers:

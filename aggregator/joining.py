@@ -39,6 +39,7 @@ _MOST_OPEN: Final = 256
 _MOST_RENEWALS: Final = 8
 _RENEWAL_SPAN_S: Final = 86_400
 _KEEP_S: Final = 30 * 86_400
+_MOST_ENDED: Final = 20_000
 _VERSION: Final = 1
 _SCHEMA: Final = """
 CREATE TABLE invitation (number INTEGER PRIMARY KEY, enterprise TEXT NOT NULL, site TEXT NOT NULL,
@@ -201,7 +202,12 @@ class Joining:
             self._db.execute(
                 "DELETE FROM application WHERE state='refused' AND at_s<?", (now - _KEEP_S,)
             )
-            self._db.execute("DELETE FROM certificate WHERE ends_s<?", (now - _KEEP_S,))
+            # By number too: a clock that is ahead for a moment must not make a revoked certificate, or
+            # one that can be renewed, unknown.
+            self._db.execute(
+                "DELETE FROM certificate WHERE ends_s<? AND rowid<=(SELECT MAX(rowid) FROM certificate)-?",
+                (now - _KEEP_S, _MOST_ENDED),
+            )
             # A second invitation for the same place replaces the first.
             self._db.execute(
                 "UPDATE invitation SET ends_s=MIN(ends_s,?) WHERE enterprise=? AND site=?",

@@ -641,6 +641,11 @@ class Ledger:
         """Return the newest time at which anything was kept, seconds; 0 before the first."""
         return int(self._db.execute("SELECT COALESCE(MAX(received_s), 0) FROM log").fetchone()[0])
 
+    def last_received(self) -> int:
+        """Return when the last was kept, by the clock of that moment; seconds, 0 before the first."""
+        row = self._db.execute("SELECT received_s FROM log ORDER BY place DESC LIMIT 1").fetchone()
+        return 0 if row is None else int(row[0])
+
     def counters(self) -> dict[str, int]:
         """Return the durable counters."""
         return dict(self._db.execute("SELECT name, value FROM counter ORDER BY name").fetchall())

@@ -6,6 +6,7 @@ from typing import Final
 
 from aggregator.alarms import (
     BRAIN,
+    BRAIN_AHEAD,
     BRAIN_CLOCK,
     CERTIFICATE_ENDED,
     CERTIFICATE_ENDS,
@@ -18,6 +19,7 @@ from aggregator.alarms import (
     SILENCE,
     STOPPED,
 )
+from aggregator.brain_time import BrainTime
 from aggregator.expiry import Expiring, Expiry
 from aggregator.ledger import Ledger
 from aggregator.raising import Raising
@@ -74,6 +76,7 @@ class Outlook:
 
     Args:
         expiring: tells of certificates.
+        brain_time: takes when agents sign, and says what that makes of the brain's own clock.
     """
 
     def __init__(
@@ -82,7 +85,9 @@ class Outlook:
         sheets: Sheets,
         now_ns: NowNs,
         expiring: Expiring = tuple,
+        brain_time: BrainTime | None = None,
     ) -> None:
+        self._brain_time = brain_time
         self._ledger = ledger
         self._sheets = sheets
         self._expiring = expiring
@@ -92,6 +97,8 @@ class Outlook:
     def heard(self, agent: int, address: Address, issued_s: int) -> None:
         """Note when a message came that an agent signed at a time."""
         now_s = self._raising.now_s
+        if self._brain_time is not None:
+            self._brain_time.signed(issued_s)
         age = now_s - issued_s
         if age < -SLACK_S:
             alarm = Alarm(agent, CLOCK_AHEAD, 0, 0, -age, -age, now_s)
@@ -134,12 +141,7 @@ class Outlook:
     def look_at_brain(self) -> None:
         """Look at the brain's own clock, every minute or so."""
         now_s = self._raising.now_s
-        newest_s = self._ledger.newest_received()
-        if newest_s > now_s + SLACK_S:
-            behind = newest_s - now_s
-            self._raising.begins(Alarm(BRAIN, BRAIN_CLOCK, 0, 0, behind, behind, now_s), None)
-        else:
-            self._raising.over(BRAIN, BRAIN_CLOCK)
+        self._look_at_clock(now_s)
 
     def certificates(self) -> list[Expiry]:
         """Return every certificate that connections depend on; read before a transaction begins."""
@@ -158,6 +160,24 @@ class Outlook:
             number, address = agents.get(one.agent, (BRAIN, None))
             if number != BRAIN or not one.agent:
                 self._certificate(number, address, one)
+
+    def _look_at_clock(self, now_s: int) -> None:
+        """Tell when the clock stands before the record, or ahead of what agents sign.
+
+        A record from a time when it was ahead says nothing against a clock that agents confirm.
+        """
+        brain_time = self._brain_time
+        behind = self._ledger.newest_received() - now_s
+        ahead = 0 if brain_time is None else brain_time.ahead_s()
+        confirmed = brain_time is not None and brain_time.is_exact()
+        for kind, by, holds in (
+            (BRAIN_CLOCK, behind, behind > SLACK_S and not confirmed),
+            (BRAIN_AHEAD, ahead, ahead > 0),
+        ):
+            if holds:
+                self._raising.begins(Alarm(BRAIN, kind, 0, 0, by, by, now_s), None)
+            else:
+                self._raising.over(BRAIN, kind)
 
     def _policy(self, agent: int, address: Address, used: int, announced: int) -> None:
         if used >= announced:

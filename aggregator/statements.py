@@ -56,11 +56,13 @@ class Statements:
     def hint(self, address: Address) -> bytes | None:
         """Return a standing that nobody asked for, now and then: the agent may want to ask."""
         now_s = self._now() // SECOND
-        if now_s < self._hinted.get(address, now_s):
+        hinted_s = self._hinted.get(address, 0)
+        # A clock that was set back must not silence it.
+        if hinted_s <= now_s < hinted_s + _HINT_S:
             return None
         if len(self._hinted) >= _MOST_HINTED:
             self._hinted.clear()
-        self._hinted[address] = now_s + _HINT_S
+        self._hinted[address] = now_s
         return self.standing(address)
 
     def answer(self, ask: Ask) -> bytes:

@@ -560,6 +560,12 @@ def test_our_own_certificates_are_renewed_in_time_and_others_left_alone(site: Si
     enrolment.certificate.write_bytes(old.issue_server(request, ["localhost"]).certificate)
     assert renew_own(config, open_authority(config)) == [enrolment.certificate]
     assert life_of(enrolment.certificate.read_bytes()).renew_s > time.time()
+    # One that was made by a clock a year ahead would not be valid until then.
+    ahead = time.time() + 365 * 86_400
+    early = load_authority(enrolment.authority, enrolment.authority_key, lambda: int(ahead * 10**9))
+    enrolment.certificate.write_bytes(early.issue_server(request, ["localhost"]).certificate)
+    assert renew_own(config, open_authority(config)) == [enrolment.certificate]
+    assert life_of(enrolment.certificate.read_bytes()).starts_s <= time.time()
     foreign = old.issue_server(request, ["site.example"]).certificate
     enrolment.certificate.write_bytes(foreign)
     assert renew_own(config, open_authority(config)) == []

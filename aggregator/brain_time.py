@@ -1,0 +1,137 @@
+"""Whether the brain's own clock may be believed where believing it cannot be undone.
+
+What retention ends is deleted for good. A clock that was set years ahead would end it all at once. So the clock
+counts there only where an agent signed about the same time lately, or, where none speaks, where it has gone on
+evenly for a week. Agents cannot hasten anything by this: the brain's clock must have come there as well.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from protocols.frame import SECOND, NowNs
+from protocols.language import tr
+from security.files import write_whole
+
+CLOSE_S: Final = 3600
+"""An agent's word this far from the brain's clock, or nearer, confirms it."""
+
+EVEN_S: Final = 7 * 86_400
+"""Where no agent speaks, the clock must have gone evenly for so long."""
+
+_DAY_NS: Final = 86_400 * SECOND
+_FRESH_NS: Final = 900 * SECOND
+_EXACT_S: Final = 120
+
+
+def running_ns() -> int:
+    """Return the time since the machine was started, suspension included; nobody sets it."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+class BrainTime:
+    """Holds the brain's clock against what agents sign, and against how it went before.
+
+    The inbox's thread notes, others ask; each word is one assignment.
+
+    Args:
+        path: file of when the clock was looked at last; beside the ledger.
+        now_ns: the wall clock.
+        running: the machine's running time, ns.
+    """
+
+    def __init__(
+        self, path: Path, now_ns: NowNs = time.time_ns, running: Callable[[], int] = running_ns
+    ) -> None:
+        self._path = path
+        self._now = now_ns
+        self._running = running
+        self._agreed: tuple[int, int] | None = None
+        self._newest: tuple[int, int] | None = None
+        self._looked: tuple[int, int] | None = None
+
+    def signed(self, issued_s: int) -> None:
+        """Note that an agent's message came, and when the agent says that it signed it."""
+        running = self._running()
+        word = issued_s * SECOND - running
+        if abs(self._ours() - word) <= CLOSE_S * SECOND:
+            self._agreed = word, running
+        newest = self._newest
+        # A message may be old for good reasons: the newest word of a while counts.
+        if newest is None or word >= newest[0] or running - newest[1] > _FRESH_NS:
+            self._newest = word, running
+
+    def _ours(self) -> int:
+        return self._now() - self._running()
+
+    def is_confirmed(self) -> bool:
+        """Tell whether within a day some agent signed about the time that our clock makes of it."""
+        agreed = self._agreed
+        if agreed is None or self._running() - agreed[1] > _DAY_NS:
+            return False
+        return abs(self._ours() - agreed[0]) <= CLOSE_S * SECOND
+
+    def is_exact(self) -> bool:
+        """Tell whether what agents signed in the last quarter of an hour is the time by our clock."""
+        newest = self._newest
+        if newest is None or self._running() - newest[1] > _FRESH_NS:
+            return False
+        return abs(self._ours() - newest[0]) <= _EXACT_S * SECOND
+
+    def ahead_s(self) -> int:
+        """Return by how many seconds the clock is ahead of all that agents sign; 0 while it is not."""
+        newest = self._newest
+        if newest is None or self._running() - newest[1] > _FRESH_NS or self.is_confirmed():
+            return 0
+        ahead_s = (self._ours() - newest[0]) // SECOND
+        return ahead_s if ahead_s > CLOSE_S else 0
+
+    def doubt(self) -> str:
+        """Return why nothing may be deleted by the clock now; empty where it may. Call it now and then.
+
+        Raises:
+            OSError: when the file cannot be written.
+        """
+        even_s = self._even_s()
+        if self.is_confirmed():
+            return ""
+        newest = self._newest
+        spoke = newest is not None and self._running() - newest[1] <= _DAY_NS
+        if even_s >= EVEN_S and not spoke:
+            return ""
+        if spoke:
+            return tr(
+                "nothing is deleted although retention may have ended: no agent signs the time that the "
+                "brain's clock shows; set it right",
+                "即使保存期限已到也暂不删除：没有代理程序签署的时间与产业大脑的时钟相符；请校正时钟",
+            )
+        return tr(
+            "nothing is deleted yet although retention may have ended: no agent has confirmed the brain's "
+            "clock; without one it must go evenly for a week",
+            "即使保存期限已到也暂不删除：尚无代理程序印证产业大脑的时钟；若无印证，时钟须平稳运行一周",
+        )
+
+    def _even_s(self) -> int:
+        """Return for how long the clock has gone on from where it was, also over restarts."""
+        now_s, running = self._now() // SECOND, self._running()
+        at_s, since_s = self._kept()
+        if self._looked is None:
+            even = at_s <= now_s <= at_s + _DAY_NS // SECOND
+        else:
+            due_s = self._looked[0] + (running - self._looked[1]) // SECOND
+            even = abs(now_s - due_s) <= CLOSE_S
+        since_s = since_s if even else now_s
+        self._looked = now_s, running
+        content = json.dumps({"at": now_s, "since": since_s}).encode()
+        write_whole(self._path, content)
+        return now_s - since_s
+
+    def _kept(self) -> tuple[int, int]:
+        """Return what the file says; a missing or damaged one begins anew."""
+        try:
+            found = json.loads(self._path.read_text("utf-8"))
+            return int(found["at"]), int(found["since"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0, 0
