@@ -274,6 +274,10 @@ class Followed:
         self._store.delete_rows(spans)
         self._feed.removed(self._bucket, spans)
 
+    def overwrite_removed(self) -> None:
+        """See `Store`."""
+        self._store.overwrite_removed()
+
     def series(self, measurement: str | None = None) -> list[SeriesKey]:
         """See `Store`."""
         return self._store.series(measurement)

@@ -439,8 +439,16 @@ class Ledger:
             self._db.executemany(
                 "UPDATE batch SET sealed=x'' WHERE id=?", [(kept.id,) for kept in batches]
             )
-        # The write-ahead log still has the pages as they were.
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self.overwrite()
+
+    def overwrite(self) -> bool:
+        """Let go of the write-ahead log, which has pages as they were; tell whether it could be done.
+
+        It cannot while others read these pages. Call it again later, and once at the start: what
+        hindered it may have been a crash.
+        """
+        (busy, *_) = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not busy
 
     # Reading.
 

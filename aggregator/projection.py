@@ -29,7 +29,7 @@ from aggregator.ownership import Owners, columns_of, second_sources
 from aggregator.raising import Raising
 from aggregator.receipts import Thinning
 from aggregator.record import Alarm
-from aggregator.retention import forget_ended
+from aggregator.retention import MadeOf, forget_ended
 from aggregator.revisions import Revisions
 from aggregator.series import carbon, future_factory
 from aggregator.series.derived.site import PlanPoint, Site, plan_of
@@ -47,7 +47,7 @@ from aggregator.stores import (
 )
 from protocols.batch import Block
 from protocols.errors import MillgateError
-from protocols.frame import Flags
+from protocols.frame import SECOND, Flags
 from protocols.language import tr
 from protocols.topics import Address
 from protocols.vocabulary import export
@@ -346,19 +346,18 @@ class Projection:
             if address in factories
         }
 
-    def _made_of(self, batches: Sequence[Kept]) -> dict[str, list[RowSpan]]:
+    def _made_of(self, batches: Sequence[Kept], window_s: int) -> MadeOf:
         """Return where the rows made of batches are, having noted what to combine anew without them."""
         found = self._combined_of(batches)
+        self._unreadable.clear()
         rest = list(batches)
         while rest:
             part = self._same_revision(rest)
             for bucket, blocks in self.blocks(part).items():
-                spans = [
-                    RowSpan(b.key, int(b.time[0]), int(b.time[-1]) + 1) for b in blocks if len(b)
-                ]
+                spans = [span for block in blocks for span in _spans(block, window_s)]
                 found.setdefault(bucket, []).extend(spans)
             rest = rest[len(part) :]
-        return found
+        return MadeOf(found, frozenset(kept.id for kept in self._unreadable))
 
     def _combined_of(self, batches: Sequence[Kept]) -> dict[str, list[RowSpan]]:
         found: dict[str, list[RowSpan]] = {}
@@ -629,6 +628,13 @@ class _Points:
     all: PointSet
     own: PointSet
     mask: Flags | None
+
+
+def _spans(block: SeriesBlock, window_s: int) -> Iterator[RowSpan]:
+    """Yield where a block's rows are, and nothing between them: others' rows may be there."""
+    edges = np.flatnonzero(np.diff(block.time) > window_s * SECOND) + 1
+    for times in np.split(block.time, edges) if len(block) else ():
+        yield RowSpan(block.key, int(times[0]), int(times[-1]) + 1)
 
 
 def _add(position: Position, site: Site, ranges: Sequence[tuple[int, int]], *, anew: int) -> None:

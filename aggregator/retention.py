@@ -4,20 +4,21 @@ A batch may be kept until its last slot's end plus the `retention_days` of its s
 of its stream's points; both are signed by the firm, so both ends know the moment. Rows in the stores
 go first, combined ones with them, then the sealed content in the ledger; hashes, places in chains and
 covered time stay, so that a batch that was erased cannot come again. What cannot be opened stays in the
-ledger, and no statement names it: where its rows are is not known. A statement names what the ledger has
-no content of: so whenever it is signed, also after a crash, nothing made of it is left.
+ledger, its rows stay in the stores, also between those of batches that go, and no statement names it. A
+statement names what the ledger has no content of: so whenever it is signed, also after a crash, nothing
+made of it is left.
 """
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
 
 from aggregator.inbox import Opener
 from aggregator.ledger import Kept, Ledger
 from aggregator.stores import RowSpan, Store, StoreRefused
-from protocols.errors import MillgateError
 from protocols.language import tr
 from protocols.topics import Address
 from security.answers import MOST_ERASED, Erased, Erasure, sign_answer
@@ -30,8 +31,22 @@ _MOST_SHEETS: Final = 100_000
 
 _log = logging.getLogger(__name__)
 
-Made = Callable[[Sequence[Kept]], Mapping[str, Sequence[RowSpan]]]
-"""Returns where the rows are that were made of batches, combined ones too, by bucket."""
+
+@dataclass(frozen=True, slots=True)
+class MadeOf:
+    """What was made of batches.
+
+    Attributes:
+        rows: where its rows are, combined ones too, by bucket.
+        unreadable: the ids of those that cannot be opened; where their rows are is not known.
+    """
+
+    rows: Mapping[str, Sequence[RowSpan]]
+    unreadable: frozenset[int]
+
+
+Made = Callable[[Sequence[Kept], int], MadeOf]
+"""Looks what was made of batches whose slots are so long (seconds)."""
 
 
 def forget_ended(
@@ -51,42 +66,43 @@ def forget_ended(
         LedgerError: same.
     """
     touched: set[int] = set()
-    for agent in agents:
-        for sheet_hash in ledger.sheet_hashes(agent, _MOST_SHEETS):
-            known = opener.sheet(agent, sheet_hash)
-            if known is None:
-                continue
-            for stream, days in _kept_days(known.signed.sheet).items():
-                end_s = now_s - days * _DAY_S
-                after_id = 0
-                while batches := ledger.ended(agent, sheet_hash, stream, end_s, _AT_ONCE, after_id):
-                    after_id = batches[-1].id
-                    known_rows = _opened(opener, batches)
-                    if not known_rows:
-                        continue
-                    if not _forget(ledger, made, stores, known_rows):
-                        return touched
+    try:
+        for agent in agents:
+            for batches, window_s in _ended(ledger, opener, agent, now_s):
+                if _forget(ledger, made(batches, window_s), stores, batches):
                     touched.add(agent)
+    except StoreRefused as fault:
+        _log.error(
+            "%s",
+            tr(
+                f"retention has ended, but nothing is deleted: {fault}",
+                f"保存期限已到，但未能删除：{fault}",
+            ),
+        )
+    if not ledger.overwrite():
+        _log.warning(
+            "%s",
+            tr(
+                "what was erased is still in the ledger's log, since others read it; tried again in an hour",
+                "已删除的内容仍在账本日志中，因有程序正在读取；一小时后重试",
+            ),
+        )
     return touched
 
 
-def _opened(opener: Opener, batches: Sequence[Kept]) -> list[Kept]:
-    """Return those batches whose rows can be found."""
-    found = []
-    for kept in batches:
-        try:
-            opener.blocks(kept)
-        except MillgateError as fault:
-            _log.error(
-                "%s",
-                tr(
-                    f"retention has ended, but batch {kept.id} cannot be opened and stays: {fault}",
-                    f"保存期限已到，但批次 {kept.id} 无法打开，予以保留：{fault}",
-                ),
-            )
-        else:
-            found.append(kept)
-    return found
+def _ended(
+    ledger: Ledger, opener: Opener, agent: int, now_s: int
+) -> Iterator[tuple[list[Kept], int]]:
+    """Yield an agent's batches whose retention has ended, of one stream each, and its slot length (s)."""
+    for sheet_hash in ledger.sheet_hashes(agent, _MOST_SHEETS):
+        known = opener.sheet(agent, sheet_hash)
+        if known is None:
+            continue
+        for stream, days in _kept_days(known.signed.sheet).items():
+            end_s, after_id = now_s - days * _DAY_S, 0
+            while batches := ledger.ended(agent, sheet_hash, stream, end_s, _AT_ONCE, after_id):
+                yield batches, known.streams[stream].window_s
+                after_id = batches[-1].id
 
 
 def _kept_days(sheet: ReleaseSheet) -> dict[int, int]:
@@ -102,27 +118,31 @@ def _kept_days(sheet: ReleaseSheet) -> dict[int, int]:
 
 
 def _forget(
-    ledger: Ledger, made: Made, stores: Mapping[str, Store], batches: Sequence[Kept]
+    ledger: Ledger, found: MadeOf, stores: Mapping[str, Store], batches: Sequence[Kept]
 ) -> bool:
-    try:
-        for bucket, spans in made(batches).items():
-            if spans:
-                stores[bucket].delete_rows(spans)
-    except StoreRefused as fault:
-        _log.error(
-            "%s",
-            tr(
-                f"retention has ended, but nothing is deleted: {fault}",
-                f"保存期限已到，但未能删除：{fault}",
-            ),
-        )
+    """Delete what was made of batches, then their content; tell whether anything was."""
+    for kept in batches:
+        if kept.id in found.unreadable:
+            _log.error(
+                "%s",
+                tr(
+                    f"retention has ended, but batch {kept.id} cannot be opened and stays",
+                    f"保存期限已到，但批次 {kept.id} 无法打开，予以保留",
+                ),
+            )
+    going = [kept for kept in batches if kept.id not in found.unreadable]
+    if not going:
         return False
-    ledger.erase(batches)
+    for bucket, spans in found.rows.items():
+        if spans:
+            stores[bucket].delete_rows(spans)
+            stores[bucket].overwrite_removed()
+    ledger.erase(going)
     _log.info(
         "%s",
         tr(
-            f"retention has ended: the content of {len(batches)} batch(es) is deleted",
-            f"保存期限已到：已删除 {len(batches)} 个批次的内容",
+            f"retention has ended: the content of {len(going)} batch(es) is deleted",
+            f"保存期限已到：已删除 {len(going)} 个批次的内容",
         ),
     )
     return True

@@ -124,6 +124,13 @@ class Store(Protocol):
             StoreRefused: this store cannot remove rows.
         """
 
+    def overwrite_removed(self) -> None:
+        """Let nothing that was removed stay readable in this store's files, as far as it can.
+
+        Raises:
+            StoreUnavailable: try again later.
+        """
+
     def series(self, measurement: str | None = None) -> list[SeriesKey]:
         """Return the series there are, sorted, optionally of one measurement."""
         ...

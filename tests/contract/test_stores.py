@@ -525,11 +525,21 @@ def test_rows_that_are_deleted_are_gone_and_all_others_stay(store: Store) -> Non
     store.write([block(more, [0, 5, 9], x=[1.0, 2.0, 3.0]), block(KEY, [4000], x=[7.0])])
     unknown = RowSpan(key_of("nothing", a="b"), T0, T0 + 10)
     store.delete_rows([RowSpan(KEY, T0 + 2, T0 + 2998), RowSpan(more, T0 + 5, T0 + 6), unknown])
+    store.overwrite_removed()
     assert sorted(read(store, KEY, "x")) == [0, 1, 2998, 2999, 4000]
     assert sorted(read(store, more, "x")) == [0, 9]
     assert store.count("ff_energy") == 7
     store.write([block(KEY, [2], x=[5.0])])
     assert read(store, KEY, "x")[2] == {"x": 5.0}
+
+
+def test_rows_in_any_of_several_spans_are_deleted_however_these_overlap(store: Store) -> None:
+    chance = np.random.default_rng(3)
+    store.write([block(KEY, list(range(5000)), x=[float(at) for at in range(5000)])])
+    spans = [(int(at), int(at + length)) for at, length in chance.integers(0, 900, (8, 2)) * 5]
+    store.delete_rows([RowSpan(KEY, T0 + start, T0 + end) for start, end in spans])
+    gone = {at for start, end in spans for at in range(start, end)}
+    assert sorted(read(store, KEY, "x")) == [at for at in range(5000) if at not in gone]
 
 
 def test_a_field_of_another_type_is_refused_and_blocks_nothing_else(store: Store) -> None:

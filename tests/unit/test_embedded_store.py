@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aggregator.storable import FieldType, text_array
-from aggregator.stores import SeriesBlock, SeriesKey, StoreRefused, StoreUnavailable
+from aggregator.stores import RowSpan, SeriesBlock, SeriesKey, StoreRefused, StoreUnavailable
 from aggregator.stores.embedded import Config, Store, chunks, pending
 from aggregator.stores.embedded.codec import Codec, Damaged
 from aggregator.stores.embedded.rows import Column, Rows
@@ -60,7 +60,7 @@ _WRITER = """
 import sys
 from pathlib import Path
 import numpy as np
-from aggregator.stores import SeriesBlock, SeriesKey
+from aggregator.stores import RowSpan, SeriesBlock, SeriesKey
 from aggregator.stores.embedded import Config, Store, pending
 pending.LARGEST = 30_000
 store = Store(Config(path=Path(sys.argv[1])), "b")
@@ -129,6 +129,50 @@ def test_a_file_of_a_later_version_is_refused(tmp_path: Path, store: Store) -> N
     db.close()
     with pytest.raises(StoreRefused, match="ledger"):
         store.series()
+
+
+def test_a_file_of_the_version_before_goes_on_and_loses_what_was_removed_before(
+    tmp_path: Path, store: Store
+) -> None:
+    """Files of version 1 kept old copies of pieces in what these had freed."""
+    store.write([block(KEY, [0], x=[1.0])])
+    db = store._file._db
+    assert db is not None
+    db.execute("PRAGMA secure_delete = OFF")
+    store.write([block(KEY, list(range(1, 3000)), name=[f"word {at}" for at in range(1, 3000)])])
+    (old,) = db.execute("SELECT data FROM chunk ORDER BY id DESC LIMIT 1").fetchone()
+    store.delete_rows([RowSpan(KEY, T0 + 1, T0 + 3000)])
+    db.execute("DROP TABLE rewritten")
+    db.execute("PRAGMA user_version = 1")
+    store.close()
+    assert old[-40:] in file_of(tmp_path).read_bytes()
+    assert rows_of(store) == {0: 1.0}
+    store.overwrite_removed()
+    assert old[-40:] not in file_of(tmp_path).read_bytes()
+    store.write([block(KEY, [5], x=[2.0])])
+    store.close()
+    assert rows_of(store) == {0: 1.0, 5: 2.0}
+
+
+def rows_of(store: Store) -> dict[int, float]:
+    """Return x of the series by time."""
+    found = store.query(KEY, ["x"], 0, 2**62)
+    return dict(zip((found.time - T0).tolist(), map(float, found.fields["x"]), strict=True))
+
+
+def test_while_somebody_reads_what_was_removed_it_is_told_and_can_be_tried_again(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aggregator.stores.embedded.file._BUSY_SECONDS", 0.01)
+    store.write([block(KEY, [0, 1], x=[1.0, 2.0])])
+    reader = Store(Config(path=tmp_path), "b")
+    with reader._reading():
+        store.delete_rows([RowSpan(KEY, T0, T0 + 1)])
+        with pytest.raises(StoreUnavailable, match="reading"):
+            store.overwrite_removed()
+    store.overwrite_removed()
+    reader.close()
+    assert rows_of(store) == {1: 2.0}
 
 
 def test_a_file_of_other_bytes_is_called_damaged(tmp_path: Path, store: Store) -> None:

@@ -1,6 +1,10 @@
 """Retention: what came under a sheet is deleted in time, that is said, and it cannot come again."""
 
+import contextlib
 import hashlib
+import random
+import sqlite3
+import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,7 +14,8 @@ from aggregator.retention import _kept_days, signed_erasure
 from aggregator.stores import RowSpan, StoreRefused
 from protocols.batch import Block
 from security.answers import Erased, Erasure, read_answer
-from security.envelope import digest
+from security.envelope import Sealed, digest, open_sealed
+from security.keys import OpeningKey
 from tests.small_factory import ENERGY, HOURLY, LONG_S, NOW, SHORT_S, Agent, Forger, block
 from tests.unit.test_projection import KEYS, POLICY, SLOT, Way
 
@@ -71,20 +76,82 @@ def test_a_statement_names_neighbouring_batches_as_one_range(way: Way) -> None:
     )
 
 
-def test_what_cannot_be_opened_stays_and_is_not_said_to_be_deleted(way: Way) -> None:
-    messages = [way.forger.batch(energy(at, at)) for at in range(3)]
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_what_cannot_be_opened_stays_with_its_rows_and_is_not_said_to_be_deleted(
+    way: Way, at: int
+) -> None:
+    messages = [way.forger.batch(energy(slot, 1)) for slot in range(3)]
     assert way.brain.take(KEYS, *messages).counts == {"kept": 3}
     way.follow()
     db = way.brain.ledger._db
-    (sealed,) = db.execute("SELECT sealed FROM batch WHERE id = 4").fetchone()
-    db.execute("UPDATE batch SET sealed = x'00' WHERE id = 4")
+    (sealed,) = db.execute("SELECT sealed FROM batch WHERE id = ?", (at + 2,)).fetchone()
+    db.execute("UPDATE batch SET sealed = x'00' WHERE id = ?", (at + 2,))
     way.projection.forget_ended(ended(2))
-    assert len(way.energy()) == 1
+    # Its neighbours go without it, also where it lies between them.
+    assert way.energy() == {at: 0.05}
     assert erased_messages(way) == 2
     # Once it can be opened again, it goes as the others did.
-    db.execute("UPDATE batch SET sealed = ? WHERE id = 4", (sealed,))
+    db.execute("UPDATE batch SET sealed = ? WHERE id = ?", (sealed, at + 2))
     way.projection.forget_ended(ended(2))
+    assert way.stores["future_factory"].count("ff_energy") == 0
     assert erased_messages(way) == 3
+
+
+def test_each_batch_is_opened_once_when_it_is_erased(
+    way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages = [way.forger.batch(energy(slot, 1)) for slot in range(5)]
+    assert way.brain.take(KEYS, *messages).counts == {"kept": 5}
+    way.follow()
+    opened: list[bytes] = []
+
+    def noted(sealed: Sealed, key: OpeningKey) -> bytes:
+        opened.append(sealed.digest)
+        return open_sealed(sealed, key)
+
+    monkeypatch.setattr("aggregator.inbox.open_sealed", noted)
+    way.projection.forget_ended(ended(4))
+    assert sorted(opened) == sorted(map(digest, messages))
+
+
+def test_after_an_erasure_no_file_of_the_brain_holds_what_was_deleted(way: Way) -> None:
+    chance = random.Random(5)
+    values = [chance.randrange(10**6, 10**7) for _ in range(100)]
+    sent: list[bytes] = []
+    seen: set[bytes] = set()
+    for slot in range(0, 100, 5):
+        sent.append(way.forger.batch(energy(slot, *values[slot : slot + 5])))
+        assert way.brain.take(KEYS, sent[-1]).counts == {"kept": 1}
+        way.follow()
+        seen |= packed(way)
+    way.projection.forget_ended(ended(49))
+    assert sorted(way.energy()) == list(range(50, 100))
+    raw = b"".join(p.read_bytes() for p in sorted(way.folder.rglob("*")) if p.is_file())
+    left = b"".join(packed(way))
+    for value in values[:50]:
+        # In kWh as a float, and as the integer that travelled.
+        assert struct.pack("<d", value * 0.05) not in raw
+        assert (value * 5).to_bytes(8, "little") not in raw
+    for message in sent[:10]:
+        # The middle is ciphertext; what is around it is alike in all of them.
+        assert not {piece for piece in pieces(message[1000:-1500]) if piece in raw}
+    for gone in seen:
+        assert not {piece for piece in pieces(gone) if piece in raw and piece not in left}
+
+
+def packed(way: Way) -> set[bytes]:
+    """Return the bytes of all rows in the stores' files, as they are kept now."""
+    found: set[bytes] = set()
+    for path in (way.folder / "store").glob("*.series"):
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            rows = db.execute("SELECT data FROM chunk UNION SELECT data FROM pending")
+            found |= {row[0] for row in rows}
+    return found
+
+
+def pieces(data: bytes) -> Iterator[bytes]:
+    """Yield parts that are long enough to be nowhere by chance."""
+    return (data[at : at + 24] for at in range(32, len(data) - 24, 97))
 
 
 def erased_messages(way: Way) -> int:

@@ -132,14 +132,25 @@ class Store:
         Raises:
             StoreUnavailable: nothing was removed; try again later.
         """
+        by_key: dict[SeriesKey, list[RowSpan]] = {}
+        for one in spans:
+            by_key.setdefault(one.key, []).append(one)
         with self._writing() as db:
-            for one in spans:
-                measurement = self._catalog.measurement(db, one.key.measurement)
-                series = self._catalog.one_series(db, one.key)
+            for key, own in by_key.items():
+                measurement = self._catalog.measurement(db, key.measurement)
+                series = self._catalog.one_series(db, key)
                 if measurement is not None and series is not None:
                     # Pending rows win over those in chunks, so they must go there first.
                     self._chunks.merge(db, settled(self._pending.take_all(db, measurement), []))
-                    self._chunks.cut_out(db, series, one.start_ns, one.end_ns)
+                    self._chunks.cut_out(db, series, own)
+
+    def overwrite_removed(self) -> None:
+        """Let nothing that was removed stay in the file or its log; see `File.overwrite`.
+
+        Raises:
+            StoreUnavailable: somebody reads all the time; try again later.
+        """
+        self._file.overwrite()
 
     def series(self, measurement: str | None = None) -> list[SeriesKey]:
         """Return the series there are, sorted, optionally of one measurement."""

@@ -6,14 +6,16 @@ where they came behind, so that a series written in order has full pieces.
 """
 
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 
+from aggregator.stores import RowSpan
 from aggregator.stores.embedded.codec import Codec
 from aggregator.stores.embedded.rows import EMPTY, Rows, concat, newest_wins
+from protocols.frame import Flags, Ints
 
 FULL: Final = 1024
 """Most rows of a piece: what one late row costs to put in, against what a long read costs."""
@@ -105,18 +107,22 @@ class Chunks:
                 among += int(np.isin(part.time, there.time).sum())
         return among
 
-    def cut_out(self, db: sqlite3.Connection, series: int, start_ns: int, end_ns: int) -> None:
-        """Remove a series' rows with start_ns <= time < end_ns."""
+    def cut_out(self, db: sqlite3.Connection, series: int, spans: Sequence[RowSpan]) -> None:
+        """Remove a series' rows in some spans."""
+        inside = _inside(spans)
         found = db.execute(
-            "SELECT id, data FROM chunk WHERE series = ? AND start < ? AND last >= ?",
-            (series, end_ns, start_ns),
+            "SELECT id, start, last, rows, 0 FROM chunk WHERE series = ? AND start < ? AND last >= ?",
+            (series, max(one.end_ns for one in spans), min(one.start_ns for one in spans)),
         ).fetchall()
         changes = _Changes()
-        for number, data in found:
-            rows = self._codec.unpack(data)
-            left = rows.take((rows.time < start_ns) | (rows.time >= end_ns))
-            changes.removed.append((number,))
-            self._add(series, [left] if len(left) else [], changes)
+        for piece in (_Piece(*row) for row in found):
+            if not any(one.start_ns <= piece.last and piece.start < one.end_ns for one in spans):
+                continue
+            rows = self._codec.unpack(self._data(db, piece))
+            gone = inside(rows.time)
+            if gone.any():
+                changes.removed.append((piece.number,))
+                self._add(series, [] if gone.all() else [rows.take(~gone)], changes)
         changes.apply(db)
 
     def remove(self, db: sqlite3.Connection, measurement: int) -> None:
@@ -177,6 +183,21 @@ class Chunks:
     def _data(self, db: sqlite3.Connection, piece: _Piece) -> bytes:
         found = db.execute("SELECT data FROM chunk WHERE id = ?", (piece.number,)).fetchone()
         return bytes(found[0])
+
+
+def _inside(spans: Sequence[RowSpan]) -> Callable[[Ints], Flags]:
+    """Return what tells which times (ns) lie in any of the spans."""
+    ordered = sorted((one.start_ns, one.end_ns) for one in spans)
+    starts = np.array([start for start, _ in ordered], np.int64)
+    # So that a long span before a short one counts on.
+    ends = np.maximum.accumulate(np.array([end for _, end in ordered], np.int64))
+
+    def inside(time: Ints) -> Flags:
+        at = np.searchsorted(starts, time, side="right") - 1
+        found: Flags = (at >= 0) & (time < ends[at])
+        return found
+
+    return inside
 
 
 def _cut(rows: Rows, length: int) -> Iterator[Rows]:

@@ -1,7 +1,9 @@
 """The SQLite file of one bucket: opening it, its tables, and what its errors mean."""
 
+import logging
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +16,13 @@ from protocols.language import for_everyone, tr
 
 _APPLICATION: Final = 0x4D475345
 """'MGSE': marks the file as ours."""
-_VERSION: Final = 1
+_VERSION: Final = 2
+_OLDER_VERSION: Final = 1
 _BUSY_SECONDS: Final = 10.0
 _PAGE: Final = 8192
 _LARGEST_LEFT_WAL: Final = 64 << 20
+_REWRITTEN_A_DAY: Final = 256 << 20
+_DAY_S: Final = 86_400
 
 _TABLES: Final = """
 CREATE TABLE generation (number INTEGER NOT NULL);
@@ -37,7 +42,17 @@ CREATE TABLE pending (
     id INTEGER PRIMARY KEY AUTOINCREMENT, measurement INTEGER NOT NULL, level INTEGER NOT NULL,
     size INTEGER NOT NULL, data BLOB NOT NULL);
 CREATE INDEX pending_of ON pending (measurement, level, id, size);
+CREATE TABLE rewritten (at_s INTEGER NOT NULL);
+INSERT INTO rewritten VALUES (CAST(strftime('%s', 'now') AS INTEGER));
 """
+
+_FROM_1: Final = """
+CREATE TABLE rewritten (at_s INTEGER NOT NULL);
+INSERT INTO rewritten VALUES (0);
+"""
+
+
+_log = logging.getLogger(__name__)
 
 
 class File:
@@ -69,6 +84,49 @@ class File:
         with self._transaction("BEGIN IMMEDIATE") as db:
             yield db
 
+    def overwrite(self) -> None:
+        """Let nothing that was removed stay in the file or in its log.
+
+        What is freed is overwritten as it is freed. Left are older pages in the log, which goes
+        here, and copies that SQLite leaves in unused parts of pages when it moves rows: they go when
+        the whole file is written anew, a quarter of a gigabyte a day on the average. A file from before what
+        is freed was overwritten is written anew at once.
+
+        Raises:
+            StoreUnavailable: others read older pages all the time; call again later.
+        """
+        with self._telling():
+            db = self._open()
+            if self._is_due(db):
+                self._rewrite(db)
+            (busy, *_) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise StoreUnavailable(
+                tr("others are reading what was removed", "仍有程序在读取已删除的内容"),
+                where=str(self.path),
+                remedy=tr("it is tried again later", "稍后会重试"),
+            )
+
+    def _is_due(self, db: sqlite3.Connection) -> bool:
+        (at_s,) = db.execute("SELECT at_s FROM rewritten").fetchone()
+        days = max(1.0, self.path.stat().st_size / _REWRITTEN_A_DAY)
+        return bool(time.time() - at_s >= days * _DAY_S)
+
+    def _rewrite(self, db: sqlite3.Connection) -> None:
+        try:
+            db.execute("VACUUM")
+        except sqlite3.OperationalError as error:
+            # It needs as much room again; that it cannot be had must not keep anything from being erased.
+            _log.warning(
+                "%s: %s: %s",
+                self.path,
+                tr("the file could not be written anew", "文件未能重写"),
+                _meaning(error, getattr(error, "sqlite_errorcode", 0) & 0xFF)[0]
+                or type(error).__name__,
+            )
+            return
+        db.execute("UPDATE rewritten SET at_s = ?", (int(time.time()),))
+
     def close(self) -> None:
         """Close the file, if it is open."""
         if self._db is not None:
@@ -77,7 +135,7 @@ class File:
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
-        try:
+        with self._telling():
             db = self._open()
             db.execute(begin)
             try:
@@ -87,6 +145,12 @@ class File:
                 if db.in_transaction:
                     db.execute("ROLLBACK")
                 raise
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Close the file when anything is wrong with it, and say what."""
+        try:
+            yield
         except (sqlite3.Error, Damaged, OSError) as error:
             self.close()
             fault = self._fault(error)
@@ -110,16 +174,9 @@ class File:
 
     def _prepare(self, db: sqlite3.Connection) -> None:
         db.execute(f"PRAGMA page_size = {_PAGE}")
-        if self._mark(db) == (0, 0):
+        if self._mark(db) in {(0, 0), (_APPLICATION, _OLDER_VERSION)}:
             db.execute("BEGIN IMMEDIATE")
-            if (
-                self._mark(db) == (0, 0)
-                and not db.execute("SELECT 1 FROM sqlite_master").fetchone()
-            ):
-                for statement in _TABLES.split(";\n"):
-                    db.execute(statement)
-                db.execute(f"PRAGMA application_id = {_APPLICATION}")
-                db.execute(f"PRAGMA user_version = {_VERSION}")
+            self._make(db)
             db.execute("COMMIT")
         if self._mark(db) != (_APPLICATION, _VERSION):
             raise self._foreign()
@@ -127,7 +184,23 @@ class File:
             db.execute("PRAGMA journal_mode = WAL")
         # FULL syncs the log at every commit: NORMAL would lose the last ones with the power.
         db.execute("PRAGMA synchronous = FULL")
+        # Pieces are written anew all the time: without this, old copies lie in what they free.
+        db.execute("PRAGMA secure_delete = ON")
         db.execute(f"PRAGMA journal_size_limit = {_LARGEST_LEFT_WAL}")
+
+    def _make(self, db: sqlite3.Connection) -> None:
+        """Make the tables of this version, in a new file or one of the version before."""
+        mark = self._mark(db)
+        if mark == (_APPLICATION, _OLDER_VERSION):
+            statements = _FROM_1
+        elif mark == (0, 0) and not db.execute("SELECT 1 FROM sqlite_master").fetchone():
+            statements = _TABLES
+        else:
+            return
+        for statement in statements.split(";\n"):
+            db.execute(statement)
+        db.execute(f"PRAGMA application_id = {_APPLICATION}")
+        db.execute(f"PRAGMA user_version = {_VERSION}")
 
     def _mark(self, db: sqlite3.Connection) -> tuple[int, int]:
         (application,) = db.execute("PRAGMA application_id").fetchone()
