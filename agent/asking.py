@@ -17,7 +17,7 @@ from protocols.language import tr
 from protocols.topics import Address
 from security.answers import NO_LOG, Log, Standing
 from security.keys import Signer
-from security.statements import NONCE_BYTES, Ask, Loss, sign_statement
+from security.statements import NONCE_BYTES, RUN_BYTES, Ask, Loss, sign_statement
 from security.transparency import NotProven, check_consistency
 
 _FIRST_S: Final = 2.0
@@ -50,6 +50,7 @@ class Asker:
         self._signer = signer
         self._streams = streams
         self._now = now_ns
+        self._run = os.urandom(RUN_BYTES)
         self._nonce = b""
         self._unanswered: set[bytes] = set()
         self._wait_s = _FIRST_S
@@ -72,14 +73,14 @@ class Asker:
         if self._nonce or now < self._hint_s:
             return False
         self._hint_s = now + _HINT_S
-        self._wait_s, self._next_s, self._nonce = _FIRST_S, now, os.urandom(NONCE_BYTES)
+        self._wait_s, self._next_s, self._nonce = _FIRST_S, now, self._new_nonce()
         self._unanswered = set(self._streams)
         return True
 
     def again(self, now: float) -> None:
         """Ask once more before anything else is sent: what is here has changed."""
         self.cleared = False
-        self._wait_s, self._next_s, self._nonce = _FIRST_S, now, os.urandom(NONCE_BYTES)
+        self._wait_s, self._next_s, self._nonce = _FIRST_S, now, self._new_nonce()
         self._unanswered = set(self._streams)
 
     def reconnected(self, now: float) -> None:
@@ -89,7 +90,7 @@ class Asker:
     def ask(self, now: float) -> bytes:
         """Return a signed question, and note when it is due again."""
         if not self._nonce:
-            self._nonce = os.urandom(NONCE_BYTES)
+            self._nonce = self._new_nonce()
             self._unanswered = set(self._streams)
         jitter = random.uniform(0.8, 1.2)  # noqa: S311 - jitter, so that agents do not ask in step
         self._next_s = now + self._wait_s * jitter
@@ -97,6 +98,10 @@ class Asker:
         logs = tuple((kid, self._known_log(kid).size) for kid in sorted(self._streams))
         question = Ask(self._address, self._now() // SECOND, self._nonce, logs)
         return sign_statement(question, self._signer)
+
+    def _new_nonce(self) -> bytes:
+        """Its beginning tells the brain whether it is still this run of the agent that asks."""
+        return self._run + os.urandom(NONCE_BYTES - RUN_BYTES)
 
     def take(self, standing: Standing, kid: bytes, signed: bytes) -> Verdict | None:
         """Take a brain's answer; None when it is not the answer to our question.

@@ -48,12 +48,13 @@ from security.keys import BadSignature, OpeningKey, Signer
 from security.policy.bundle import SignedSheet, read_sheet, signed_sheet
 from security.policy.check import BeyondSheet, StreamTerms, stream_terms
 from security.policy.compiled import ReleaseSheet, content_hash, unpack_sheet
-from security.statements import ASK, LOSS, Ask, Loss, claimed_address, read_statement
+from security.statements import ASK, LOSS, RUN_BYTES, Ask, Loss, claimed_address, read_statement
 
 _MOST_HELD: Final = 64
 _MOST_HELD_ALL: Final = 256
 _ASK_AGAIN_S: Final = 3
 _MOST_ASKED: Final = 1024
+_MOST_RUNS: Final = 4096
 _MOST_CACHED_CELLS: Final = 2_000_000
 _KINDS: Final[dict[str, int | None]] = {BATCH: CLAIMS, SHEET: CLAIMS, ASK: None, LOSS: None}
 _TWO_SIGNATURES: Final = bytes([0xD8, cose.TAG_SIGN])
@@ -219,6 +220,7 @@ class Inbox:
         self._held: dict[tuple[Address, bytes], list[bytes]] = {}
         self._asked: dict[tuple[Address, bytes], int] = {}
         self._early = Early()
+        self._runs: dict[Address, bytes] = {}
         self._keyring = Keyring()
         outlook = Outlook(ledger, opener.terms, now_ns, expiring, brain_time)
         self._watch = Watch(ledger, factories, outlook, now_ns)
@@ -346,7 +348,7 @@ class Inbox:
         down = address.topic("down")
         if isinstance(statement, Ask):
             outcome.counts["asked"] += 1
-            self._drop_undecided(address)
+            self._drop_undecided(address, statement.nonce[:RUN_BYTES])
             self._watch.asked(self._ledger.agent(address), statement)
             outcome.answers.append((down, self._statements.answer(statement)))
             return
@@ -362,12 +364,17 @@ class Inbox:
         touched.setdefault(agent, {})[place] = Head(*place, statement.last, statement.digest)
         self._next_early(address.topic("up"), address, *place, statement.last, work)
 
-    def _drop_undecided(self, address: Address) -> None:
-        """Forget what came of an agent and is not decided about: it asks how far it has come.
+    def _drop_undecided(self, address: Address, run: bytes) -> None:
+        """Forget what came of an agent and is not decided about, once another run of it asks.
 
-        Who asks may run from an old copy and seal other messages for these places. What was sent by
-        the one before must not be taken behind the answer; what is still the agent's comes again.
+        It may run from an old copy and seal other messages for these places. What was sent by the one
+        before must not be taken behind the answer; what is still the agent's comes again.
         """
+        if self._runs.get(address) == run:
+            return
+        if len(self._runs) >= _MOST_RUNS:
+            self._runs.clear()
+        self._runs[address] = run
         self._early.drop(address)
         for place in [place for place in self._held if place[0] == address]:
             del self._held[place]

@@ -23,6 +23,9 @@ ASK: Final = "application/mg1-ask+cbor"
 LOSS: Final = "application/mg1-loss+cbor"
 ATTESTATION: Final = "application/mg1-attestation+cbor"
 NONCE_BYTES: Final = 16
+RUN_BYTES: Final = 8
+"""The beginning of a nonce: the same in all questions of one run of an agent, and of no other."""
+
 MAX_STATEMENT: Final = 64 * 1024
 ATTEST_S: Final = 3600
 """Seconds between two attestations."""

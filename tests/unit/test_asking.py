@@ -15,7 +15,7 @@ from protocols.topics import Address
 from security.answers import NO_LOG, Standing, answer_kid, read_answer
 from security.envelope import parse
 from security.evidence import ATTESTATION
-from security.statements import Ask, Loss, parse_statement, sign_statement
+from security.statements import RUN_BYTES, Ask, Loss, parse_statement, sign_statement
 from tests.small_factory import (
     ENERGY,
     NOW,
@@ -265,3 +265,14 @@ def test_an_attestation_stands_in_the_log_under_its_number_and_no_stream(
     brain.take(KEYS, *attester.waiting())
     (leaf,) = brain.ledger.record.leaves(0, NOW + 1)
     assert (leaf.kind, leaf.epoch, leaf.stream, leaf.sequence) == (ATTESTATION, 1, 0, 1)
+
+
+def test_the_questions_of_one_run_begin_alike_and_those_of_another_run_otherwise(
+    spool: Spool,
+) -> None:
+    asking, another = asker(spool), asker(spool)
+    first = nonce_of(asking.ask(0.0))
+    asking.again(1.0)
+    again = nonce_of(asking.ask(1.0))
+    assert first != again
+    assert first[:RUN_BYTES] == again[:RUN_BYTES] != nonce_of(another.ask(0.0))[:RUN_BYTES]
