@@ -10,11 +10,15 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
+from agent.cli import app as agent_app
 from aggregator.app import make_stores
+from aggregator.cli import app as brain_app
 from aggregator.config import read_config
 from aggregator.stores import SeriesBlock, SeriesKey
-from simulators.demo import SLOT, Mill, command, configure, stopping_all
+from security.cli import policy_app
+from simulators.demo import SLOT, Mill, configure, stopping_all
 from tests.servers.mosquitto import Mosquitto
+from tests.system.services import said
 
 FOREVER: Final = 2**62
 _POLL_S: Final = 0.25
@@ -119,14 +123,12 @@ async def replay_mill(
         replay = await mill.start("replay")
         brain, agent = folder / "brain", folder / "mill"
         ports = ("--broker-port", str(broker.port), "--protocol", protocol)
-        await command(
-            "aggregator", "init", str(brain), "--name", "brain", "--api-port", "0", *ports
-        )
-        await command("agent", "init", str(agent), "--brain", str(brain / "brain.card"), *ports)
+        await said(brain_app, "init", brain, "--name", "brain", "--api-port", "0", *ports)
+        await said(agent_app, "init", agent, "--brain", brain / "brain.card", *ports)
         with mill.agent_toml.open("a", encoding="utf-8") as file:
             file.write(REPLAY_DEVICE.format(port=replay["modbus_port"]))
         (brain / "factories" / "mill.card").write_bytes((agent / "agent.card").read_bytes())
-        await command("policy", "new", str(mill.agent_toml))
+        await said(policy_app, "new", mill.agent_toml)
         release(agent / "policy.toml", "steel-meter", "energy", slot="15m")
         # What was recorded years ago would else have passed its retention when it arrives.
         edit(agent / "policy.toml", "retention_days = 730", "retention_days = 36500")
@@ -151,8 +153,7 @@ def release(path: Path, device: str, point: str, slot: str, number: int = 1) -> 
 async def sign(mill: Mill) -> None:
     """Let the data officer sign the policy."""
     folder = mill.folder / "mill"
-    key = str(folder / "keys" / "officer.key")
-    await command("policy", "sign", str(folder / "policy.toml"), "--key", key)
+    await said(policy_app, "sign", folder / "policy.toml", "--key", folder / "keys" / "officer.key")
 
 
 async def until(done: Callable[[], bool], seconds: float, mill: Mill | None = None) -> None:
