@@ -18,6 +18,7 @@ from amqtt.contexts import (  # type: ignore[import-untyped] # amqtt ships no ty
 
 from protocols.errors import MillgateError
 from protocols.language import tr
+from simulators.running import cannot_listen
 
 _HOST: Final = "127.0.0.1"
 _LISTENER: Final = "default"
@@ -55,11 +56,7 @@ class EmbeddedBroker:
             self._server = await asyncio.start_server(self._connected, _HOST, self.port)
         except OSError as error:
             await self._broker.shutdown()
-            raise MillgateError(
-                tr("cannot listen", "无法监听"),
-                where=f"{_HOST}:{self.port}",
-                remedy=tr("choose another port, or 0", "请换一个端口，或用 0"),
-            ) from error
+            raise cannot_listen(_HOST, self.port) from error
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

@@ -3,15 +3,19 @@
 import ipaddress
 import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import BinaryIO, Final, NamedTuple, TypeAlias
+from pathlib import Path
+from typing import BinaryIO, Final, NamedTuple, TypeAlias, TypeVar
 
 from protocols.errors import MillgateError
 from protocols.language import tr
+from protocols.words import instead_of
 
 End: TypeAlias = tuple[str, int]
 """Address and port."""
+
+_Found = TypeVar("_Found")
 
 _ORDERS: Final = {
     b"\xa1\xb2\xc3\xd4": (">", 1000),
@@ -228,3 +232,45 @@ def _version6(data: bytes) -> _Carried | str:
         return "not TCP"
     addresses = (str(ipaddress.IPv6Address(data[first : first + 16])) for first in (8, 24))
     return (*addresses, data[at:end], max(end - len(data), 0))  # type: ignore[return-value] # two of them
+
+
+def read_packets(path: Path, decode: Callable[[Packets], _Found]) -> _Found:
+    """Return what a decoder makes of a pcap file.
+
+    Raises:
+        MillgateError: when it cannot be read or is not a classic pcap.
+    """
+    try:
+        with path.open("rb") as file:
+            return decode(Packets(file, str(path)))
+    except OSError as error:
+        raise MillgateError(
+            tr("the capture cannot be read", "无法读取抓包文件"),
+            where=str(path),
+            remedy=error.strerror or type(error).__name__,
+        ) from error
+
+
+def chosen(full: Mapping[End, _Found], wanted: str | None) -> _Found | None:
+    """Return what was captured at an address, with or without its port.
+
+    Args:
+        full: everything with values, the fullest first.
+        wanted: the address; None is the fullest.
+
+    Returns:
+        None when nothing has values.
+
+    Raises:
+        MillgateError: when there is something, but not at that address.
+    """
+    if not full or wanted is None:
+        return next(iter(full.values()), None)
+    for (host, port), found in full.items():
+        if wanted in {host, f"{host}:{port}"}:
+            return found
+    raise MillgateError(
+        tr("is not among those with values", "不在有数值的设备之中"),
+        where=f"--device {wanted}",
+        remedy=instead_of(wanted, [f"{host}:{port}" for host, port in full], "--list"),
+    )

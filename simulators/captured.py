@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from protocols.errors import MillgateError
 from protocols.frame import Flags
 from protocols.language import tr
-from protocols.words import instead_of
-from simulators.capture import End, Packets
+from simulators.capture import End, Packets, chosen, read_packets
 from simulators.faults.modbus_wire import (
     COILS,
     DISCRETES,
@@ -297,12 +296,9 @@ class Capture:
         Raises:
             MillgateError: when there is none with values.
         """
-        full = [device for device in self.devices if device.values]
-        names = [f"{host}:{port}" for host, port in (device.end for device in full)]
-        for device, name in zip(full, names, strict=True):
-            if wanted in {None, name, device.end[0]}:
-                return device
-        if not full:
+        full = {device.end: device for device in self.devices if device.values}
+        found = chosen(full, wanted)
+        if found is None:
             raise MillgateError(
                 tr("no Modbus device in it was read", "其中没有被读取的 Modbus 设备"),
                 where=self.name,
@@ -312,11 +308,7 @@ class Capture:
                     "端口是否不同（--captured-port），或是 OPC UA（--protocol opcua）？",
                 ),
             )
-        raise MillgateError(
-            tr("is not among its devices", "不在其设备之中"),
-            where=f"--device {wanted}",
-            remedy=instead_of(wanted, names, "--list"),
-        )
+        return found
 
 
 def read_capture(path: Path, port: int = PORT) -> Capture:
@@ -325,15 +317,7 @@ def read_capture(path: Path, port: int = PORT) -> Capture:
     Raises:
         MillgateError: when it cannot be read or is not a classic pcap.
     """
-    try:
-        with path.open("rb") as file:
-            return decode(Packets(file, str(path)), port)
-    except OSError as error:
-        raise MillgateError(
-            tr("the capture cannot be read", "无法读取抓包文件"),
-            where=str(path),
-            remedy=error.strerror or type(error).__name__,
-        ) from error
+    return read_packets(path, lambda packets: decode(packets, port))
 
 
 def decode(packets: Packets, port: int = PORT) -> Capture:

@@ -19,8 +19,7 @@ from asyncua.ua.ua_binary import nodeid_from_binary, struct_from_binary
 from protocols.drivers.opcua import bounds
 from protocols.errors import MillgateError
 from protocols.language import tr
-from protocols.words import instead_of
-from simulators.capture import End, Packets
+from simulators.capture import End, Packets, chosen, read_packets
 from simulators.streams import Connections, Heard
 
 # Its annotations ask for number types of its own that nothing in it makes or needs.
@@ -262,11 +261,8 @@ class OpcuaCapture:
         Raises:
             MillgateError: when there is none with values.
         """
-        full = {f"{one.end[0]}:{one.end[1]}": one for one in self.servers if one.values}
-        for name, one in full.items():
-            if wanted in {None, name, one.end[0]}:
-                return one
-        if not full:
+        found = chosen({one.end: one for one in self.servers if one.values}, wanted)
+        if found is None:
             raise MillgateError(
                 tr(
                     "no value of an OPC UA server can be read in it",
@@ -278,11 +274,7 @@ class OpcuaCapture:
                     "内容见 --list；端口是否不同（--captured-port）？",
                 ),
             )
-        raise MillgateError(
-            tr("is not among its servers", "不在其服务器之中"),
-            where=f"--device {wanted}",
-            remedy=instead_of(wanted, full, "--list"),
-        )
+        return found
 
 
 def read_opcua_capture(path: Path, port: int = PORT) -> OpcuaCapture:
@@ -291,15 +283,7 @@ def read_opcua_capture(path: Path, port: int = PORT) -> OpcuaCapture:
     Raises:
         MillgateError: when it cannot be read or is not a classic pcap.
     """
-    try:
-        with path.open("rb") as file:
-            return decode(Packets(file, str(path)), port)
-    except OSError as error:
-        raise MillgateError(
-            tr("the capture cannot be read", "无法读取抓包文件"),
-            where=str(path),
-            remedy=error.strerror or type(error).__name__,
-        ) from error
+    return read_packets(path, lambda packets: decode(packets, port))
 
 
 def decode(packets: Packets, port: int = PORT) -> OpcuaCapture:

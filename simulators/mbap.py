@@ -10,8 +10,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self, TypeAlias
 
-from protocols.errors import MillgateError
-from protocols.language import tr
+from simulators.running import cannot_listen
 
 Registers: TypeAlias = Callable[[int, int], bytes]
 """(first register, how many) -> their bytes; raises IllegalAddress."""
@@ -76,11 +75,7 @@ class ModbusServer:
         try:
             self._server = await loop.create_server(lambda: _Connection(self), self.host, self.port)
         except OSError as error:
-            raise MillgateError(
-                tr("cannot listen", "无法监听"),
-                where=f"{self.host}:{self.port}",
-                remedy=tr("choose another port, or 0", "请换一个端口，或用 0"),
-            ) from error
+            raise cannot_listen(self.host, self.port) from error
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

@@ -28,11 +28,10 @@ from asyncua.crypto.permission_rules import USER_TYPES, PermissionRuleset, User,
 from asyncua.server.server import Server
 from asyncua.server.user_managers import UserManager
 
-from protocols.errors import MillgateError
 from protocols.frame import SECOND, NowNs
-from protocols.language import tr
 from simulators.minute import MICROSECOND, MINUTE
 from simulators.plant import MACHINE, Change, Plant, Signal
+from simulators.running import cannot_listen
 
 # Its annotations ask for number types of its own that nothing in it makes or needs.
 ua: Any = typed_ua
@@ -142,11 +141,7 @@ class MachineServer:
         try:
             await server.start()
         except OSError as error:
-            raise MillgateError(
-                tr("cannot listen", "无法监听"),
-                where=f"{self.host}:{self.port}",
-                remedy=tr("choose another port, or 0", "请换一个端口，或用 0"),
-            ) from error
+            raise cannot_listen(self.host, self.port) from error
         self._name_port()
         return self
 

@@ -77,3 +77,12 @@ def _unwritable(path: Path, error: OSError) -> MillgateError:
         where=str(path),
         remedy=error.strerror or type(error).__name__,
     )
+
+
+def cannot_listen(host: str, port: int) -> MillgateError:
+    """Return the fault of a port that cannot be had."""
+    return MillgateError(
+        tr("cannot listen", "无法监听"),
+        where=f"{host}:{port}",
+        remedy=tr("choose another port, or 0", "请换一个端口，或用 0"),
+    )

@@ -14,7 +14,15 @@ from agent.onboarding.adding import Made, Wish, bare_config, from_profile, from_
 from agent.onboarding.deciding import Ask, Evidence, Undecided, described, refusing
 from agent.onboarding.document import add_device
 from agent.onboarding.layouts import Machine
-from agent.onboarding.options import changes, pairs, place, toml_value
+from agent.onboarding.options import (
+    AgentToml,
+    Security,
+    Settings,
+    changes,
+    pairs,
+    place,
+    toml_value,
+)
 from agent.onboarding.profiles import Alternative, Profile, choose_profile, shipped
 from agent.onboarding.writing import DeviceText, PointText, device_block
 from protocols.drivers import load, point_model, read_devices
@@ -44,7 +52,7 @@ HELP: Final = tr(
 
 
 def add(
-    path: Annotated[Path, typer.Argument(help=tr("path of agent.toml", "agent.toml 的路径"))],
+    path: AgentToml,
     target: Annotated[
         str | None,
         typer.Argument(
@@ -88,20 +96,8 @@ def add(
     unit: Annotated[
         int | None, typer.Option(min=0, max=255, help=tr("Modbus unit id", "Modbus 站号"))
     ] = None,
-    security: Annotated[
-        str | None,
-        typer.Option(help=tr("OPC UA: 'none' gives up protection", "OPC UA：'none' 表示放弃保护")),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--with",
-            help=tr(
-                "any other setting, such as interval=5s (repeatable)",
-                "其他设置，例如 interval=5s（可重复）",
-            ),
-        ),
-    ] = None,
+    security: Security = None,
+    settings: Settings = None,
     choose: Annotated[
         list[str] | None,
         typer.Option(

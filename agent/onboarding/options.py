@@ -2,11 +2,40 @@
 
 import tomllib
 from collections.abc import Iterable
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 from urllib.parse import urlsplit
+
+import typer
 
 from protocols.errors import MillgateError
 from protocols.language import tr
+
+AgentToml = Annotated[Path, typer.Argument(help=tr("path of agent.toml", "agent.toml 的路径"))]
+
+Security = Annotated[
+    str | None,
+    typer.Option(help=tr("OPC UA: 'none' gives up protection", "OPC UA：'none' 表示放弃保护")),
+]
+
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--with",
+        help=tr(
+            "any other setting, such as interval=5s or baud=19200 (repeatable)",
+            "其他设置，例如 interval=5s 或 baud=19200（可重复）",
+        ),
+    ),
+]
+
+RawElsewhere = Annotated[
+    bool,
+    typer.Option(
+        "--redirect-raw-values",
+        help=tr("let raw values go elsewhere than to a terminal", "允许原始值输出到终端以外"),
+    ),
+]
 
 
 def pair(text: str, option: str) -> tuple[str, str]:

@@ -8,6 +8,7 @@ import typer
 
 from agent.config import read_config
 from agent.onboarding.document import use_table
+from agent.onboarding.options import AgentToml
 from protocols.drivers import DeviceConfig, read_devices
 from protocols.errors import MillgateError
 from protocols.language import chinese, tr
@@ -25,7 +26,6 @@ app = typer.Typer(
     ),
 )
 
-AgentToml = Annotated[Path, typer.Argument(help=tr("path of agent.toml", "agent.toml 的路径"))]
 DeviceId = Annotated[str, typer.Argument(help=tr("id of the device", "设备标识"))]
 
 

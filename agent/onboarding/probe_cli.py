@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -13,6 +12,7 @@ from rich.text import Text
 from agent.onboarding import terminal
 from agent.onboarding.deciding import Decision, decide, refusing
 from agent.onboarding.looking import View, views
+from agent.onboarding.options import AgentToml, RawElsewhere
 from agent.onboarding.points_cli import device_of
 from agent.onboarding.profiles import ModbusProfile, Profile, choose_profile
 from protocols.drivers import DeviceConfig
@@ -45,7 +45,7 @@ HELP: Final = tr(
 
 
 def probe(
-    path: Annotated[Path, typer.Argument(help=tr("path of agent.toml", "agent.toml 的路径"))],
+    path: AgentToml,
     device: Annotated[str, typer.Argument(help=tr("id of the device", "设备标识"))],
     place: Annotated[
         str | None, typer.Argument(help=tr("a point's id, or an address", "点标识，或地址"))
@@ -57,13 +57,7 @@ def probe(
     samples: Annotated[
         int, typer.Option(min=1, max=60, help=tr("how often it is read", "读取次数"))
     ] = 3,
-    redirect: Annotated[
-        bool,
-        typer.Option(
-            "--redirect-raw-values",
-            help=tr("let raw values go elsewhere than to a terminal", "允许原始值输出到终端以外"),
-        ),
-    ] = False,
+    redirect: RawElsewhere = False,
 ) -> None:
     """Show what is at a place of a device."""
     if profile is None:

@@ -1,7 +1,6 @@
 """`millgate agent read`: what devices say now, as the agent would take it; for the eye only."""
 
 import asyncio
-from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -11,6 +10,7 @@ from rich.table import Table
 
 from agent.config import read_config
 from agent.onboarding import app, terminal
+from agent.onboarding.options import AgentToml, RawElsewhere
 from agent.onboarding.points_cli import device_of
 from agent.onboarding.seen import Seen
 from protocols.language import tr
@@ -30,7 +30,7 @@ HELP: Final = tr(
 
 
 def read(
-    path: Annotated[Path, typer.Argument(help=tr("path of agent.toml", "agent.toml 的路径"))],
+    path: AgentToml,
     device: Annotated[
         str | None, typer.Argument(help=tr("id of the device; else all", "设备标识；默认全部"))
     ] = None,
@@ -42,13 +42,7 @@ def read(
         float,
         typer.Option(min=0.1, max=600, help=tr("wait so many seconds at most", "最多等待的秒数")),
     ] = 10.0,
-    redirect: Annotated[
-        bool,
-        typer.Option(
-            "--redirect-raw-values",
-            help=tr("let raw values go elsewhere than to a terminal", "允许原始值输出到终端以外"),
-        ),
-    ] = False,
+    redirect: RawElsewhere = False,
 ) -> None:
     """Show what devices say now."""
     terminal.raw_values_may_be_shown(redirect=redirect)

@@ -5,7 +5,6 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -15,7 +14,7 @@ from rich.table import Table
 from agent.config import read_config
 from agent.onboarding import terminal
 from agent.onboarding.adding import bare_config, before_configured
-from agent.onboarding.options import pairs, place, toml_value
+from agent.onboarding.options import AgentToml, Security, Settings, pairs, place, toml_value
 from agent.onboarding.profiles import VARIABLE, ModbusProfile, shipped
 from agent.registry import Discoveries
 from protocols.drivers import NotConnected
@@ -51,7 +50,7 @@ HELP: Final = tr(
 
 
 def scan(
-    path: Annotated[Path, typer.Argument(help=tr("path of agent.toml", "agent.toml 的路径"))],
+    path: AgentToml,
     target: Annotated[
         str | None,
         typer.Argument(
@@ -65,20 +64,8 @@ def scan(
     units: Annotated[
         str, typer.Option(help=tr("Modbus unit ids to look for", "要查找的 Modbus 站号"))
     ] = "1-10,255",
-    security: Annotated[
-        str | None,
-        typer.Option(help=tr("OPC UA: 'none' gives up protection", "OPC UA：'none' 表示放弃保护")),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--with",
-            help=tr(
-                "any other setting, such as baud=19200 (repeatable)",
-                "其他设置，例如 baud=19200（可重复）",
-            ),
-        ),
-    ] = None,
+    security: Security = None,
+    settings: Settings = None,
     seconds: Annotated[
         float, typer.Option(min=1, max=3600, help=tr("how long at most", "最长用时（秒）"))
     ] = 120.0,

@@ -4,18 +4,16 @@ A store module has a `Config` and a `Store`. Stores are called from worker threa
 from the event loop, and by one thread at a time.
 """
 
-import importlib
-import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from protocols.errors import MillgateError
 from protocols.frame import Ints
+from protocols.plugins import Plugins
 from protocols.settings import Strict
 
 FieldColumn: TypeAlias = NDArray[np.float64] | NDArray[np.int64] | list[str]
@@ -182,17 +180,6 @@ class Store(Protocol):
         """Release what the store holds."""
 
 
-def kinds() -> list[str]:
-    """Return the names of all stores there are, without importing them."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
-
-
-def load(kind: str) -> ModuleType:
-    """Import the store of that kind.
-
-    Raises:
-        KeyError: when there is none.
-    """
-    if kind not in kinds():
-        raise KeyError(kind)
-    return importlib.import_module(f"{__name__}.{kind}")
+_PLUGINS: Final = Plugins(__name__, __path__)
+kinds = _PLUGINS.kinds
+load = _PLUGINS.load

@@ -4,18 +4,16 @@ A driver module has a `Config` (subclass of `DeviceConfig`) and a `Driver`. Only
 that a configuration names are imported, since protocol libraries are slow to load.
 """
 
-import importlib
-import pkgutil
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Any, ClassVar, Protocol, Self, get_args, runtime_checkable
+from typing import Any, ClassVar, Final, Protocol, Self, get_args, runtime_checkable
 
 from pydantic import Field, field_validator
 
 from protocols.errors import ConfigError, MillgateError
 from protocols.frame import Frame, NowNs
 from protocols.language import tr
+from protocols.plugins import Plugins
 from protocols.points import LocalId, Point, PointTable
 from protocols.settings import KeyPath, Place, Strict, check_settings, share_sets
 from protocols.tables import read_points
@@ -113,20 +111,9 @@ class Noting(Protocol):
         ...
 
 
-def kinds() -> list[str]:
-    """Return the names of all drivers there are, without importing them."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
-
-
-def load(kind: str) -> ModuleType:
-    """Import the driver of that kind.
-
-    Raises:
-        KeyError: when there is none.
-    """
-    if kind not in kinds():
-        raise KeyError(kind)
-    return importlib.import_module(f"{__name__}.{kind}")
+_PLUGINS: Final = Plugins(__name__, __path__)
+kinds = _PLUGINS.kinds
+load = _PLUGINS.load
 
 
 def read_devices(tables: object, path: Path) -> list[DeviceConfig]:

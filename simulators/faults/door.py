@@ -8,8 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeAlias
 
-from protocols.errors import MillgateError
-from protocols.language import tr
+from simulators.running import cannot_listen
 
 Serve: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 """Attends to one connection; when it returns, the connection is closed."""
@@ -148,9 +147,5 @@ def _bound(host: str, port: int) -> socket.socket:
         held.bind((host, port))
     except OSError as error:
         held.close()
-        raise MillgateError(
-            tr("cannot listen", "无法监听"),
-            where=f"{host}:{port}",
-            remedy=tr("choose another port, or 0", "请换一个端口，或用 0"),
-        ) from error
+        raise cannot_listen(host, port) from error
     return held
