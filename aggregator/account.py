@@ -16,15 +16,17 @@ from aggregator.inbox import Opened, Opener
 from aggregator.ledger import Kept, Ledger
 from aggregator.series import carbon, future_factory
 from aggregator.stores import SeriesBlock, SeriesKey, Store
-from aggregator.sums import ChainSum, altered_batches, chain_sums
+from aggregator.sums import ChainSum, chain_sums, checked_batches
 from protocols.batch import NO_VALUE, Block
 from protocols.frame import SECOND, Floats, Ints
 from protocols.topics import Address
+from security.policy.check import StreamTerms
 from security.policy.compiled import SheetPoint
 
 _GROUP: Final = 64
 _PORTION: Final = 100_000
 _END_NS: Final = 2**62
+_NO_BATCH: Final = 2**63
 _NONE: Final[Ints] = np.zeros(0, np.int64)
 
 Ends: TypeAlias = Mapping[Address, tuple[int, Mapping[int, int]]]
@@ -107,7 +109,6 @@ def read_account(config: AggregatorConfig, ends: Ends | None = None) -> BrainAcc
             account.refused[address] = ledger.totals(agent)[2]
             account.restarts[address] = _restarts(ledger, agent)
         account.sums = chain_sums(config.ledger)
-        account.cells = _cells(config, ledger, account)
         _compare(config, ledger, stores, account)
         for module in (future_factory, carbon):
             for measurement in module.MEASUREMENTS:
@@ -124,46 +125,53 @@ def _restarts(ledger: Ledger, agent: int) -> list[int]:
     return [begun for epoch, begun in ledger.begun(agent)[1:] if epoch not in silent]
 
 
-def _cells(
-    config: AggregatorConfig, ledger: Ledger, account: BrainAccount
-) -> dict[Address, list[PointCells]]:
-    """Return what the ledger keeps of each point, having looked whether it is what came."""
-    key = config.brain.opening()
-    opener = Opener(ledger, key, Opened())
-    parts: dict[tuple[int, int], list[tuple[Ints, Ints, Ints]]] = {}
-    points: dict[tuple[int, int], tuple[SheetPoint, int]] = {}
+class _Check:
+    """Goes through the ledger's batches, looks whether each is what came, and keeps what it says."""
 
-    def opened(kept: Kept) -> list[tuple[int, Block]]:
-        blocks = opener.blocks(kept)
-        _take(opener, kept, blocks, parts, points)
+    def __init__(
+        self, config: AggregatorConfig, ledger: Ledger, account: BrainAccount, opened: Opened
+    ) -> None:
+        self._ledger = ledger
+        self._account = account
+        self._opener = Opener(ledger, config.brain.opening(), Opened())
+        self._opened = opened
+        self._parts: dict[tuple[int, int], list[tuple[Ints, Ints, Ints]]] = {}
+        self._points: dict[tuple[int, int], tuple[SheetPoint, int]] = {}
+        self._batches = checked_batches(config.ledger, self._open)
+
+    def up_to(self, batch: int) -> None:
+        """Go on up to a batch; what was opened on the way is handed over."""
+        for one in self._batches:
+            if one.altered:
+                self._account.altered += 1
+                self._account.first_altered = self._account.first_altered or one.altered
+            if one.id is not None and one.id >= batch:
+                return
+
+    def cells(self) -> dict[Address, list[PointCells]]:
+        """Return what was kept of each point, as far as the check has come."""
+        cells: dict[Address, list[PointCells]] = {}
+        for place, (point, window_s) in sorted(self._points.items()):
+            address = self._ledger.address(place[0])
+            cells.setdefault(address, []).append(_joined(point, window_s, self._parts[place]))
+        return cells
+
+    def _open(self, kept: Kept) -> list[tuple[int, Block]]:
+        blocks = self._opener.blocks(kept)
+        self._opened.put(kept.digest, [block for _, block in blocks])
+        known = self._opener.sheet(kept.agent, kept.sheet)
+        if known is not None:
+            self._take(kept, known.streams[kept.stream], blocks)
         return blocks
 
-    for one in altered_batches(config.ledger, opened):
-        account.altered += 1
-        account.first_altered = account.first_altered or one.where
-    cells: dict[Address, list[PointCells]] = {}
-    for place, (point, window_s) in sorted(points.items()):
-        address = ledger.address(place[0])
-        cells.setdefault(address, []).append(_joined(point, window_s, parts[place]))
-    return cells
-
-
-def _take(
-    opener: Opener,
-    kept: Kept,
-    blocks: Sequence[tuple[int, Block]],
-    parts: dict[tuple[int, int], list[tuple[Ints, Ints, Ints]]],
-    points: dict[tuple[int, int], tuple[SheetPoint, int]],
-) -> None:
-    known = opener.sheet(kept.agent, kept.sheet)
-    if known is None:
-        return
-    terms = known.streams[kept.stream]
-    for window_s, block in blocks:
-        places, spans = terms.places(block.numbers), block.span_matrix()
-        for column, (place, number) in enumerate(zip(places, block.numbers.tolist(), strict=True)):
-            points[kept.agent, number] = (terms.points[int(place)], window_s)
-            parts.setdefault((kept.agent, number), []).append(_column(block, spans, column))
+    def _take(self, kept: Kept, terms: StreamTerms, blocks: Sequence[tuple[int, Block]]) -> None:
+        for window_s, block in blocks:
+            places, spans = terms.places(block.numbers), block.span_matrix()
+            numbers = block.numbers.tolist()
+            for column, (place, number) in enumerate(zip(places, numbers, strict=True)):
+                self._points[kept.agent, number] = (terms.points[int(place)], window_s)
+                parts = self._parts.setdefault((kept.agent, number), [])
+                parts.append(_column(block, spans, column))
 
 
 def _column(block: Block, spans: Ints, column: int) -> tuple[Ints, Ints, Ints]:
@@ -189,7 +197,7 @@ def _joined(
 def _compare(
     config: AggregatorConfig, ledger: Ledger, stores: dict[str, Store], account: BrainAccount
 ) -> None:
-    """Project the ledger again and look for every row in the stores."""
+    """Check and project the ledger again, opening each batch once; look for every row in the stores."""
     factories = read_factories(config.brain.factories)
     # What is derived also follows from what people entered, which no batch explains.
     # The stores before the ledger: while the brain runs, it may only have more of what explains them.
@@ -201,18 +209,23 @@ def _compare(
         if not is_derived(key)
     }
     times: dict[tuple[str, SeriesKey], list[Ints]] = {}
-    projection = make_projection(config, lambda: factories, Opened(), stores)
+    opened = Opened()
+    check = _Check(config, ledger, account, opened)
+    projection = make_projection(config, lambda: factories, opened, stores)
     try:
         projection.name_agents()
         after = 0
         while batches := ledger.batches(after, _GROUP):
             after = batches[-1].id
+            check.up_to(after)
             for bucket, blocks in projection.blocks(batches).items():
                 for block in blocks:
                     _compare_block(stores[bucket], block, account)
                     times.setdefault((bucket, block.key), []).append(block.time)
+        check.up_to(_NO_BATCH)
     finally:
         projection.close()
+    account.cells = check.cells()
     for place, found in there.items():
         own = times.get(place, [])
         more = np.setdiff1d(found, np.concatenate(own) if own else _NONE)

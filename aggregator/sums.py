@@ -47,16 +47,16 @@ class ChainSum:
 
 
 @dataclass(frozen=True, slots=True)
-class Altered:
-    """A batch that is not what came.
+class Checked:
+    """A batch that was held against the log.
 
     Attributes:
         id: its row; None where it is gone.
-        where: which it is and the slots that it covers, in words.
+        altered: if it is not what came, which it is and the slots that it covers, in words; else empty.
     """
 
     id: int | None
-    where: str
+    altered: str = ""
 
 
 def chain_sums(path: Path) -> list[ChainSum]:
@@ -101,8 +101,8 @@ def chain_sums(path: Path) -> list[ChainSum]:
     ]
 
 
-def altered_batches(path: Path, open_blocks: Open) -> Iterator[Altered]:
-    """Yield the batches that are not what came, or are gone, in the order they were kept.
+def checked_batches(path: Path, open_blocks: Open) -> Iterator[Checked]:
+    """Yield the batches that the log names, in the order they were kept.
 
     Each must be what its leaf of the log names, open, and hold as many values as is noted.
     """
@@ -132,13 +132,15 @@ def altered_batches(path: Path, open_blocks: Open) -> Iterator[Altered]:
                     f"message {sequence} of stream {stream}", f"流 {stream} 的第 {sequence} 条消息"
                 )
                 if number is None:
-                    yield Altered(None, said + tr(" is gone from the ledger", "已不在账本中"))
+                    yield Checked(None, said + tr(" is gone from the ledger", "已不在账本中"))
                     continue
                 kept = Kept(number, agent, stream, digest, sheet, start, end, sealed)
                 if digest != leaf or (sealed and not _is_whole(kept, cells, open_blocks)):
                     at = _at(start)
                     said += tr(f", slots from {at}, is altered", f"（时段始于 {at}）已被改动")
-                    yield Altered(number, said)
+                    yield Checked(number, said)
+                else:
+                    yield Checked(number)
 
 
 def _is_whole(kept: Kept, cells: int, open_blocks: Open) -> bool:
