@@ -79,9 +79,17 @@ class Statement:
 
 def day_span(day: date) -> tuple[int, int]:
     """Return the first second of a local day, and that of the next."""
-    begin = datetime(day.year, day.month, day.day).astimezone()
-    end = datetime.fromtimestamp((begin + _DAY).timestamp()).astimezone()
-    return int(begin.timestamp()), int(end.timestamp())
+    # Not 24 hours later: a day on which the clocks are changed has 23 or 25.
+    return _begin_of(day), _begin_of(day + _DAY)
+
+
+def _begin_of(day: date) -> int:
+    begin = datetime(day.year, day.month, day.day)  # noqa: DTZ001 - the zone of this machine is meant
+    found = begin.astimezone()
+    if found.date() < day:
+        # There is no midnight where clocks are set forward at it.
+        found = begin.replace(fold=1).astimezone()
+    return int(found.timestamp())
 
 
 def tell(

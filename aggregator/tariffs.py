@@ -28,6 +28,8 @@ NAMES: Final = (*PERIODS, "mixed", "unknown")
 
 _SPAN: Final = re.compile(r"([0-9]{2})-([0-9]{2})")
 _HOURS: Final = 24
+_STEP_NS: Final = 1800 * SECOND
+"""No hour of a day is shorter than this, also where clocks are changed by half an hour."""
 
 
 def _hours(value: str) -> str:
@@ -142,18 +144,20 @@ class Tariff:
             spans: over how many slots each value counts; the last is the slot itself.
         """
         count = np.ones(len(starts), np.int64) if spans is None else spans
-        first = self._local.seconds(starts - (count - 1) * (window_s * SECOND)) // HOUR_S
-        last = self._local.seconds(starts + (window_s * SECOND - 1)) // HOUR_S
+        first = starts - (count - 1) * (window_s * SECOND)
+        last = starts + (window_s * SECOND - 1)
         codes = self._at(first)
-        longest = int((last - first).max(initial=0))
-        # No period is as long as a day, so what spans a day is mixed without looking closer.
-        for step in range(1, min(longest, _HOURS) + 1):
-            inside = first + step <= last
-            codes = np.where(inside & (self._at(first + step) != codes), MIXED, codes)
+        longest = -(-int((last - first).max(initial=0)) // _STEP_NS)
+        # No period is as long as a day, so what spans a day is mixed without looking closer. By hours
+        # that pass, not by those of the day: where clocks are changed, one is left out or comes twice.
+        for step in range(1, min(longest, 2 * _HOURS) + 1):
+            moment: Ints = np.minimum(first + step * _STEP_NS, last)
+            codes = np.where(self._at(moment) != codes, MIXED, codes)
         return codes
 
-    def _at(self, hours: Ints) -> Ints:
-        """Return the code of each local hour since 1970."""
+    def _at(self, moments: Ints) -> Ints:
+        """Return the code of each moment, ns since 1970 UTC."""
+        hours = self._local.seconds(moments) // HOUR_S
         days = (hours // (DAY_S // HOUR_S)).astype("datetime64[D]")
         months = days.astype("datetime64[M]").astype(np.int64) % 12 + 1
         years = days.astype("datetime64[Y]").astype(np.int64) + 1970
