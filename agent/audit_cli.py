@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from agent.audit import COLUMNS, Left, read_back, rows, status_word
 from agent.config import AgentConfig, read_config
 from agent.spool import Spool
 from protocols.errors import MillgateError
-from protocols.language import tr
+from protocols.language import counted, tr
 from protocols.moments import read_moment
+from protocols.sheet import Row, show_sheet
 from protocols.strict_cbor import Malformed
 from security.at_rest import asked
 from security.envelope import SHEET, CannotOpen
@@ -99,16 +98,15 @@ def archive(config: AgentConfig, key: Path) -> Iterator[tuple[Spool, OpeningKey]
 
 
 def _show(messages: Iterable[Left], csv_path: Path | None) -> None:
-    table = Table(box=None, pad_edge=False)
-    for title in (
+    headings = (
         tr("slots (UTC)", "时段 (UTC)"),
         tr("epoch/stream/seq.", "纪元/流/序号"),
         tr("policy", "策略"),
         tr("values", "值"),
         tr("bytes", "字节"),
         tr("state", "状态"),
-    ):
-        table.add_column(title, no_wrap=True)
+    )
+    lines: list[Row] = []
     counts: Counter[int] = Counter()
     values: Counter[int] = Counter()
     writer, file = None, None
@@ -121,18 +119,18 @@ def _show(messages: Iterable[Left], csv_path: Path | None) -> None:
         for left in messages:
             counts[left.status] += 1
             values[left.status] += left.values
-            table.add_row(*_line(left))
+            lines.append(Row(_line(left)))
             if writer is not None:
                 writer.writerows(rows(left))
     finally:
         if file is not None:
             file.close()
-    Console().print(table)
+    show_sheet(headings, lines, framed=False)
     for status in sorted(counts):
         typer.echo(
             f"{status_word(status)}: "
             + tr(
-                f"{counts[status]} message(s), {values[status]} value(s)",
+                f"{counted(counts[status], 'message')}, {counted(values[status], 'value')}",
                 f"{counts[status]} 条消息，{values[status]} 个值",
             )
         )

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from agent import audit_cli, enroll_cli, epoch_cli, opcua_cli, service_cli
 from agent.config import PolicySource, no_devices, read_config
@@ -24,7 +23,8 @@ from agent.founding import (
 from agent.onboarding.cli import mount
 from protocols import logs
 from protocols.errors import ConfigError, MillgateError
-from protocols.language import tr
+from protocols.language import counted, tr
+from protocols.sheet import Row, screen, show_sheet
 from protocols.status import ask
 from protocols.topics import ID_BYTES
 from security.cards import AgentCard, read_brain_card
@@ -136,7 +136,7 @@ def check(path: ConfigPath) -> None:
     points = sum(len(table.points) for table in tables.values())
     typer.echo(
         tr(
-            f"configuration: {len(tables)} device(s), {points} point(s)",
+            f"configuration: {counted(len(tables), 'device')}, {counted(points, 'point')}",
             f"配置：{len(tables)} 台设备，{points} 个点",
         )
     )
@@ -158,8 +158,8 @@ def check(path: ConfigPath) -> None:
         typer.echo(line, err=True)
     typer.echo(
         tr(
-            f"policy: version {policy.policy.version}; {released} point(s) are released, "
-            f"{points - released} stay in the factory",
+            f"policy: version {policy.policy.version}; {counted(released, 'point')} released, "
+            f"{points - released} kept in the factory",
             f"策略：版本 {policy.policy.version}；放行 {released} 个点，"
             f"{points - released} 个点留在厂内",
         )
@@ -280,7 +280,7 @@ def status(
     if as_json:
         typer.echo(json.dumps(report, ensure_ascii=False, indent=2))
         return
-    console = Console()
+    console = screen()
     # Of two services each shows what it knows; the supervisor of both shows all.
     sealed = "outputs" in report and "processes" not in report
     if report.get("policy") is None and not sealed:
@@ -318,8 +318,7 @@ def doctor(path: ConfigPath) -> None:
 
 
 def _show_devices(console: Console, report: dict[str, Any]) -> None:
-    table = Table(title=tr("Inside the factory (this never leaves)", "厂内（以下内容不外发）"))
-    for name in (
+    headings = (
         tr("device", "设备"),
         tr("link", "连接"),
         tr("newest", "最新"),
@@ -330,12 +329,12 @@ def _show_devices(console: Console, report: dict[str, Any]) -> None:
         tr("withheld", "未放行"),
         tr("open", "未结时段"),
         tr("dropped", "丢弃"),
-    ):
-        table.add_column(name, overflow="fold")
+    )
+    rows = []
     for device in report["devices"]:
         book = device["account"]
         link = tr("up", "正常") if device["connected"] else tr("down", "断开")
-        table.add_row(
+        cells = (
             device["id"],
             link,
             "-" if device["age_s"] is None else f"{max(device['age_s'], 0):.0f} s",
@@ -347,7 +346,9 @@ def _show_devices(console: Console, report: dict[str, Any]) -> None:
             str(book["open"]),
             ", ".join(f"{reason} {count}" for reason, count in book["dropped"].items()) or "0",
         )
-    console.print(table)
+        rows.append(Row(cells))
+    title = tr("Inside the factory (this never leaves)", "厂内（以下内容不外发）")
+    show_sheet(headings, rows, title=title, console=console)
     for device in report["devices"]:
         if device["fault"] and not device["connected"]:
             console.print(device["fault"], style="yellow", markup=False, highlight=False)

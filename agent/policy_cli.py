@@ -11,6 +11,7 @@ from agent.config import AgentConfig, read_config
 from agent.registry import Registry
 from protocols.errors import MillgateError
 from protocols.language import tr
+from protocols.sheet import show_text
 from security.cli import policy_app
 from security.policy.compiled import CompiledPolicy
 from security.policy.tools.diff import compare
@@ -124,7 +125,7 @@ def statement(
         messages = read_back(spool, opening, *day_span(chosen))
         said = erasures(spool.erasures(), config.identity.address, list(config.consumers.values()))
         found = tell(chosen, messages, brains, said)
-    typer.echo(as_text(found))
+    show_text(as_text(found))
     if html is not None:
         write_page(html, as_html(found))
         typer.echo(str(html))

@@ -12,7 +12,7 @@ import numpy as np
 from agent.audit import Left, status_word
 from protocols.batch import NO_VALUE
 from protocols.errors import MillgateError
-from protocols.language import tr
+from protocols.language import counted, tr
 from protocols.topics import Address
 from protocols.vocabulary.measurands import MEASURANDS
 from protocols.vocabulary.purposes import PURPOSES
@@ -192,22 +192,22 @@ def summary(found: Statement) -> list[str]:
     purposes = ", ".join(names.get(code, str(code)) for code in sorted(found.purposes))
     lines = [
         tr(
-            f"{found.values} values left, of {len(found.series)} numbers, to {receivers}, for {purposes}, "
-            f"under policy version {versions}.",
+            f"{counted(found.values, 'value')} left, of {counted(len(found.series), 'number')}, to "
+            f"{receivers}, for {purposes}, under policy version {versions}.",
             f"共外发 {found.values} 个值，涉及 {len(found.series)} 个编号；接收方：{receivers}；用途：{purposes}；"
             f"依据策略版本 {versions}。",
         )
     ]
     lines += [
         tr(
-            f"{status_word(status)}: {count} message(s), {found.sizes[status]} bytes.",
+            f"{status_word(status)}: {counted(count, 'message')}, {counted(found.sizes[status], 'byte')}.",
             f"{status_word(status)}：{count} 条消息，{found.sizes[status]} 字节。",
         )
         for status, count in sorted(found.messages.items())
     ]
     lines += [
         tr(
-            f"Declared to the brain as missing: {count} message(s), {_reasons().get(reason, reason)}.",
+            f"Declared to the brain as missing: {counted(count, 'message')}, {_reasons().get(reason, reason)}.",
             f"已向产业大脑声明缺失：{count} 条消息，原因：{_reasons().get(reason, reason)}。",
         )
         for reason, count in sorted(found.gaps.items())
@@ -220,7 +220,7 @@ def summary(found: Statement) -> list[str]:
 def _erasure(name: str, one: Erasure) -> str:
     count = sum(found.last - found.first + 1 for found in one.erased)
     return tr(
-        f"{name} states, signed on {moment(one.issued_at)}, that it has deleted {count} message(s) whose "
+        f"{name} states, signed on {moment(one.issued_at)}, that it has deleted {counted(count, 'message')} whose "
         "retention had ended.",
         f"{name} 于 {moment(one.issued_at)} 签名声明：已删除 {count} 条保存期限届满的消息。",
     )
@@ -298,7 +298,8 @@ def as_text(found: Statement) -> str:
     for _, name, slot, values, missing, extent, total in rows(found):
         lines.append(
             tr(
-                f"  {name}, every {slot}: {values} values ({missing} slots without), {extent}",
+                f"  {name}, every {slot}: {counted(int(values), 'value')} "
+                f"({counted(int(missing), 'slot')} without), {extent}",
                 f"  {name}，每{slot}：{values} 个值（{missing} 个时段无值），{extent}",
             )
             + (tr(f", together {total}", f"，合计 {total}") if total else "")

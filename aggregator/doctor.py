@@ -26,7 +26,7 @@ from protocols.checkup import (
 )
 from protocols.errors import ConfigError
 from protocols.frame import SECOND
-from protocols.language import tr
+from protocols.language import counted, tr
 from protocols.status import NotRunning, ask
 from security.key_checkup import look_at_certificate, look_at_keys
 
@@ -106,7 +106,7 @@ def _factories(config: AggregatorConfig) -> Iterator[Finding]:
         return
     names = sorted({factory.enterprise for factory in found.values()})
     said = tr(
-        f"{len(found)} agent(s) of {len(names)} firm(s)",
+        f"{counted(len(found), 'agent')} of {counted(len(names), 'firm')}",
         f"{len(names)} 家企业 {len(found)} 个代理程序",
     )
     yield Finding(Grade.GOOD, subject, said)

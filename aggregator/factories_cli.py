@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from aggregator.authority import log_path, open_joining
 from aggregator.config import AggregatorConfig, Factory, read_config
 from aggregator.joining import Applicant, Certificate
 from aggregator.ledger import Ledger
-from protocols.language import tr
+from protocols.language import counted, tr
+from protocols.sheet import Row, show_sheet
 from protocols.topics import Address
 from security.admin_log import as_text, read_log
 
@@ -159,20 +157,19 @@ def factories(path: ConfigPath, as_json: AsJson = False) -> None:  # noqa: FBT00
     if as_json:
         typer.echo(json.dumps([asdict(one) for one in found], ensure_ascii=False, indent=1))
         return
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
-    for name in (
+    headings = (
         tr("factory, agent", "工厂、代理程序"),
         tr("trust", "信任"),
         tr("release sheet", "发布目录"),
         tr("last seen", "最近接收"),
         tr("joined", "接入"),
         tr("until", "证书至"),
-    ):
-        table.add_column(name, overflow="fold")
+    )
+    rows = []
     for one in found:
         sheet = f"v{one.policy_version} {one.sheet[:8]}" if one.sheet else "-"
         how = tr("by card", "名片") if one.joined == "card" else _day(one.joined_s)
-        table.add_row(
+        cells = (
             f"{one.enterprise}/{one.site}\n{one.agent[:8]}",
             _in_words(one),
             sheet,
@@ -180,7 +177,8 @@ def factories(path: ConfigPath, as_json: AsJson = False) -> None:  # noqa: FBT00
             how,
             _day(one.certificate_ends_s),
         )
-    Console().print(table)
+        rows.append(Row(cells))
+    show_sheet(headings, rows)
 
 
 def _in_words(one: Standing) -> str:
@@ -188,7 +186,7 @@ def _in_words(one: Standing) -> str:
         "waiting": tr("to approve", "等待核准"),
         "silent": tr("no data yet", "尚无数据"),
         "good": tr("good", "正常"),
-        "alarms": tr(f"{one.alarms} alarm(s)", f"{one.alarms} 个告警"),
+        "alarms": tr(f"{counted(one.alarms, 'alarm')}", f"{one.alarms} 个告警"),
         "quarantined": tr("QUARANTINED", "已隔离"),
         "revoked": tr("REVOKED", "已吊销"),
     }[one.trust]

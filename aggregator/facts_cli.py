@@ -26,7 +26,7 @@ from aggregator.facts import (
 )
 from aggregator.rules import facts_path
 from protocols.errors import MillgateError
-from protocols.language import tr
+from protocols.language import counted, tr
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -146,7 +146,7 @@ def import_facts(
         _place(config, f"{fact.enterprise}.{fact.site}")
     _check_equipment(config, facts)
     _enter(config, facts)
-    typer.echo(tr(f"{len(facts)} fact(s) noted", f"已记录 {len(facts)} 项事实"))
+    typer.echo(tr(f"{counted(len(facts), 'fact')} noted", f"已记录 {len(facts)} 项事实"))
 
 
 @app.command(

@@ -4,11 +4,11 @@ import math
 from typing import Any, Final
 
 from rich.console import Console
-from rich.table import Table
 
 from aggregator.alarms import Severity
 from aggregator.condition import STATEMENTS, State
 from protocols.language import tr
+from protocols.sheet import Row, screen, show_sheet
 
 _MOST_SHOWN: Final = 20
 _MEGABYTE: Final = 1 << 20
@@ -17,8 +17,8 @@ _STEPS: Final = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 def show(report: dict[str, Any]) -> None:
     """Print a report of `condition.Condition`."""
-    console = Console()
-    console.print(_factories(report["agents"]))
+    console = screen()
+    _factories(console, report["agents"])
     broker = tr("connected", "已连接") if report["broker"] else tr("not connected", "未连接")
     store = report["store_fault"] or tr("takes rows", "正常写入")
     console.print(
@@ -56,9 +56,8 @@ def _alarms(console: Console, alarms: list[dict[str, Any]]) -> None:
         console.print(tr("  ... see 'aggregator alarms'", "  …… 全部见 'aggregator alarms'"))
 
 
-def _factories(agents: list[dict[str, Any]]) -> Table:
-    table = Table(title=tr("Factories", "工厂"))
-    for name in (
+def _factories(console: Console, agents: list[dict[str, Any]]) -> None:
+    headings = (
         tr("firm", "企业"),
         tr("agent", "代理"),
         tr("state", "状态"),
@@ -68,8 +67,8 @@ def _factories(agents: list[dict[str, Any]]) -> Table:
         tr("batches", "批次"),
         tr("values", "值"),
         tr("refused", "被拒"),
-    ):
-        table.add_column(name, overflow="fold")
+    )
+    rows = []
     words = {
         State.AWAITED: (tr("awaited", "待接入"), "dim"),
         State.FRESH: (tr("fresh", "最新"), "green"),
@@ -80,7 +79,7 @@ def _factories(agents: list[dict[str, Any]]) -> Table:
         word, style = words[State(one["state"])]
         offline = tr(", offline", "，离线") if one["online"] is False else ""
         version = one["policy_version"]
-        table.add_row(
+        cells = (
             one["name"],
             one["agent"][:8],
             f"{word}{offline}",
@@ -90,9 +89,9 @@ def _factories(agents: list[dict[str, Any]]) -> Table:
             str(one["batches"]),
             str(one["values"]),
             str(one["refused"]),
-            style=style,
         )
-    return table
+        rows.append(Row(cells, style))
+    show_sheet(headings, rows, title=tr("Factories", "工厂"), console=console)
 
 
 def _age(seconds: float | None) -> str:

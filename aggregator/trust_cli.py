@@ -12,7 +12,7 @@ from aggregator.authority import log_path, open_joining
 from aggregator.config import AggregatorConfig, read_config
 from aggregator.ledger import Ledger
 from protocols.errors import MillgateError
-from protocols.language import tr
+from protocols.language import counted, tr
 from protocols.topics import Address
 from security.admin_log import record_admin
 
@@ -73,7 +73,7 @@ def _show(ledger: Ledger, address: Address, agent: int, name: str) -> int:
     heads = record.heads(agent, 512)
     typer.echo(
         f"{name}  {address.agent.hex()}  "
-        + tr(f"{len(heads)} chain(s), {attested}", f"{len(heads)} 条链，{attested}")
+        + tr(f"{counted(len(heads), 'chain')}, {attested}", f"{len(heads)} 条链，{attested}")
     )
     if record.quarantined(agent):
         typer.echo("  " + tr("QUARANTINED", "已隔离"))

@@ -12,13 +12,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from protocols.errors import MillgateError
 from protocols.language import tr
 from protocols.mqtt import BrokerConfig, greet
+from protocols.sheet import Row, show_sheet
 
 MEGABYTE: Final = 1 << 20
 
@@ -153,12 +150,12 @@ def show_checkup(findings: Sequence[Finding]) -> bool:
         Grade.NOTICE: (tr("notice", "注意"), "yellow"),
         Grade.FAULT: (tr("FAULT", "故障"), "bold red"),
     }
-    table = Table(show_header=False, box=None, pad_edge=False)
+    rows = []
     for one in findings:
         word, style = marks[one.grade]
         mend = f" — {one.remedy}" if one.remedy else ""
-        table.add_row(Text(word, style), one.subject, Text(f"{one.what}{mend}", overflow="fold"))
-    Console().print(table)
+        rows.append(Row((word, one.subject, f"{one.what}{mend}"), styles=(style,)))
+    show_sheet(("", "", ""), rows, framed=False)
     return all(one.grade is not Grade.FAULT for one in findings)
 
 

@@ -1,6 +1,6 @@
 """Faults as people meet them: what is wrong, where, and how to mend it."""
 
-from protocols.language import heard, tr
+from protocols.language import counted, heard, tr
 
 
 class MillgateError(Exception):
@@ -38,7 +38,10 @@ class ConfigError(MillgateError):
 
     def __init__(self, faults: list[MillgateError]) -> None:
         super().__init__(
-            tr(f"{len(faults)} fault(s) in the configuration", f"配置中有 {len(faults)} 处错误")
+            tr(
+                f"{counted(len(faults), 'fault')} in the configuration",
+                f"配置中有 {len(faults)} 处错误",
+            )
         )
         self.faults = faults
 

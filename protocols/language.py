@@ -79,6 +79,20 @@ def tr(english: str, chinese_text: str) -> str:
     return chinese_text if chinese() else english
 
 
+def counted(count: int, noun: str, several: str = "") -> str:
+    """Return a number with its English noun: `1 value`, `2 values`; Chinese needs no such thing.
+
+    Args:
+        count: how many.
+        noun: of one of them.
+        several: of more; by default with an `s`, or `es` where that is how it is said.
+    """
+    if count == 1:
+        return f"1 {noun}"
+    ending = "es" if noun.endswith(("s", "x", "ch", "sh")) else "s"
+    return f"{count} {several or noun + ending}"
+
+
 def heard(text: str) -> str:
     """Return a text that may hold both languages in the reader's.
 

@@ -11,10 +11,12 @@ from types import MappingProxyType
 from typing import Annotated, Any, Final, NamedTuple, TypeVar, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from protocols.errors import ConfigError, MillgateError
 from protocols.language import tr
+from protocols.toml_faults import encoding_fault, read_text, toml_fault
 from protocols.words import instead_of, nearest
 
 KeyPath = tuple[str | int, ...]
@@ -93,8 +95,10 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: when the file cannot be read or is not TOML.
     """
+    data = b""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        data = path.read_bytes()
+        return tomllib.loads(read_text(data))
     except FileNotFoundError:
         fault = MillgateError(
             tr("there is no such file", "文件不存在"),
@@ -102,15 +106,19 @@ def read_toml(path: Path) -> dict[str, Any]:
             remedy=tr("give the right path, or make one with 'init'", "请检查路径，或用 init 生成"),
         )
     except tomllib.TOMLDecodeError as error:
-        fault = MillgateError(
-            tr("is not valid TOML", "不是有效的 TOML"), where=str(path), remedy=str(error)
-        )
+        line, what, remedy = toml_fault(read_text(data), str(error))
+        where = str(path) if line is None else f"{path}:{line}"
+        fault = MillgateError(what, where=where, remedy=remedy)
+    except UnicodeDecodeError:
+        what, remedy = encoding_fault(data)
+        fault = MillgateError(what, where=str(path), remedy=remedy)
     except (OSError, ValueError) as error:
-        # ValueError: not UTF-8, a path that no file can have, or a number of thousands of digits.
+        # ValueError: a path that no file can have, or a number of thousands of digits.
+        reason = error.strerror if isinstance(error, OSError) else None
         fault = MillgateError(
-            tr("cannot be read as UTF-8 text", "无法按 UTF-8 文本读取"),
+            tr("cannot be read", "无法读取"),
             where=str(path),
-            remedy=str(error.__class__.__name__),
+            remedy=reason or type(error).__name__,
         )
     raise ConfigError([fault])
 
@@ -145,7 +153,7 @@ def check_settings(
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        lines = key_lines(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        lines = key_lines(read_text(path.read_bytes())) if path.is_file() else {}
         details = error.errors(include_url=False)
         faults = [_fault(detail, model, path, prefix, lines, places) for detail in details]
         raise ConfigError(faults) from None
@@ -179,11 +187,11 @@ def _dotted(keys: KeyPath) -> str:
 
 
 def _explain(detail: ErrorDetails, model: type[BaseModel]) -> tuple[str, str]:
-    kind, last = detail["type"], str(detail["loc"][-1]) if detail["loc"] else ""
+    kind = detail["type"]
     context = cast("Mapping[str, Any]", detail.get("ctx", {}))
     correct = tr("correct the value", "请更正取值")
     if kind == "extra_forbidden":
-        return tr("unknown key", "未知的键"), _instead_of_key(last, model)
+        return tr("unknown key", "未知的键"), _instead_of_key(detail["loc"], model)
     if kind == "missing":
         return tr("is missing", "缺少此项"), tr("add it", "请补上")
     if kind == "value_error":
@@ -199,8 +207,10 @@ def _explain(detail: ErrorDetails, model: type[BaseModel]) -> tuple[str, str]:
     return (tr(*template).format(**context) if template else detail["msg"]), correct
 
 
-def _instead_of_key(key: str, model: type[BaseModel]) -> str:
-    near = nearest(key, sorted(_field_names(model)))
+def _instead_of_key(keys: KeyPath, model: type[BaseModel]) -> str:
+    own, last = _own_names(keys[:-1], model), str(keys[-1])
+    # A key of another table is meant next.
+    near = nearest(last, own) or nearest(last, sorted(_field_names(model)))
     if near:
         return tr(f"did you mean '{near}'?", f"是否应为 '{near}'？")
     return tr("remove it or correct it", "请删除或更正")
@@ -248,6 +258,24 @@ def _field_names(model: type[BaseModel], seen: frozenset[type] = frozenset()) ->
             if inner not in seen:
                 names |= _field_names(inner, seen | {model, inner})
     return names
+
+
+def _own_names(keys: KeyPath, model: type[BaseModel]) -> list[str]:
+    """Return the keys that the table at a key path may have, as far as the models tell."""
+    tables = [model]
+    for key in keys:
+        inner = [one for table in tables for one in _tables_of(table, key)]
+        tables = inner or tables
+    return sorted({name for table in tables for name in _keys_of(table)})
+
+
+def _tables_of(table: type[BaseModel], key: str | int) -> list[type[BaseModel]]:
+    field = _keys_of(table).get(str(key))
+    return [] if field is None else _models_in(field.annotation)
+
+
+def _keys_of(table: type[BaseModel]) -> dict[str, FieldInfo]:
+    return {field.alias or name: field for name, field in table.model_fields.items()}
 
 
 def _models_in(annotation: object) -> list[type[BaseModel]]:

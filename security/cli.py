@@ -9,14 +9,13 @@ from string import Template
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from protocols.drivers import DeviceConfig, read_devices
 from protocols.errors import MillgateError
-from protocols.language import tr
+from protocols.language import counted, tr
 from protocols.points import PointTable
 from protocols.settings import read_toml
+from protocols.sheet import Row, show_sheet
 from protocols.vocabulary.purposes import PURPOSES
 from security import keys_cli, officer_cli
 from security.at_rest import asked, asked_twice, encrypt_file, read_passphrase
@@ -96,7 +95,7 @@ def new(
     count = sum(len(device.table().points) for device in devices)
     typer.echo(
         tr(
-            f"{target}: {count} point(s), all withheld. Release what may leave, then\n"
+            f"{target}: {counted(count, 'point')}, all withheld. Release what may leave, then\n"
             f"  millgate policy sign {target} --key OFFICER.key",
             f"{target}：{count} 个点，均不放行。写明可放行的点，然后\n"
             f"  millgate policy sign {target} --key OFFICER.key",
@@ -196,12 +195,8 @@ def _show(policy: CompiledPolicy) -> None:
         f"Policy version {policy.version}, valid until {until}: what leaves",
         f"策略版本 {policy.version}，有效期至 {until}：外发内容",
     )
-    table = Table(title=title)
-    for name in ("#", *_columns()):
-        table.add_column(name, overflow="fold")
-    for one in policy.leaving:
-        table.add_row(str(one.number), *_cells(policy, one))
-    Console().print(table)
+    rows = [Row((str(one.number), *_cells(policy, one))) for one in policy.leaving]
+    show_sheet(("#", *_columns()), rows, title=title)
     typer.echo(tr("Everything else stays in the factory.", "其余一切数据均留在厂内。"))
 
 

@@ -14,7 +14,7 @@ import typer
 from protocols import batch
 from protocols.batch import NO_VALUE
 from protocols.errors import MillgateError
-from protocols.language import tr
+from protocols.language import counted, tr
 from protocols.strict_cbor import Malformed
 from security.at_rest import asked
 from security.cards import (
@@ -239,7 +239,7 @@ def disclose(
                 writer.disclosed(digest, _open(opened, digest, opening))
     typer.echo(
         tr(
-            f"{len(digests)} message(s) are disclosed in {out}",
+            f"{out} discloses {counted(len(digests), 'message')}",
             f"{out} 中披露了 {len(digests)} 条消息",
         )
     )

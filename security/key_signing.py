@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from protocols.errors import MillgateError
-from protocols.language import tr
+from protocols.language import counted, tr
 from protocols.strict_cbor import Malformed
 from security import cose
 from security.files import PUBLIC, write_whole
@@ -149,7 +149,7 @@ def _words(mark: Mark) -> str:
     if mark == Mark():
         return tr("the beginning", "最初")
     return tr(
-        f"epoch {mark.epoch}, {sum(mark.streams.values())} message(s) in",
+        f"epoch {mark.epoch}, {counted(sum(mark.streams.values()), 'message')} in",
         f"纪元 {mark.epoch}，第 {sum(mark.streams.values())} 条消息之后",
     )
 

@@ -6,8 +6,9 @@ from typing import Annotated, Any, Final
 import typer
 
 from protocols.errors import MillgateError
-from protocols.language import tr
+from protocols.language import counted, tr
 from protocols.settings import read_toml
+from protocols.sheet import Row, show_sheet
 from security.at_rest import Unlock, asked, asked_twice, from_place
 from security.backup import gather, pack, unpack, write_files
 from security.files import PRIVATE, write_whole
@@ -71,17 +72,8 @@ def sign(
 
 def show_rows(found: list[tuple[str, str, str, str]]) -> None:
     """Print the keys of a list."""
-    for kid, scheme, since, until in found:
-        typer.echo(
-            tr(
-                f"  {kid}  {scheme:<8} from {since}, {_until(until)}",
-                f"  {kid}  {scheme:<8} 起于{since}，{_until(until)}",
-            )
-        )
-
-
-def _until(words: str) -> str:
-    return words if words == tr("in force", "有效") else tr(f"until {words}", f"止于{words}")
+    headings = (tr("key", "密钥"), tr("kind", "算法"), tr("from", "起"), tr("until", "止"))
+    show_sheet(headings, [Row(one) for one in found], framed=False)
 
 
 def say_progress(progress: Progress) -> None:
@@ -90,7 +82,7 @@ def say_progress(progress: Progress) -> None:
     if progress.missing:
         typer.echo(
             tr(
-                f"{progress.path}: list {number}, {progress.missing} more signature(s) needed: "
+                f"{progress.path}: list {number}, {counted(progress.missing, 'more signature')} needed: "
                 f"millgate keys sign {progress.path} --key KEY",
                 f"{progress.path}：第 {number} 版清单，还需 {progress.missing} 个签名："
                 f"millgate keys sign {progress.path} --key 私钥",
@@ -129,7 +121,7 @@ def backup(
     write_whole(out, pack(files, passphrase), PRIVATE)
     typer.echo(
         tr(
-            f"{out}: {len(files)} file(s), encrypted. Keep the passphrase elsewhere.",
+            f"{out}: {counted(len(files), 'file')}, encrypted. Keep the passphrase elsewhere.",
             f"{out}：{len(files)} 个文件，已加密。请将口令另行保管。",
         )
     )
@@ -175,7 +167,7 @@ def restore(
     write_files(files, into)
     typer.echo(
         tr(
-            f"{into}: {len(files)} file(s). If the old machine still runs, stop it first: two copies of an "
+            f"{into}: {counted(len(files), 'file')}. If the old machine still runs, stop it first: two copies of an "
             "agent contradict each other, and the brain quarantines both. The agent begins a new epoch "
             "with its first connection; what waited on the old machine is declared lost.",
             f"{into}：{len(files)} 个文件。若旧机器仍在运行，请先停止：同一代理程序的两份副本会互相矛盾，"

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
-from rich.console import Console
 
 from protocols.errors import MillgateError
 from protocols.language import tr
+from protocols.sheet import screen, show_text
 
 if TYPE_CHECKING:
     from security.policy.tools.lint import Subject
@@ -177,7 +177,7 @@ def diff(
     before = None if str(old) == "none" else sources.read_policy(old)
     after = sources.read_policy(new)
     found = compare(before, after)
-    typer.echo(as_text(found, before, after))
+    show_text(as_text(found, before, after))
     typer.echo(signatures_needed(sources.agent_beside(new, agent), wider=bool(found.widening)))
 
 
@@ -217,7 +217,7 @@ def attack(
     for note in past.notes:
         typer.echo(f"! {note}", err=True)
     results = try_all(subject.policy, past, ranges_of(subject.text))
-    typer.echo(as_text(results))
+    show_text(as_text(results))
     if any(one.succeeded for one in results):
         raise typer.Exit(1)
 
@@ -259,7 +259,7 @@ def sign(
     kept = signing.note_reason(signed, findings, despite)
     older = [one.policy for one in shelf.shelf(signed.path) if one.hash == signed.policy.previous]
     before = older[0] if older else None
-    typer.echo(as_text(compare(before, signed.policy), before, signed.policy))
+    show_text(as_text(compare(before, signed.policy), before, signed.policy))
     typer.echo(after_signing(signed, agent or signed.path.with_name("agent.toml"), before))
     if kept is not None:
         typer.echo(tr(f"{kept}: the reason is kept here", f"{kept}：理由已记录于此"))
@@ -287,7 +287,7 @@ def preview(
     devices = sources.devices_of(sources.agent_beside(path, agent))
     policy = sources.read_policy(path)
     found = tool.Preview.of(policy, sources.read_past(devices, history, live))
-    tool.show(found, Console(), rows)
+    tool.show(found, screen(), rows)
     for target, text in ((html, tool.as_html), (csv, tool.as_csv)):
         if target is not None:
             page.write_page(target, text(found))

@@ -27,7 +27,7 @@ from agent.onboarding.profiles import Alternative, Profile, choose_profile, ship
 from agent.onboarding.writing import DeviceText, PointText, device_block
 from protocols.drivers import load, point_model, read_devices
 from protocols.errors import MillgateError
-from protocols.language import tr
+from protocols.language import counted, tr
 from protocols.tables import write_points
 
 _MOST_INLINE: Final = 40
@@ -342,7 +342,9 @@ def _put(wish: Wish, block: str, target: Path | None, points: Sequence[PointText
 def _say_next(wish: Wish, points: int | None = None) -> None:
     name = wish.table["id"]
     if points is not None:
-        typer.echo(tr(f"{name}: {points} point(s) written", f"{name}：已写入 {points} 个点"))
+        typer.echo(
+            tr(f"{name}: {counted(points, 'point')} written", f"{name}：已写入 {points} 个点")
+        )
     typer.echo(
         tr(
             f"Next:\n  millgate agent read {wish.path} {name}\n  millgate agent check {wish.path}",

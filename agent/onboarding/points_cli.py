@@ -11,7 +11,7 @@ from agent.onboarding.document import use_table
 from agent.onboarding.options import AgentToml
 from protocols.drivers import DeviceConfig, read_devices
 from protocols.errors import MillgateError
-from protocols.language import chinese, tr
+from protocols.language import chinese, counted, tr
 from protocols.settings import read_toml
 from protocols.tables import write_points
 from protocols.words import instead_of
@@ -92,7 +92,7 @@ def export(
             tr("cannot be written", "无法写入"), where=str(target), remedy=error.strerror or ""
         ) from None
     count = len(config.points)
-    typer.echo(tr(f"{target}: {count} point(s)", f"{target}：{count} 个点"))
+    typer.echo(tr(f"{target}: {counted(count, 'point')}", f"{target}：{count} 个点"))
 
 
 @app.command(
@@ -134,7 +134,7 @@ def import_(
     count = len(read.points)
     typer.echo(
         tr(
-            f"{device} now has {count} point(s), from {target}",
+            f"{device} now has {counted(count, 'point')}, from {target}",
             f"{device} 现有 {count} 个点，取自 {target}",
         )
     )

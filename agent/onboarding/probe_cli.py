@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from agent.onboarding import terminal
 from agent.onboarding.deciding import Decision, decide, refusing
@@ -19,6 +17,7 @@ from protocols.drivers import DeviceConfig
 from protocols.errors import MillgateError
 from protocols.language import tr
 from protocols.points import Point
+from protocols.sheet import Row, screen, show_sheet
 from protocols.words import instead_of
 
 if TYPE_CHECKING:
@@ -84,7 +83,7 @@ def probe(
     point = next((one for one in config.points if one.id == place), None)
     address = place if point is None else point.address
     data = asyncio.run(_samples(config, address, samples))
-    _show(Console(), config, point, address, data)
+    _show(screen(), config, point, address, data)
 
 
 def _compare(config: "Config", profile: Profile) -> None:
@@ -157,16 +156,16 @@ def _show(
         console.print(tr("bits, the first is the lowest", "位，最低位在前"), highlight=False)
         return
     meant = None if point is None else (point.type, _order(config, point))
-    table = Table(title=tr("Only this terminal sees these values", "以下数值仅本终端可见"))
-    table.add_column(tr("type", "类型"))
-    for order in _ORDERS:
-        table.add_column(order, overflow="fold")
+    rows = []
     found = views(data)
     for kind in dict.fromkeys(view.kind for view in found):
         by_order = {view.order: view for view in found if view.kind == kind}
         cells = [_cell(by_order.get(order), point, meant) for order in _ORDERS]
-        table.add_row(kind, *cells)
-    console.print(table)
+        rows.append(
+            Row((kind, *(text for text, _ in cells)), styles=("", *(style for _, style in cells)))
+        )
+    title = tr("Only this terminal sees these values", "以下数值仅本终端可见")
+    show_sheet((tr("type", "类型"), *_ORDERS), rows, title=title, console=console)
     if point is not None:
         console.print(
             tr("* as configured", "* 现配置") + f": {point.type} {_order(config, point)}",
@@ -178,9 +177,10 @@ def _order(config: DeviceConfig, point: Point) -> str:
     return str(getattr(point, "order", None) or getattr(config, "order", "ABCD"))
 
 
-def _cell(view: View | None, point: Point | None, meant: tuple[str, str] | None) -> Text:
+def _cell(view: View | None, point: Point | None, meant: tuple[str, str] | None) -> tuple[str, str]:
+    """Return a cell's text and style."""
     if view is None:
-        return Text("")
+        return "", ""
     shown = "-" if math.isnan(view.value) else f"{view.value:.12g}"
     hints = [] if math.isnan(view.value) else list(view.hints)
     here = point is not None and meant == (view.kind, view.order)
@@ -189,4 +189,4 @@ def _cell(view: View | None, point: Point | None, meant: tuple[str, str] | None)
         shown = f"* {shown} = {value:.10g} {point.unit}"
     lines = "\n".join([shown, *hints])
     style = "bold" if here else "dim" if view.odd else "green" if view.likely else ""
-    return Text(lines, style=style)
+    return lines, style

@@ -4,7 +4,6 @@ from typing import Annotated, Final
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from agent.onboarding.adding import title
 from agent.onboarding.profiles import (
@@ -15,6 +14,7 @@ from agent.onboarding.profiles import (
     shipped,
 )
 from protocols.language import tr
+from protocols.sheet import Row, screen, show_sheet
 
 HELP: Final = tr(
     "List the device profiles, or show one: its points, sources, and what sources disagree on.\n\n"
@@ -30,7 +30,7 @@ def profiles(
     ] = None,
 ) -> None:
     """List the device profiles, or show one."""
-    console = Console()
+    console = screen()
     if name is None:
         _list(console)
     else:
@@ -38,19 +38,18 @@ def profiles(
 
 
 def _list(console: Console) -> None:
-    table = Table()
-    for heading in (
+    headings = (
         tr("profile", "模板"),
         tr("maker", "厂商"),
         tr("models", "型号"),
         tr("what", "类别"),
         tr("points", "点数"),
         tr("read from the device", "须读取设备判断"),
-    ):
-        table.add_column(heading, overflow="fold")
+    )
+    rows = []
     for one in shipped().values():
         asked = [alt.id for alt in one.alternative] if isinstance(one, ModbusProfile) else []
-        table.add_row(
+        cells = (
             one.id,
             tr(one.maker, one.maker_zh),
             ", ".join(one.models),
@@ -58,7 +57,8 @@ def _list(console: Console) -> None:
             str(len(one.point)),
             ", ".join(asked) or "-",
         )
-    console.print(table)
+        rows.append(Row(cells))
+    show_sheet(headings, rows, console=console)
 
 
 def _show(console: Console, profile: Profile) -> None:
@@ -106,8 +106,7 @@ def _formula(value: list[str], times: list[str], over: list[str], over_sum: list
 
 
 def _show_points(console: Console, profile: Profile) -> None:
-    table = Table()
-    for heading in (
+    headings = (
         tr("point", "点"),
         tr("what", "含义"),
         tr("address", "地址"),
@@ -116,11 +115,11 @@ def _show_points(console: Console, profile: Profile) -> None:
         tr("unit", "单位"),
         tr("measurand", "测量量"),
         tr("source", "来源"),
-    ):
-        table.add_column(heading, overflow="fold")
+    )
+    rows = []
     for datum in profile.point:
         address = getattr(datum, "address", "") or getattr(datum, "path", "")
-        table.add_row(
+        cells = (
             datum.id,
             tr(datum.title, datum.title_zh),
             address,
@@ -130,4 +129,5 @@ def _show_points(console: Console, profile: Profile) -> None:
             datum.measurand,
             f"{', '.join(datum.source)} ({profile.grade(datum.source)})",
         )
-    console.print(table)
+        rows.append(Row(cells))
+    show_sheet(headings, rows, console=console)

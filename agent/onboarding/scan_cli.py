@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from agent.config import read_config
 from agent.onboarding import terminal
@@ -21,6 +20,7 @@ from protocols.drivers import NotConnected
 from protocols.errors import MillgateError
 from protocols.frame import SECOND
 from protocols.language import tr
+from protocols.sheet import Row, screen, show_sheet
 
 if TYPE_CHECKING:
     from protocols.drivers.modbus.config import Config as ModbusConfig
@@ -257,7 +257,7 @@ def _show(target: str, found: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({"target": target, **found}, ensure_ascii=False, indent=2))
         return
-    console = Console()
+    console = screen()
     if found["kind"] == "opcua":
         _show_opcua(console, target, found)
     else:
@@ -268,21 +268,21 @@ def _show(target: str, found: dict[str, Any], *, as_json: bool) -> None:
 
 
 def _show_modbus(console: Console, target: str, found: dict[str, Any]) -> None:
-    table = Table(title=target)
-    for heading in (
+    headings = (
         tr("unit", "站号"),
         tr("readable (counted from 0)", "可读地址（从 0 起）"),
         tr("has the addresses of", "地址符合的模板"),
-    ):
-        table.add_column(heading, overflow="fold")
+    )
+    rows = []
     for unit in found["units"]:
         lines = [
             f"{name}:{span['first']}-{span['last']}" + ("" if span["whole"] else " ~")
             for name, spans in unit["readable"].items()
             for span in spans
         ]
-        table.add_row(str(unit["unit"]), "\n".join(lines) or "-", "\n".join(unit["perhaps"]) or "-")
-    console.print(table)
+        perhaps = "\n".join(unit["perhaps"]) or "-"
+        rows.append(Row((str(unit["unit"]), "\n".join(lines) or "-", perhaps)))
+    show_sheet(headings, rows, title=target, console=console)
     console.print(
         tr(
             f"{len(found['units'])} of {len(found['asked'])} unit ids answer; "
@@ -295,21 +295,20 @@ def _show_modbus(console: Console, target: str, found: dict[str, Any]) -> None:
 
 
 def _show_opcua(console: Console, target: str, found: dict[str, Any]) -> None:
-    ends = Table(title=target)
-    for heading in (tr("policy", "策略"), tr("mode", "模式"), tr("log in as", "登录方式")):
-        ends.add_column(heading)
-    for one in found["endpoints"]:
-        ends.add_row(one["policy"], one["mode"], ", ".join(one["logins"]) or "-")
-    console.print(ends)
-    nodes = Table()
-    for heading in (tr("path", "路径"), tr("type", "类型"), tr("address", "地址")):
-        nodes.add_column(heading, overflow="fold")
+    ends = [
+        Row((one["policy"], one["mode"], ", ".join(one["logins"]) or "-"))
+        for one in found["endpoints"]
+    ]
+    headings = (tr("policy", "策略"), tr("mode", "模式"), tr("log in as", "登录方式"))
+    show_sheet(headings, ends, title=target, console=console)
+    nodes = []
     variables = [node for node in found["nodes"] if node["variable"]]
     for node in variables[:_MOST_ROWS]:
         kind = (node["type"] or "-") + ("[]" if node["array"] else "")
         closed = "" if node["readable"] else tr(" (not readable)", "（不可读）")
-        nodes.add_row(node["path"], kind + closed, node["address"])
-    console.print(nodes)
+        nodes.append(Row((node["path"], kind + closed, node["address"])))
+    headings = (tr("path", "路径"), tr("type", "类型"), tr("address", "地址"))
+    show_sheet(headings, nodes, console=console)
     more = len(variables) - _MOST_ROWS
     if more > 0:
         console.print(tr(f"and {more} more; see --json", f"另有 {more} 个；见 --json"))

@@ -15,9 +15,10 @@ from protocols.frame import Frame, NowNs
 from protocols.language import tr
 from protocols.plugins import Plugins
 from protocols.points import LocalId, Point, PointTable
-from protocols.settings import KeyPath, Place, Strict, check_settings, share_sets
+from protocols.settings import KeyPath, Place, Strict, check_settings, key_lines, share_sets
 from protocols.tables import read_points
-from protocols.words import NoSuchWord, instead_of
+from protocols.toml_faults import read_text
+from protocols.words import instead_of
 
 
 class NotConnected(MillgateError):
@@ -130,7 +131,11 @@ def read_devices(tables: object, path: Path) -> list[DeviceConfig]:
     devices: list[DeviceConfig] = []
     for at, table in enumerate(tables):
         kind = table.get("kind") if isinstance(table, dict) else None
-        model = load(kind).Config if kind in kinds() else _UnknownKind
+        if isinstance(table, dict) and kind not in kinds():
+            # Which keys it may have, nobody can tell.
+            faults.append(_no_such_kind(kind, path, at))
+            continue
+        model: type[DeviceConfig] = load(kind).Config if isinstance(kind, str) else DeviceConfig
         try:
             device = _read_device(table, model, path, at)
             devices.append(device.located(path.absolute().parent))
@@ -187,11 +192,16 @@ def _not_a_list(path: Path) -> MillgateError:
     )
 
 
-class _UnknownKind(DeviceConfig):
-    """Refuses a device whose kind has no driver."""
-
-    @field_validator("kind")
-    @classmethod
-    def _known(cls, kind: str) -> str:
-        what = tr(f"there is no driver '{kind}'", f"没有驱动 '{kind}'")
-        raise NoSuchWord(what, instead_of(kind, kinds()))
+def _no_such_kind(kind: object, path: Path, at: int) -> MillgateError:
+    lines = key_lines(read_text(path.read_bytes())) if path.is_file() else {}
+    line = lines.get(("device", at, "kind")) or lines.get(("device", at))
+    what = (
+        tr("is missing", "缺少此项")
+        if kind is None
+        else tr(f"there is no driver '{kind}'", f"没有驱动 '{kind}'")
+    )
+    return MillgateError(
+        f"device[{at + 1}].kind: {what}",
+        where=f"{path}:{line}" if line else str(path),
+        remedy=instead_of(kind or "", kinds()),
+    )

@@ -89,8 +89,8 @@ def test_the_firm_reads_back_every_value_exactly(
     out = tmp_path / "left.csv"
     done = run(str(config), "--key", str(audit_key), "--csv", str(out))
     assert done.exit_code == 0, done.output
-    assert "received: 2 message(s), 3 value(s)" in done.output
-    assert "waiting: 1 message(s), 1 value(s)" in done.output
+    assert "received: 2 messages, 3 values" in done.output
+    assert "waiting: 1 message, 1 value" in done.output
     with out.open(encoding="utf-8-sig", newline="") as file:
         found = list(csv.DictReader(file))
     values = {(row["number"], row["slot_start"]): row["value"] for row in found}
@@ -103,8 +103,8 @@ def test_the_firm_reads_back_every_value_exactly(
 def test_a_span_of_time_is_read_alone(tmp_path: Path, config: Path, audit_key: Path) -> None:
     left(tmp_path)
     done = run(str(config), "--key", str(audit_key), "--from", "2026-02-03")
-    assert "waiting: 1 message(s), 1 value(s)" in done.output
-    assert "received: 1 message(s), 0 value(s)" in done.output
+    assert "waiting: 1 message, 1 value" in done.output
+    assert "received: 1 message, 0 values" in done.output
 
 
 @pytest.mark.parametrize(

@@ -205,7 +205,7 @@ def test_a_list_can_be_imported_again_and_a_faulty_one_changes_nothing(
 ) -> None:
     table = tmp_path / "facts.csv"
     table.write_text(HEAD + VALUE, "utf-8")
-    assert "1 fact(s)" in run(brain, "import", str(table))
+    assert "1 fact" in run(brain, "import", str(table))
     listed = run(brain, "list")
     table.write_text(listed, "utf-8")
     run(brain, "import", str(table))

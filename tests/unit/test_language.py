@@ -12,7 +12,7 @@ from agent.collect import Collector
 from protocols.drivers import read_devices
 from protocols.errors import ConfigError, MillgateError
 from protocols.frame import Frame
-from protocols.language import for_everyone, heard, heard_all, shortened, spoken_to, tr
+from protocols.language import counted, for_everyone, heard, heard_all, shortened, spoken_to, tr
 from protocols.logs import JsonLines, TextLines
 from protocols.status import ask, serving
 from security.secret import Redacting
@@ -110,3 +110,12 @@ async def test_a_devices_fault_is_told_in_the_language_of_who_asks_not_of_the_ag
     assert english.isascii() or "—" in english
     assert not any("一" <= sign <= "鿿" for sign in english)
     assert any("一" <= sign <= "鿿" for sign in chinese_text)
+
+
+@pytest.mark.parametrize(
+    ("count", "noun", "said"),
+    [(0, "value", "0 values"), (1, "number", "1 number"), (2, "batch", "2 batches")],
+)
+def test_english_has_one_thing_and_several(count: int, noun: str, said: str) -> None:
+    assert counted(count, noun) == said
+    assert counted(2, "child", "children") == "2 children"

@@ -51,10 +51,10 @@ def test_a_day_is_told_in_plain_words(config: Path, audit_key: Path, tmp_path: P
     said = run(config, "--key", audit_key, "--day", DAY)
     assert f"What left the factory of {DAY}" in said
     assert "12 values left, of 11 numbers, to brain, for carbon-emission" in said
-    assert "received: 1 message(s)" in said
-    assert "waiting: 1 message(s)" in said
+    assert "received: 1 message" in said
+    assert "waiting: 1 message" in said
     assert "every 5 s: 2 values (0 slots without), 0.05 kWh … 0.10 kWh, together 0.15 kWh" in said
-    assert "1 values (1 slots without)" in said
+    assert "1 value (1 slot without)" in said
     assert "Nothing else left." in said
 
 
@@ -87,7 +87,7 @@ def test_the_brains_word_on_what_it_deleted_is_told_and_a_strangers_is_not(
     agent.spool.keep_erasure(erased, sign_answer(erased, KEYS.officers[0]))
     agent.spool.close()
     said = run(config, "--key", audit_key, "--day", DAY)
-    assert said.count("has deleted 7 message(s)") == 1
+    assert said.count("has deleted 7 messages") == 1
 
 
 def test_yesterday_is_the_default_and_a_typo_is_told(

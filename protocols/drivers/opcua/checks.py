@@ -19,7 +19,7 @@ from protocols.drivers.opcua.config import Config
 from protocols.drivers.opcua.endpoints import strongest
 from protocols.drivers.opcua.levels import Level, level_at
 from protocols.frame import SECOND
-from protocols.language import tr
+from protocols.language import counted, tr
 
 _SHORTEST_KEY: Final = 2048
 _DAY_NS: Final = 86_400 * SECOND
@@ -124,7 +124,7 @@ def time_fault(certificate: Certificate, now_ns: int) -> str:
 
 def _ends_soon(certificate: Certificate, now_ns: int) -> str:
     days = (certificate.ends_ns - now_ns) // _DAY_NS
-    return tr(f"expires in {days} day(s)", f"将在 {days} 天后过期")
+    return tr(f"expires in {counted(days, 'day')}", f"将在 {days} 天后过期")
 
 
 def own_warnings(own: pki.Own, now_ns: int) -> list[str]:

@@ -9,11 +9,11 @@ from typing import Final
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from protocols.batch import UNCERTAIN
 from protocols.frame import SECOND
 from protocols.language import tr
+from protocols.sheet import Row, show_sheet
 from security.policy.compiled import CompiledPolicy, Derivation
 from security.policy.tools import page
 from security.policy.tools.lines import Line, lines_of, slot_words, span_words, wrapped
@@ -134,26 +134,22 @@ def show(preview: Preview, console: Console, rows: int) -> None:
 def _show_rule(preview: Preview, number: int, console: Console, rows: int) -> None:
     line = preview.lines[number]
     mine = [one for one in preview.lines.values() if one.origin is line.origin]
-    table = Table(
-        title=tr(
-            f"{_source(line)}  →  {number}  {line.point.equipment} {line.point.measurand}",
-            f"{_source(line)}  →  {number}  {line.point.equipment} {line.point.measurand}",
-        ),
-        title_justify="left",
+    title = f"{_source(line)}  →  {number}  {line.point.equipment} {line.point.measurand}"
+    headings = (
+        tr("slot begins", "时段开始"),
+        tr("LEAVES", "外发"),
+        tr("stays in the factory", "留在厂内"),
     )
-    table.add_column(tr("slot begins", "时段开始"))
-    table.add_column(tr("LEAVES", "外发"))
-    table.add_column(tr("stays in the factory", "留在厂内"))
+    lines = []
     slots = sorted({int(s) for one in mine for s in _slots(preview, one)})[-rows:]
     stays = _staying(preview, line, slots)
     for slot in slots:
         words = [_cell(preview, one, slot) for one in mine]
-        table.add_row(
-            slot_words(slot, line.window_s), ", ".join(word for word in words if word), stays[slot]
-        )
+        leaves = ", ".join(word for word in words if word)
+        lines.append(Row((slot_words(slot, line.window_s), leaves, stays[slot])))
     if not slots:
-        table.add_row("–", tr("nothing", "无"), "")
-    console.print(table)
+        lines.append(Row(("–", tr("nothing", "无"), "")))
+    show_sheet(headings, lines, title=title, console=console)
 
 
 def _source(line: Line) -> str:

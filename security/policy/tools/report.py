@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from protocols.language import tr
+from protocols.language import counted, tr
 from protocols.settings import KeyPath, key_lines
 from security.policy.tools.findings import Finding, Severity, key_text
 
@@ -17,7 +17,7 @@ def line_numbers(path: Path) -> dict[KeyPath, int]:
     """Return the line of every key of a text; empty for a signed policy."""
     if path.suffix != ".toml":
         return {}
-    return key_lines(path.read_text(encoding="utf-8"))
+    return key_lines(path.read_text(encoding="utf-8-sig"))
 
 
 def line_of(place: KeyPath, lines: dict[KeyPath, int]) -> int | None:
@@ -83,7 +83,7 @@ def count(findings: Sequence[Finding]) -> str:
     """Return how many findings there are of each severity."""
     numbers = {severity: sum(one.severity is severity for one in findings) for severity in Severity}
     return tr(
-        f"{numbers[Severity.ERROR]} error(s), {numbers[Severity.WARNING]} warning(s), "
-        f"{numbers[Severity.NOTE]} note(s)",
+        f"{counted(numbers[Severity.ERROR], 'error')}, {counted(numbers[Severity.WARNING], 'warning')}, "
+        f"{counted(numbers[Severity.NOTE], 'note')}",
         f"错误 {numbers[Severity.ERROR]}，警告 {numbers[Severity.WARNING]}，提示 {numbers[Severity.NOTE]}",
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from protocols.errors import MillgateError
-from protocols.language import tr
+from protocols.language import counted, tr
 from protocols.strict_cbor import Malformed
 from security.keys import Signer
 from security.policy.bundle import Draft, cosign_bundle, peek_bundle, sign_bundle, write_bundle
@@ -48,7 +48,7 @@ def check_findings(findings: Sequence[Finding], despite: str, path: Path) -> Non
     if errors and not despite.strip():
         raise Refused(
             tr(
-                f"not signed: lint found {len(errors)} error(s)",
+                f"not signed: lint found {counted(len(errors), 'error')}",
                 f"未签署：检查发现 {len(errors)} 个错误",
             ),
             where=str(path),
