@@ -21,12 +21,12 @@ _ENCODINGS: Final = {"utf-16": (b"\xff\xfe", b"\xfe\xff"), "gb18030": ()}
 
 
 def read_text(data: bytes) -> str:
-    """Return a file's text; a byte order mark, as some editors write it, is none of it.
+    """Return a file's text with line feeds; a byte order mark, as some editors write it, is none of it.
 
     Raises:
         UnicodeDecodeError: when it is not UTF-8.
     """
-    return data.decode("utf-8-sig")
+    return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def encoding_fault(data: bytes) -> tuple[str, str]:

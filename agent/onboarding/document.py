@@ -13,9 +13,11 @@ from typing import Any, Final
 from agent.config import read_config
 from protocols.errors import ConfigError, MillgateError
 from protocols.language import tr
+from protocols.toml_faults import toml_fault
 
 _HEADER: Final = re.compile(r"\s*\[{1,2}\s*([^\]\s#]+)\s*\]{1,2}\s*(#.*)?")
 _KEY: Final = re.compile(r"\s*[A-Za-z0-9_\-\"'.]+\s*=")
+_MARK: Final = "\ufeff"
 _POINTS: Final = "device.points"
 
 
@@ -83,11 +85,11 @@ def _as_in(old: str, block: str) -> str:
 
 def _devices(text: str, path: Path) -> list[dict[str, Any]]:
     try:
-        found = tomllib.loads(text).get("device", [])
+        found = tomllib.loads(text.removeprefix(_MARK)).get("device", [])
     except tomllib.TOMLDecodeError as error:
-        fault = MillgateError(
-            tr("is not valid TOML", "不是有效的 TOML"), where=str(path), remedy=str(error)
-        )
+        line, what, remedy = toml_fault(text, str(error))
+        where = str(path) if line is None else f"{path}:{line}"
+        fault = MillgateError(what, where=where, remedy=remedy)
         raise ConfigError([fault]) from None
     return list(found)
 

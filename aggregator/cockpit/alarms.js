@@ -5,7 +5,7 @@
 
 import { alarms as ask, NotThere } from "./api.js";
 import { h, say, sync } from "./dom.js";
-import { clock, number } from "./format.js";
+import { clock, localMoments, number } from "./format.js";
 import { panel } from "./panel.js";
 import { inWords, t, texts } from "./texts.js";
 
@@ -85,7 +85,7 @@ function row() {
       say(level, t(`level.${one.level}`));
       say(firm, one.firm);
       say(since, clock(one.since, nowMs));
-      say(words, inWords(one.words));
+      say(words, localMoments(inWords(one.words), nowMs));
     },
   };
 }

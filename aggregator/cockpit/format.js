@@ -34,6 +34,8 @@ export function percent(part) {
   return new Intl.NumberFormat(locale(), { style: "percent" }).format(part);
 }
 
+const MOMENT = /\b(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d(?::\d\d)?)Z/g;
+
 /**
  * @param {number} ms moment
  * @param {number} nowMs moments of another day get their date
@@ -44,6 +46,18 @@ export function clock(ms, nowMs) {
     ...(dayOf(ms) === dayOf(nowMs) ? {} : DAY),
     hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23",
   }).format(ms);
+}
+
+/**
+ * @param {string} text made by the aggregator, whose moments are in UTC, such as `2026-01-05 08:00:00Z`
+ * @param {number} nowMs moments of another day get their date
+ * @returns {string} the same with moments in the factories' zone, as everywhere on the page
+ */
+export function localMoments(text, nowMs) {
+  return text.replace(MOMENT, (found, day, time) => {
+    const ms = Date.parse(`${day}T${time}Z`);
+    return Number.isNaN(ms) ? found : clock(ms, nowMs);
+  });
 }
 
 /**
