@@ -178,6 +178,9 @@ async def test_a_wall_in_another_zone_shows_the_hours_of_the_factories(
             await _loaded(page)
             await expect(page.locator(".top")).to_contain_text("Times in Asia/Shanghai (UTC+8)")
             await expect(trend).to_contain_text("5 Jan, 16:00 – 6 Jan, 16:00")
+            # A warning's own words have their moment in UTC: 05:56:40Z.
+            silence = page.locator(".alarm .words", has_text="nothing has come since")
+            await expect(silence).to_have_text(re.compile(r"since (.* )?13:56:40$"))
             ticks = trend.locator(".graph").first.locator("text.tick", has_text=":")
             assert "00:00" in await ticks.all_text_contents()
             pointed = trend.locator(".pointed").first
