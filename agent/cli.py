@@ -370,9 +370,6 @@ def _show_policy(console: Console, policy: dict[str, Any]) -> None:
         highlight=False,
         style=None if policy["in_force"] else "yellow",
     )
-    if policy["halted"]:
-        why = tr(f"nothing leaves: {policy['halted']}", f"不放行任何数据：{policy['halted']}")
-        console.print(why, style="yellow", markup=False, highlight=False)
 
 
 def _show_outputs(console: Console, report: dict[str, Any]) -> None:

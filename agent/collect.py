@@ -14,7 +14,7 @@ from typing import Final
 from agent.skew import Skew
 from protocols.drivers import DeviceConfig, Driver, NotConnected, Noting, load
 from protocols.frame import SECOND, Frame, NowNs, lost_frame
-from protocols.language import shortened
+from protocols.language import shortened, tr
 from protocols.points import PointTable
 
 _SHORTEST_WAIT_S: Final = 0.5
@@ -63,6 +63,7 @@ class Collector:
         self._now = now_ns
         self._wait_s = _SHORTEST_WAIT_S
         self._driver: Driver | None = None
+        self._strange_clock = False
         self.skew = Skew()
 
     async def run(self, put: Put, stop: asyncio.Event) -> None:
@@ -89,10 +90,20 @@ class Collector:
                 self._wait_s = _SHORTEST_WAIT_S
                 self.state.last_frame_ns = self._now()
                 self.skew.take(frame, self.state.last_frame_ns)
+                self._tell_clock()
                 began = asyncio.get_running_loop().time()
                 await put(frame)
                 if stop.is_set() or self._missed_changes(began):
                     return
+
+    def _tell_clock(self) -> None:
+        """Say it once when the device's clock differs, and when it no longer does."""
+        line = self.skew.line()
+        if bool(line) == self._strange_clock:
+            return
+        self._strange_clock = bool(line)
+        right = tr("its clock and this machine's agree", "其时钟与本机一致")
+        _log.warning("%s: %s", self._config.id, line or right)
 
     def _missed_changes(self, began: float) -> bool:
         """Tell whether nobody could take frames for so long that a subscription must begin anew.

@@ -139,6 +139,9 @@ def _devices(report: Mapping[str, Any]) -> Iterable[Family]:
     yield "agent_device_connected", "gauge", "1 while a device answers.", up
     ages = [(who, one["age_s"]) for who, one in devices]
     yield "agent_device_age_seconds", "gauge", "Since its newest frame.", ages
+    skews = [(who, one.get("skew_s")) for who, one in devices]
+    about = "By how much its clock is ahead of ours, as far as it can be told."
+    yield "agent_device_clock_ahead_seconds", "gauge", about, skews
     losses = [(who, one["losses"]) for who, one in devices]
     yield "agent_device_losses_total", "counter", "How often contact was lost.", losses
     places = ("produced", "consumed", "withheld", "open")

@@ -75,10 +75,42 @@ def test_the_commands_own_end_is_told_on() -> None:
     assert done.returncode == 7
 
 
+FOLLOWING = """
+import time
+ahead = lambda: (time.time_ns() - time.clock_gettime_ns(time.CLOCK_REALTIME)) / 1e9
+for low, high in ((3590, 3610), (-610, -590), (-1, 1)):
+    while not low < ahead() < high:
+        time.sleep(0.01)
+    print(high, flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_clock_follows_a_file_while_it_runs_and_its_command_ends_with_it(tmp_path: Path) -> None:
+    hand = tmp_path / "clock"
+    hand.write_text("+1h", "utf-8")
+    words = python("sim", "clock", "--file", str(hand), "--", sys.executable, "-P", "-c", FOLLOWING)
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "3610\n"
+        # A half-written word changes nothing.
+        hand.write_text("-1", "utf-8")
+        hand.write_text("-10m", "utf-8")
+        assert process.stdout.readline() == "-590\n"
+        hand.write_text("0 0.01", "utf-8")
+        assert process.stdout.readline() == "1\n"
+        process.terminate()
+        assert process.wait(ENOUGH_S) == 128 + 15
+        # Its end of the pipe is closed: nobody was left behind.
+        assert process.stdout.read() == ""
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["clock", "--", "true"], "the clock would be right"),
+        (["clock", "--file", "something", "--", "true"], "does not say what the clock"),
+        (["clock", "--file", "something", "--ahead", "1h", "--", "true"], "given twice"),
         (["clock", "--ahead", "1h", "--", "no-such-program"], "cannot be started"),
         (["disk"], "give either a folder or --pid"),
         (["disk", "--pid", "4194305"], "this process cannot be limited"),
