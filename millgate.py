@@ -169,13 +169,10 @@ def account(
         ]
         _add_brain(report, brain, cells, address)
         if truth is not None:
-            restarts = [
-                moment
-                for owner, moments in brain.restarts.items()
-                if address in {None, owner}
-                for moment in moments
-            ]
-            _add_truth(report, cells, truth, tolerance, restarts)
+            ours = [owner for owner in brain.restarts if address in {None, owner}]
+            restarts = [moment for owner in ours for moment in brain.restarts[owner]]
+            losses = [span for owner in ours for span in brain.losses.get(owner, [])]
+            _add_truth(report, cells, truth, tolerance, (restarts, losses))
     return report
 
 
@@ -274,7 +271,7 @@ def _add_truth(
     cells: Sequence["PointCells"],
     truth: Path,
     tolerance: str,
-    restarts: Sequence[int],
+    said: tuple[Sequence[int], Sequence[tuple[int, int]]],
 ) -> None:
     from protocols.frame import SECOND  # noqa: PLC0415 - only when it is asked for
     from protocols.settings import parse_duration  # noqa: PLC0415 - only when it is asked for
@@ -307,7 +304,8 @@ def _add_truth(
         read_truth(truth),
         kept,
         tolerance_ns=parse_duration(tolerance),
-        restarts=[moment * SECOND for moment in restarts],
+        restarts=[moment * SECOND for moment in said[0]],
+        losses=[(start * SECOND, end * SECOND) for start, end in said[1]],
     )
     verdict = together(verdicts)
     delta = together(
@@ -317,7 +315,8 @@ def _add_truth(
     report["partial"] = verdict.partial
     # A counter counts over what could not be read; a quantity or state of that time is absent.
     report["lost"] += delta.gaps
-    report["declared"] = delta.declared
+    report["declared"] = delta.declared + delta.given_up
+    report["missing_given_up"] = verdict.given_up
     report["absent"] = verdict.gaps + verdict.declared - delta.gaps - delta.declared
     report["wrong"] += verdict.wrong + verdict.doubled
     report["first_wrong"] = report["first_wrong"] or verdict.first_wrong

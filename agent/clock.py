@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from agent.kept_clock import KeptClock, Standing, boot_id
 from protocols.frame import SECOND, NowNs
 from protocols.language import tr
 from protocols.moments import utc_words
@@ -16,6 +17,7 @@ STEADY_NS: Final = 300 * SECOND
 """How long the clock must go evenly after a jump before anything leaves again."""
 
 _SPAN_NS: Final = 600 * SECOND
+_KEEP_NS: Final = 30 * SECOND
 
 
 def running_ns() -> int:
@@ -36,6 +38,7 @@ class ClockWatch:
         now_ns: NowNs = time.time_ns,
         running: Callable[[], int] = running_ns,
         steady_ns: int = STEADY_NS,
+        kept: KeptClock | None = None,
     ) -> None:
         """Begin to watch.
 
@@ -43,6 +46,7 @@ class ClockWatch:
             now_ns: the wall clock.
             running: the machine's running time, ns.
             steady_ns: how long the clock must go evenly after a jump.
+            kept: where it is kept how the clocks stood, for the next start.
         """
         self.fault = ""
         self.steady_ns = steady_ns
@@ -52,6 +56,24 @@ class ClockWatch:
         self._jumped_ns: int | None = None
         self._base_ns = now_ns() - running()
         self._based_ns = running()
+        self._kept = kept
+        self._boot = boot_id() if kept is not None else ""
+        self._keep_at_ns = 0
+        before = kept.read() if kept is not None else None
+        if before is not None and abs(self._standing().moved_ns(before)) > LARGEST_JUMP_NS:
+            self._jumped_ns = running()
+            self._judge(self._jumped_ns)
+
+    def keep(self) -> None:
+        """Write down, now and then, how the clocks stand, for the next start; only what is believed."""
+        running = self._running()
+        if self._kept is None or self.fault or running < self._keep_at_ns:
+            return
+        self._keep_at_ns = running + _KEEP_NS
+        self._kept.write(self._standing())
+
+    def _standing(self) -> Standing:
+        return Standing(self._boot, self._now(), self._running())
 
     def committed(self, at_s: int) -> None:
         """Note when a message was committed before; the time cannot be earlier now."""

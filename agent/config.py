@@ -141,7 +141,7 @@ class SpoolConfig(Strict):
 
     Attributes:
         folder: holds the spool and the local registry.
-        max_mb: how much may wait.
+        max_mb: how much may wait; parts of a megabyte are for trying out what happens then.
         when_full: what happens then: collecting pauses until the brain has answered, or the oldest
             is given up, which is declared to the brain.
         max_age: what has waited for longer is given up likewise; None keeps it.
@@ -151,7 +151,7 @@ class SpoolConfig(Strict):
     """
 
     folder: Path = Path("data")
-    max_mb: int = Field(default=1024, ge=8, le=1 << 20)
+    max_mb: float = Field(default=1024, ge=1 / 32, le=1 << 20)
     when_full: Literal["pause", "drop-oldest"] = "pause"
     max_age: Duration | None = None
     archive_mb: int = Field(default=256, ge=0, le=1 << 20)
@@ -160,7 +160,7 @@ class SpoolConfig(Strict):
     @property
     def max_bytes(self) -> int:
         """Bound of what waits."""
-        return self.max_mb * _MEGABYTE
+        return int(self.max_mb * _MEGABYTE)
 
     @property
     def archive_bytes(self) -> int:

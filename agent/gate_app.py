@@ -19,6 +19,7 @@ from agent.collect import Collector
 from agent.config import AgentConfig, no_devices, read_config
 from agent.devices import Devices
 from agent.gateside import GateSide, Verdict, suspended_line
+from agent.kept_clock import KeptClock
 from agent.link import LinkLost, gate_end
 from agent.process import Links, alone, connected_links, given_links, main
 from agent.registry import Registry
@@ -50,11 +51,15 @@ class GateApp:
         self._stop = links.stop
         self._verdict = Verdict()
         self._key = config.identity.load(config.identity.gate_key, "aes256")
+        self._clock = ClockWatch(
+            steady_ns=config.clock.steady,
+            kept=KeptClock(config.spool.folder / "gate" / "clock.json"),
+        )
         self.side = GateSide(
             self._make_gate,
             self._key,
             config.identity.address,
-            ClockWatch(steady_ns=config.clock.steady),
+            self._clock,
             Keeper(suspended_path(config)),
         )
         self.devices = Devices(config.devices, self.side.put, time.time_ns)
@@ -107,6 +112,7 @@ class GateApp:
                 self._verdict = halted
             self.side.want(self._verdict)
             await asyncio.to_thread(self.side.suspended.refresh)
+            await asyncio.to_thread(self._clock.keep)
             await self._look_at_files()
 
     async def _look_at_files(self) -> None:

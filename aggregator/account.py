@@ -1,5 +1,6 @@
 """The brain's side of the account: what the ledger holds, and whether the stores hold the same."""
 
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from aggregator.inbox import Opened, Opener
 from aggregator.ledger import Kept, Ledger
 from aggregator.series import carbon, future_factory
 from aggregator.stores import SeriesBlock, SeriesKey, Store
-from aggregator.sums import ChainSum, chain_sums, checked_batches
+from aggregator.sums import ChainSum, chain_sums, checked_batches, lost_spans
 from protocols.batch import NO_VALUE, Block
 from protocols.frame import SECOND, Floats, Ints
 from protocols.topics import Address
@@ -27,6 +28,9 @@ _GROUP: Final = 64
 _PORTION: Final = 100_000
 _END_NS: Final = 2**62
 _NO_BATCH: Final = 2**63
+_MOST_LATE: Final = 64
+_LATE_S: Final = 10.0
+_LATE_POLL_S: Final = 0.5
 _NONE: Final[Ints] = np.zeros(0, np.int64)
 
 Ends: TypeAlias = Mapping[Address, tuple[int, Mapping[int, int]]]
@@ -66,6 +70,8 @@ class BrainAccount:
         cells: kept values of each point, by agent.
         restarts: by agent, when (s) the first slot begins of each epoch of which the agent said why the
             one before ended: counters lack what they rose by since their last value.
+        losses: by agent, from when to when (s) the messages lie that it declared lost: from the end of what
+            is kept before them in their stream to the beginning of what is kept behind them.
         series: rows in the stores, by measurement.
         sums: the output sum of every chain.
         altered: batches of the ledger that are not what came.
@@ -79,6 +85,7 @@ class BrainAccount:
     refused: dict[Address, int] = field(default_factory=dict)
     cells: dict[Address, list[PointCells]] = field(default_factory=dict)
     restarts: dict[Address, list[int]] = field(default_factory=dict)
+    losses: dict[Address, list[tuple[int, int]]] = field(default_factory=dict)
     series: dict[str, int] = field(default_factory=dict)
     sums: list[ChainSum] = field(default_factory=list)
     altered: int = 0
@@ -109,6 +116,7 @@ def read_account(config: AggregatorConfig, ends: Ends | None = None) -> BrainAcc
             account.refused[address] = ledger.totals(agent)[2]
             account.restarts[address] = _restarts(ledger, agent)
         account.sums = chain_sums(config.ledger)
+        account.losses = lost_spans(config.ledger)
         _compare(config, ledger, stores, account)
         for module in (future_factory, carbon):
             for measurement in module.MEASUREMENTS:
@@ -209,6 +217,7 @@ def _compare(
         if not is_derived(key)
     }
     times: dict[tuple[str, SeriesKey], list[Ints]] = {}
+    late: list[tuple[Store, SeriesBlock]] = []
     opened = Opened()
     check = _Check(config, ledger, account, opened)
     projection = make_projection(config, lambda: factories, opened, stores)
@@ -220,12 +229,16 @@ def _compare(
             check.up_to(after)
             for bucket, blocks in projection.blocks(batches).items():
                 for block in blocks:
-                    _compare_block(stores[bucket], block, account)
+                    if _missing(stores[bucket], block):
+                        late.append((stores[bucket], block))
+                        if len(late) > _MOST_LATE:
+                            _note_missing(account, *late.pop(0))
                     times.setdefault((bucket, block.key), []).append(block.time)
         check.up_to(_NO_BATCH)
     finally:
         projection.close()
     account.cells = check.cells()
+    _note_late(account, late)
     for place, found in there.items():
         own = times.get(place, [])
         more = np.setdiff1d(found, np.concatenate(own) if own else _NONE)
@@ -252,16 +265,30 @@ def _named(key: SeriesKey, at_ns: int) -> str:
     return f"{key.measurement} ({tags}) {at:%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _compare_block(store: Store, block: SeriesBlock, account: BrainAccount) -> None:
-    found = store.query(
-        block.key, list(block.fields), int(block.time[0]), int(block.time[-1]) + 1, limit=1 << 20
-    )
-    expected, present = _rows(block), _rows(found)
-    missing = expected - present
+def _note_late(account: BrainAccount, late: list[tuple[Store, SeriesBlock]]) -> None:
+    """Count what is missing, after a while: series follow the ledger a moment later."""
+    until = time.monotonic() + _LATE_S
+    while late and time.monotonic() < until:
+        time.sleep(_LATE_POLL_S)
+        late = [one for one in late if _missing(*one)]
+    for one in late:
+        _note_missing(account, *one)
+
+
+def _note_missing(account: BrainAccount, store: Store, block: SeriesBlock) -> None:
+    missing = _missing(store, block)
     account.differing += missing.total()
     if missing and not account.first_differing:
         first = min(int(str(row[0])) for row in missing)
         account.first_differing = _named(block.key, first)
+
+
+def _missing(store: Store, block: SeriesBlock) -> Counter[tuple[object, ...]]:
+    """Return the rows of a block that the store lacks or holds otherwise."""
+    found = store.query(
+        block.key, list(block.fields), int(block.time[0]), int(block.time[-1]) + 1, limit=1 << 20
+    )
+    return _rows(block) - _rows(found)
 
 
 def _rows(block: SeriesBlock) -> Counter[tuple[object, ...]]:

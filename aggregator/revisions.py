@@ -133,11 +133,11 @@ class Revisions:
 
     def _read(self) -> _File | None:
         try:
-            text = self._path.read_text("utf-8")
+            content = self._path.read_bytes()
         except FileNotFoundError:
             return None
         try:
-            return _File.model_validate(json.loads(text))
+            return _File.model_validate(json.loads(content.decode("utf-8")))
         except (ValueError, ValidationError):
             raise MillgateError(
                 tr("the file of factor revisions is damaged", "排放因子版本文件已损坏"),

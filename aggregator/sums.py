@@ -20,6 +20,16 @@ from security.keys import BadSignature
 
 _AT_ONCE: Final = 256
 
+_LOST: Final = """
+SELECT factory, agent.agent,
+COALESCE((SELECT end_s FROM batch WHERE agent=loss.agent AND stream=loss.stream AND cells>0
+AND (epoch, sequence)<(loss.epoch, loss.first) ORDER BY epoch DESC, sequence DESC LIMIT 1), 0),
+(SELECT start_s FROM batch WHERE agent=loss.agent AND stream=loss.stream AND cells>0
+AND (epoch, sequence)>(loss.epoch, loss.last) ORDER BY epoch, sequence LIMIT 1) AS next_s
+FROM loss JOIN agent ON agent.id=loss.agent WHERE next_s IS NOT NULL
+ORDER BY loss.agent, loss.epoch, loss.stream, first
+"""
+
 Open = Callable[[Kept], list[tuple[int, Block]]]
 
 
@@ -99,6 +109,22 @@ def chain_sums(path: Path) -> list[ChainSum]:
         )
         for agent, epoch, stream, decided, factory, name in chains
     ]
+
+
+def lost_spans(path: Path) -> dict[Address, list[tuple[int, int]]]:
+    """Return from when to when (s) the messages lie that agents declared lost.
+
+    That is from the end of what is kept before them in their stream to the beginning of what is kept
+    behind them; where nothing is, no span is given.
+
+    Raises:
+        sqlite3.Error: when the ledger cannot be read.
+    """
+    found: dict[Address, list[tuple[int, int]]] = {}
+    with closing(_reading(path)) as db:
+        for factory, agent, start, end in db.execute(_LOST):
+            found.setdefault(Address(factory, agent), []).append((start, end))
+    return found
 
 
 def checked_batches(path: Path, open_blocks: Open) -> Iterator[Checked]:

@@ -7,10 +7,11 @@ that a person would use. At the end the account is judged against the plant's tr
 import asyncio
 import contextlib
 import json
+import os
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -228,8 +229,15 @@ class Mill:
                     remedy=_tail(self.folder / f"{name}.log"),
                 )
 
-    async def start(self, name: str, *, ready: bool = True) -> dict[str, Any]:
+    async def start(
+        self, name: str, *, ready: bool = True, environment: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
         """Start one of the processes (again); return what its ready file says.
+
+        Args:
+            name: which.
+            ready: whether it writes a ready file, for which is waited.
+            environment: what it finds in its environment beside what there is.
 
         Raises:
             DemoFault: when it does not start.
@@ -241,7 +249,11 @@ class Mill:
         with log:
             program = (sys.executable, "-m", "millgate") if arguments[0] in _ROOMS else ()
             self.processes[name] = await asyncio.create_subprocess_exec(
-                *program, *arguments, stdout=log, stderr=log
+                *program,
+                *arguments,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **(environment or {})},
             )
         return await self._wait_ready(name, path) if ready else {}
 

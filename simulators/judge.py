@@ -15,7 +15,7 @@ from simulators.machine_rules import MachineRules
 from simulators.meter_rules import MeterRules
 from simulators.plant import MACHINE, METER
 from simulators.truth import Truth
-from simulators.verdict import STATE, Finding, Kept, Outcome, Row, Rule, Verdict, together
+from simulators.verdict import STATE, Finding, Kept, Loss, Outcome, Row, Rule, Verdict, together
 
 __all__ = ["Kept", "Verdict", "judge", "together"]
 
@@ -31,6 +31,7 @@ def judge(
     from_ns: int | None = None,
     until_ns: int | None = None,
     restarts: Sequence[int] = (),
+    losses: Sequence[Loss] = (),
 ) -> list[Verdict]:
     """Judge each series, in the order given.
 
@@ -45,6 +46,8 @@ def judge(
             only for those between the first and the last.
         restarts: moments, in nanoseconds, when the sender began anew and said so: what is missing
             around one of them was declared. A counter then lacks all since its last value.
+        losses: stretches that the sender declared lost: a gap that ends in one of them, or where it
+            ends, was declared. It may begin earlier: what is lost may have counted from there.
 
     Raises:
         MillgateError: for a series that the plant has no truth about, or a truth file that
@@ -66,7 +69,7 @@ def judge(
         rule = rules.get((series.equipment, series.measurand, series.aggregate))
         if rule is None or (series.measurand == STATE) != bool(series.part):
             raise _no_truth(series)
-        chain = _Chain(series, from_ns, until_ns, restarts)
+        chain = _Chain(series, from_ns, until_ns, restarts, losses)
         verdicts.append(_verdict(series, chain, rule(series, chain.rows())))
     return verdicts
 
@@ -87,6 +90,7 @@ def _verdict(series: Kept, chain: "_Chain", findings: Iterator[Finding]) -> Verd
         partial=counts[Outcome.PARTIAL],
         first_wrong=first_wrong,
         declared=chain.declared,
+        given_up=chain.given_up,
         first_gap=f"{series.name} {_moment(chain.first_gap)}" if chain.first_gap else "",
     )
 
@@ -99,7 +103,7 @@ class _Chain:
     """Walks a series, counting the slots that are missing or covered twice.
 
     Attributes:
-        doubled, gaps, declared: complete once all rows were taken.
+        doubled, gaps, declared, given_up: complete once all rows were taken.
         first_gap: where the first gap begins; 0 if there is none.
     """
 
@@ -109,15 +113,18 @@ class _Chain:
         from_ns: int | None,
         until_ns: int | None,
         restarts: Sequence[int],
+        losses: Sequence[Loss],
     ) -> None:
         self._series = series
         self._restarts = restarts
+        self._losses = losses
         window = series.window_ns
         self._from = None if from_ns is None else -(-from_ns // window) * window
         self._until = None if until_ns is None else until_ns // window * window
         self.doubled = 0
         self.gaps = 0
         self.declared = 0
+        self.given_up = 0
         self.first_gap = 0
 
     def rows(self) -> Iterator[Row]:
@@ -142,6 +149,9 @@ class _Chain:
             return
         if any(begin <= moment <= end for moment in self._restarts):
             self.declared += missing
+            return
+        if any(begin < until and start < end <= until for start, until in self._losses):
+            self.given_up += missing
             return
         self.gaps += missing
         self.first_gap = self.first_gap or begin

@@ -62,8 +62,8 @@ class Verdict:
         gaps: slots missing between the first and the last, or from the stretch asked for.
         partial: slots with unknown time: bounded by the truth, not settled by it.
         first_wrong: where the first wrong value is, and why; '' if there is none.
-        declared: slots that are missing where the sender said that something would be; they are no
-            gaps.
+        declared: slots that are missing where the sender began anew and said so; they are no gaps.
+        given_up: slots that are missing where the sender declared messages lost; they are no gaps.
         first_gap: where the first gap begins; '' if there is none.
     """
 
@@ -75,6 +75,7 @@ class Verdict:
     partial: int
     first_wrong: str
     declared: int = 0
+    given_up: int = 0
     first_gap: str = ""
 
     @property
@@ -94,6 +95,7 @@ def together(verdicts: Sequence[Verdict]) -> Verdict:
         partial=sum(verdict.partial for verdict in verdicts),
         first_wrong=next((verdict.first_wrong for verdict in verdicts if verdict.first_wrong), ""),
         declared=sum(verdict.declared for verdict in verdicts),
+        given_up=sum(verdict.given_up for verdict in verdicts),
         first_gap=next((verdict.first_gap for verdict in verdicts if verdict.first_gap), ""),
     )
 
@@ -125,6 +127,9 @@ class Row:
     fresh: bool
     fault: str
 
+
+Loss: TypeAlias = tuple[int, int]
+"""From when to when messages were declared lost, nanoseconds."""
 
 Finding: TypeAlias = tuple[Row, Outcome, str]
 Rule: TypeAlias = Callable[[Kept, Iterator[Row]], Iterator[Finding]]

@@ -93,9 +93,24 @@ def run_with_clock(command: Sequence[str], shift: Shift, file: Path | None = Non
         shift = read_shift(file)
     with tempfile.TemporaryDirectory(prefix="millgate-clock-") as name:
         folder = Path(name)
-        (folder / "sitecustomize.py").write_text(_HOOK, encoding="utf-8")
-        _tell(folder, shift)
-        return _run(command, folder, file, shift)
+        return _run(command, folder, file, shift, clock_environment(folder, shift))
+
+
+def clock_environment(folder: Path, shift: Shift) -> dict[str, str]:
+    """Return what a Python process is to find in its environment to have another wall clock.
+
+    Args:
+        folder: where files of the clock are put, of this clock alone; they are needed as long as
+            processes start.
+        shift: how it is wrong, from now on.
+    """
+    (folder / "sitecustomize.py").write_text(_HOOK, encoding="utf-8")
+    _tell(folder, shift)
+    paths = [str(folder), str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+    return {
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "MILLGATE_CLOCK": str(folder / "clock.json"),
+    }
 
 
 def read_shift(file: Path) -> Shift:
@@ -139,13 +154,10 @@ def _tell(folder: Path, shift: Shift) -> None:
     part.replace(folder / "clock.json")
 
 
-def _run(command: Sequence[str], folder: Path, file: Path | None, shift: Shift) -> int:
-    paths = [str(folder), str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-        "MILLGATE_CLOCK": str(folder / "clock.json"),
-    }
+def _run(
+    command: Sequence[str], folder: Path, file: Path | None, shift: Shift, other: dict[str, str]
+) -> int:
+    environment = {**os.environ, **other}
     words = list(command)
     if words[0] == "millgate":
         words[:1] = [sys.executable, "-m", "millgate"]

@@ -51,13 +51,19 @@ class SmallDisk:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def fill(self) -> None:
-        """Leave no room: the next byte that is written fails with ENOSPC."""
+    def fill(self, but: int = 0) -> None:
+        """Leave no room: the next byte that is written fails with ENOSPC.
+
+        Args:
+            but: leave so many bytes, so that what is written fails half-way.
+        """
         with (self.folder / _BALLAST).open("ab", buffering=0) as ballast:
             for size in _PIECES:
                 with contextlib.suppress(OSError):
                     while ballast.write(bytes(size)) == size:
                         pass
+            if but:
+                ballast.truncate(max(ballast.tell() - but, 0))
 
     def free(self) -> None:
         """Give the room back."""

@@ -3,7 +3,8 @@
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -44,6 +45,13 @@ SOAK_HELP: Final = tr(
     "\b\n示例：\n  millgate sim soak --minutes 60 --rate 20",
 )
 _POLL_MS: Final = 500
+
+
+class Report(StrEnum):
+    """How figures are printed."""
+
+    TEXT = "text"
+    JSON = "json"
 
 
 def soak_command(
@@ -91,14 +99,18 @@ def soak_command(
     _run_in(folder, lambda place: run_soak(place, minutes * 60, wishes, every))
 
 
-def _run_in(folder: Path | None, work: Callable[[Path], Coroutine[None, None, None]]) -> None:
+def _run_in(
+    folder: Path | None,
+    work: Callable[[Path], Coroutine[None, None, None]],
+    aside: bool = False,  # noqa: FBT001, FBT002 - where the last line goes
+) -> None:
     """Run in a folder that is kept when it was named, or when something is found."""
     place = folder or Path(tempfile.mkdtemp(prefix="millgate-torture-"))
     place.mkdir(parents=True, exist_ok=True)
     try:
         asyncio.run(work(place))
     except MillgateError as fault:
-        typer.echo(tr(f"everything is kept in {place}", f"全部文件保留在 {place}"))
+        typer.echo(tr(f"everything is kept in {place}", f"全部文件保留在 {place}"), err=aside)
         fail(fault)
     if folder is None:
         shutil.rmtree(place, ignore_errors=True)
@@ -138,13 +150,37 @@ def torture_command(
             ),
         ),
     ] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORDEAL",
+            help=tr(
+                "of the ordeals only this one; may be given several times: ",
+                "只进行此项考验，可多次给出：",
+            )
+            + ", ".join(ORDEALS),
+        ),
+    ] = None,
+    report: Annotated[
+        Report,
+        typer.Option(
+            help=tr(
+                "how the figures at the end are printed; json: one line, all else goes to standard error",
+                "结尾数字的输出方式；json：单行输出，其余内容写到标准错误",
+            )
+        ),
+    ] = Report.TEXT,
     plan_only: Annotated[
         bool, typer.Option("--plan", help=tr("print the steps and end", "只打印步骤"))
     ] = False,
 ) -> None:
     """Torture a mill."""
+    try:
+        chosen = _chosen(only or []) if ordeals else ()
+    except MillgateError as fault:
+        fail(fault)
     if plan_only:
-        steps = make_plan(kills, seed, VICTIMS, ORDEALS if ordeals else ())
+        steps = make_plan(kills, seed, VICTIMS, chosen)
         for step in steps:
             typer.echo(title(step, len(steps)))
         return
@@ -152,4 +188,18 @@ def torture_command(
     from simulators.torture.yard import Wishes  # noqa: PLC0415 - slow to load
 
     wishes = Wishes(seed, embedded=embedded)
-    _run_in(folder, lambda place: run_torture(place, kills, wishes, ordeals=ordeals))
+    as_json = report is Report.JSON
+    _run_in(
+        folder, lambda place: run_torture(place, kills, wishes, chosen, as_json=as_json), as_json
+    )
+
+
+def _chosen(only: Sequence[str]) -> tuple[str, ...]:
+    unknown = [name for name in only if name not in ORDEALS]
+    if unknown:
+        raise MillgateError(
+            tr("there is no such ordeal", "没有这项考验"),
+            where=f"--only {unknown[0]}",
+            remedy=tr("choose of: ", "可选：") + ", ".join(ORDEALS),
+        )
+    return tuple(name for name in ORDEALS if name in only) or ORDEALS

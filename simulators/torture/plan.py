@@ -11,8 +11,18 @@ KILL: Final = "kill"
 FULL_AGENT, FULL_BRAIN = "disk-full-agent", "disk-full-brain"
 CUT, FORGET = "long-cut", "forgetful-broker"
 OLD_AGENT, OLD_LEDGER = "old-agent", "old-ledger"
-ORDEALS: Final = (FULL_AGENT, FULL_BRAIN, CUT, FORGET, OLD_AGENT, OLD_LEDGER)
+DROP: Final = "drop-oldest"
+RESERVE, BRIM = "reserve-agent", "brim-brain"
+CLOCK: Final = "wrong-clock"
+ORDEALS: Final = (
+    *(FULL_AGENT, FULL_BRAIN, RESERVE, BRIM),
+    *(CUT, FORGET, DROP),
+    *(OLD_AGENT, OLD_LEDGER, CLOCK),
+)
 """What happens between kills; each once for every `PER_ORDEAL` kills that were begun."""
+
+MAY_LOSE: Final = frozenset({OLD_AGENT, DROP})
+"""What may cost values, every one of them declared."""
 
 VICTIMS: Final = ("agent", "gate", "sealed", "aggregator", "broker", "store")
 """Who can be killed: the agent as a whole, either of its sides, and everybody after it."""

@@ -12,7 +12,7 @@ from protocols.frame import SECOND
 from protocols.language import tr
 from simulators.demo import DemoFault
 from simulators.torture.ordeals import undergo
-from simulators.torture.plan import OLD_AGENT, Step
+from simulators.torture.plan import DROP, MAY_LOSE, Step
 from simulators.torture.yard import Yard
 
 PATIENCE_S: Final = 240.0
@@ -34,7 +34,10 @@ class Figures:
     Attributes:
         stored, waiting, refused: values of the agent's present epoch.
         lost: values that are nowhere, and slots of counters that nobody declared missing.
-        declared: slots of counters that the agent declared missing when it began a new epoch.
+        declared: slots of counters that the agent declared missing: when it began a new epoch, and where it
+            gave up what waited.
+        given_up: values of the present epoch that the agent says it gave up, declared to the brain.
+        missing: values that the truth misses where something was given up.
         doubled, wrong: as the ledger, the stores and the plant's truth say.
         judged: values that were held against the truth.
         first: the first of what is wrong or lost, in words.
@@ -46,6 +49,8 @@ class Figures:
     refused: int
     lost: int
     declared: int
+    given_up: int
+    missing: int
     doubled: int
     wrong: int
     judged: int
@@ -84,6 +89,8 @@ def figures(report: dict[str, Any]) -> Figures:
         refused=report["refused"],
         lost=report["lost"],
         declared=report["declared"],
+        given_up=report["given_up"],
+        missing=report["missing_given_up"],
         doubled=report["doubled"],
         wrong=report["wrong"],
         judged=report["judged"],
@@ -108,16 +115,42 @@ async def torture(yard: Yard, plan: Sequence[Step], every: int = 1) -> AsyncIter
     await yard.mill.first_values(asyncio.Event())
     declared = 0
     for step in plan:
+        before: Figures | None = None
+        if step.what == DROP:
+            before = await clean_account(yard, step.name, declared, may_lose=False)
         began = time.monotonic()
         await undergo(yard, step)
         ended, ended_ns = time.monotonic(), time.time_ns()
         await values_since(yard, ended_ns, step.name)
         whole = time.monotonic()
-        if step.number % every and step.what != OLD_AGENT:
+        if step.number % every and step.what not in MAY_LOSE:
             continue
-        found = await clean_account(yard, step.name, declared, may_lose=step.what == OLD_AGENT)
+        found = await clean_account(yard, step.name, declared, may_lose=step.what in MAY_LOSE)
+        if before is not None:
+            check_given_up(before, found, step.name)
         cost, declared = found.declared - declared, found.declared
         yield Result(step, ended - began, whole - ended, cost, found)
+
+
+def check_given_up(before: Figures, after: Figures, what: str) -> None:
+    """Hold what the agent says it gave up in a step against what the truth misses since.
+
+    The truth may miss more slots than values were given up: a counter's value counts over slots in
+    which it could not be read, and the others have no value there. That nothing else is gone, the
+    output sum says, value for value.
+
+    Raises:
+        Violation: when it gave up nothing, or says that it gave up more than is missing.
+    """
+    said, missing = after.given_up - before.given_up, after.missing - before.missing
+    if not 0 < said <= missing:
+        raise Violation(
+            tr(
+                f"the agent gave up {said} values, {missing} are missing",
+                f"代理放弃了 {said} 个值，实际缺少 {missing} 个",
+            ),
+            where=what,
+        )
 
 
 async def settle(yard: Yard, declared: int) -> Figures:

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from protocols.errors import MillgateError
 from simulators.demo import Mill, configure, stopping_all
@@ -32,7 +32,13 @@ _DISK: Final = 192 << 20
 _AGAIN: Final = 20
 _AGAIN_S: Final = 1.0
 _SIDE_S: Final = 90.0
+_UNTIL_S: Final = 240.0
+_UNTIL_POLL_S: Final = 0.5
 _MOSQUITTO: Final = "allow_anonymous true\nmax_queued_messages 10000"
+
+
+class Stuck(MillgateError):
+    """Something did not become as it must."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +151,28 @@ class Yard:
             if one["pid"] is not None
         }
 
+    async def told(self, *path: str) -> Any:
+        """Return what the agent tells of itself at a path of names; None while it does not."""
+        found: Any = await self.mill.inside()
+        for name in path:
+            found = found.get(name) if isinstance(found, dict) else None
+        return found
+
+    async def until(self, what: str, holds: Callable[[], Awaitable[bool]]) -> None:
+        """Wait until something is as it must become.
+
+        Raises:
+            Stuck: when it does not within some minutes.
+            DemoFault: when a process ended meanwhile.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + _UNTIL_S
+        while not await holds():
+            self.mill.check_alive()
+            if loop.time() > end:
+                raise Stuck(what, where=str(self.mill.folder))
+            await asyncio.sleep(_UNTIL_POLL_S)
+
     async def disk(self, end: str) -> Fillable:
         """Return what can be filled under the data of `mill` or `brain`."""
         if end in self.disks:
@@ -253,14 +281,15 @@ async def _start_mill(found: Yard) -> None:
 def _adapt(found: Yard) -> None:
     mill = found.mill
     for path in (mill.agent_toml, mill.aggregator_toml):
-        _edit(path, "[broker]\n", f"[broker]\nkeepalive_s = {KEEPALIVE_S}\n")
+        edit(path, "[broker]\n", f"[broker]\nkeepalive_s = {KEEPALIVE_S}\n")
     store = found.servers.get("store")
     if isinstance(store, InfluxServer):
         embedded = 'kind = "embedded"\npath = "store"\n'
-        _edit(mill.aggregator_toml, embedded, f'kind = "influx"\nurl = "{store.url}"\n')
+        edit(mill.aggregator_toml, embedded, f'kind = "influx"\nurl = "{store.url}"\n')
 
 
-def _edit(path: Path, old: str, new: str) -> None:
+def edit(path: Path, old: str, new: str) -> None:
+    """Put one text in place of another, which the file has once."""
     text = path.read_text(encoding="utf-8")
     if text.count(old) != 1:
         raise MillgateError(f"{path.name}: {old!r}", where=str(path))

@@ -195,6 +195,10 @@ def test_a_small_disk_is_full_and_has_room_again(tmp_path: Path) -> None:
             assert not writable(disk.folder)
             disk.free()
             assert writable(disk.folder)
+            disk.fill(but=16 << 10)
+            with pytest.raises(OSError, match="No space left"):
+                (disk.folder / "large").write_bytes(bytes(64 << 10))
+            assert 0 < (disk.folder / "large").stat().st_size <= 16 << 10
     except DiskFault as fault:
         pytest.skip(f"root may not mount here: {fault}")
     assert list((tmp_path / "disk").iterdir()) == []

@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 
+from agent import clock as clock_module
 from agent.authority import Authority, usable_policy
 from agent.clock import LARGEST_JUMP_NS, STEADY_NS, ClockWatch
 from agent.config import AgentConfig, Identity, PolicySource, SpoolConfig, pin_of
 from agent.gateside import Verdict
+from agent.kept_clock import KeptClock
 from agent.registry import Registry
 from agent.released import Ended
 from protocols.broker import BrokerConfig
@@ -492,8 +494,8 @@ class Clocks:
         self.run += round(seconds * SECOND)
         self.wall += round(seconds * SECOND) + jump_ns
 
-    def watch(self) -> ClockWatch:
-        return ClockWatch(lambda: self.wall, lambda: self.run)
+    def watch(self, kept: KeptClock | None = None) -> ClockWatch:
+        return ClockWatch(lambda: self.wall, lambda: self.run, kept=kept)
 
 
 @pytest.mark.parametrize("jump_s", [600, -600, 365 * DAY_S, -365 * DAY_S, 121, -121])
@@ -540,6 +542,67 @@ def test_a_lost_clock_stops_until_it_is_not_behind_what_was_released() -> None:
     clocks.go(3600)
     watch.check()
     assert watch.fault == ""
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> KeptClock:
+    return KeptClock(tmp_path / "gate" / "clock.json")
+
+
+@pytest.mark.parametrize("boot", ["one start", ""])
+@pytest.mark.parametrize("jump_s", [121, 3600, -3600, 365 * DAY_S, -365 * DAY_S])
+def test_a_clock_that_was_moved_while_the_agent_was_away_stops_until_it_goes_evenly(
+    jump_s: int, boot: str, kept: KeptClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clock_module, "boot_id", lambda: boot)
+    clocks = Clocks()
+    clocks.run = 400 * DAY_S * SECOND
+    clocks.watch(kept).keep()
+    clocks.go(60, jump_s * SECOND)
+    for _ in range(2):
+        # Another restart makes it no better.
+        watch = clocks.watch(kept)
+        assert "jumped" in watch.fault
+        clocks.go(STEADY_NS / SECOND - 1)
+        watch.check()
+        assert watch.fault
+        watch.keep()
+    clocks.go(2)
+    watch.check()
+    assert watch.fault == ""
+    watch.keep()
+    assert clocks.watch(kept).fault == ""
+
+
+@pytest.mark.parametrize("boots", [("one start", "another"), ("", "")])
+def test_a_machine_that_was_started_anew_makes_no_jump(
+    boots: tuple[str, str], kept: KeptClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clocks = Clocks()
+    for boot in boots:
+        monkeypatch.setattr(clock_module, "boot_id", lambda boot=boot: boot)
+        watch = clocks.watch(kept)
+        assert watch.fault == ""
+        watch.keep()
+        clocks.wall += 5 * DAY_S * SECOND
+        # It has been up for longer now than it had been then.
+        clocks.run = 2 * DAY_S * SECOND
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"boot": "", "wall_ns": "x", "running_ns": 1}'])
+def test_a_kept_clock_that_cannot_be_read_is_none(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "clock.json"
+    assert KeptClock(path).read() is None
+    path.write_text(text)
+    assert KeptClock(path).read() is None
+    assert Clocks().watch(KeptClock(path)).fault == ""
+
+
+def test_what_the_disk_does_not_take_ends_nothing(tmp_path: Path) -> None:
+    (tmp_path / "gate").write_text("no folder")
+    kept = KeptClock(tmp_path / "gate" / "clock.json")
+    Clocks().watch(kept).keep()
+    assert kept.read() is None
 
 
 async def test_a_clock_jump_while_running_drops_open_windows_and_releases_nothing() -> None:

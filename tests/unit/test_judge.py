@@ -270,6 +270,19 @@ def test_what_is_missing_around_a_declared_restart_is_no_gap() -> None:
         assert found.first_gap.startswith("meter-1 energy.active_import 20")
 
 
+def test_what_is_missing_where_messages_were_declared_lost_is_no_gap() -> None:
+    kept = without(without(energy(PLANT), 20), 20)
+    start = int(energy(PLANT).start_ns[20])
+    # What is lost may have counted from earlier on, but must end where it was declared lost.
+    for begin in (start - WINDOW, start, start + WINDOW):
+        losses = [(0, WINDOW), (begin, start + 2 * WINDOW)]
+        (found,) = judge(TRUTH, [kept], tolerance_ns=2 * SECOND, losses=losses)
+        assert (found.gaps, found.declared, found.given_up) == (0, 0, 2)
+    for span in ((start, start + WINDOW), (start + 2 * WINDOW, start + 3 * WINDOW), (0, start)):
+        (found,) = judge(TRUTH, [kept], tolerance_ns=2 * SECOND, losses=[span])
+        assert (found.gaps, found.given_up) == (2, 0)
+
+
 def test_all_slots_missing_is_a_gap_of_all() -> None:
     kept = energy(PLANT)
     empty = np.zeros(0, np.int64)

@@ -14,6 +14,7 @@ from agent.chains import Missing, Verdict
 from agent.spool import Spool
 from aggregator.alarms import EPOCH_UNEXPLAINED, EQUIVOCATION
 from aggregator.early import WINDOW
+from aggregator.sums import lost_spans
 from protocols.batch import Block
 from security import cose
 from security.answers import Standing, answer_kid, read_answer
@@ -427,6 +428,24 @@ def test_a_message_that_came_early_is_taken_when_the_loss_before_it_is_declared(
     outcome = brain.take(KEYS, loss)
     assert outcome.counts == {"declared_lost": 1, "kept": 1}
     assert slots_in(brain) == [0, 9]
+
+
+def test_where_messages_are_lost_is_told_by_what_is_kept_around_them(
+    tmp_path: Path, brain: Brain
+) -> None:
+    forger = Forger(KEYS, POLICY)
+    brain.take(KEYS, forger.sheet_message(), forger.batch(energy(0)))
+    asker, last = asker_of(started(tmp_path / "a")), b"l" * 32
+    brain.take(KEYS, *asker.losses([Missing(1, forger.short, 1, 3, last)]))
+    assert lost_spans(brain.path) == {}
+    brain.take(KEYS, forger.batch(energy(9), sequence=4, previous=last))
+    # A slot counts from when it begins; the new epoch's first message is what is kept behind the last.
+    brain.take(KEYS, *asker.losses([Missing(1, forger.short, 5, 5, last)]))
+    brain.take(KEYS, forger.batch(energy(20), sequence=0, epoch=2))
+    spans = [
+        ((SLOT + begin) * SHORT_S, (SLOT + end) * SHORT_S) for begin, end in ((1, 9), (10, 20))
+    ]
+    assert lost_spans(brain.path) == {KEYS.address: spans}
 
 
 def test_a_loss_that_does_not_fit_is_answered_with_where_the_chain_stands(

@@ -132,7 +132,7 @@ TYPOS: tuple[tuple[str, str], ...] = (
     ("gate_key =", "gate_kye ="),
     ("threshold = 1", 'threshold = "one"'),
     ("port = 1883", "port = 70000"),
-    ("max_mb = 1024", "max_mb = 1"),
+    ("max_mb = 1024", "max_mb = 0.01"),
     ('interval = "1s"', 'interval = "1 second"'),
     ('address = "holding:0"', 'address = "4x00001"'),
     ("scale = 0.01", "scal = 0.01"),

@@ -1,16 +1,21 @@
 """What a torture does follows from its seed, and leaves nobody and nothing out."""
 
+import json
+from dataclasses import replace
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulators.torture.flat import Sample, judge_flat
 from simulators.torture.plan import KILL, ORDEALS, PER_ORDEAL, VICTIMS, make_plan
-from simulators.torture.run import figures
+from simulators.torture.report import make_report
+from simulators.torture.run import Result, Violation, check_given_up, figures
 
 MEBI = 1 << 20
 
 
+@settings(deadline=None)
 @given(st.integers(0, 300), st.integers(0, 1 << 31))
 def test_a_plan_kills_as_often_as_asked_and_the_same_for_the_same_seed(
     kills: int, seed: int
@@ -25,6 +30,7 @@ def test_a_plan_kills_as_often_as_asked_and_the_same_for_the_same_seed(
         assert (step.what == KILL) == bool(step.victims)
 
 
+@settings(deadline=None)
 @given(st.integers(len(VICTIMS), 300), st.integers(0, 1 << 31))
 def test_everybody_is_killed_alone_and_every_ordeal_comes(kills: int, seed: int) -> None:
     plan = make_plan(kills, seed)
@@ -79,6 +85,8 @@ REPORT = {
     "refused": 0,
     "lost": 0,
     "declared": 0,
+    "given_up": 0,
+    "missing_given_up": 0,
     "doubled": 0,
     "wrong": 0,
     "judged": 5,
@@ -102,3 +110,40 @@ def test_an_account_of_nothing_or_out_of_balance_is_not_clean() -> None:
 def test_the_first_wrong_or_lost_slot_is_named() -> None:
     lost = figures({**REPORT, "lost": 1, "first_lost": "meter-1 energy 08:00"})
     assert lost.first == "meter-1 energy 08:00"
+
+
+@pytest.mark.parametrize(("given_up", "missing"), [(0, 0), (13, 12), (12, 0), (0, 12)])
+def test_no_more_is_given_up_than_is_missing_and_not_nothing(given_up: int, missing: int) -> None:
+    before = figures({**REPORT, "given_up": 4, "missing_given_up": 7})
+    after = replace(before, given_up=4 + given_up, missing=7 + missing)
+    with pytest.raises(Violation, match=f"gave up {given_up} values, {missing} are missing"):
+        check_given_up(before, after, "drop-oldest")
+    check_given_up(before, replace(before, given_up=16, missing=19), "drop-oldest")
+
+
+def test_a_report_has_the_figures_for_a_note_in_words_and_as_one_line_of_json() -> None:
+    plan = make_plan(12, 7)
+    results = [
+        Result(step, 1.0, whole, 0, replace(figures(REPORT), judged=10 * at, declared=3))
+        for at, (step, whole) in enumerate(
+            zip(plan, [4.0, 9.0, 5.0, *[5.0] * len(plan)], strict=False)
+        )
+    ]
+    report = make_report(results, None, seed=7, planned=len(plan), took_s=120, violation="x — y")
+    found = json.loads(report.as_json())
+    assert "\n" not in report.as_json()
+    assert sum(found["kills"].values()) == 12
+    assert set(found["kills"]) == set(VICTIMS)
+    assert found["ordeals"] == dict.fromkeys(sorted(ORDEALS), 1)
+    assert (found["whole_median_s"], found["whole_most_s"]) == (5.0, 9.0)
+    assert (found["judged"], found["declared"]) == (10 * (len(plan) - 1), 3)
+    assert (found["steps"], found["planned"], found["settled"]) == (len(plan), len(plan), False)
+    words = report.in_words()
+    for said in ("kills: 12 (", "5.0 s in the median", "9.0 s at most", "ended by: x — y"):
+        assert said in words
+
+
+def test_a_report_of_nothing_has_no_median() -> None:
+    report = make_report([], None, seed=1, planned=3, took_s=0.0)
+    assert json.loads(report.as_json())["whole_median_s"] is None
+    assert "median" not in report.in_words()
