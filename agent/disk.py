@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar, TypeVarTuple
 
-from agent.mending import mark_damaged
+from agent.mending import mark_damaged, open_mended
 from agent.reserve import Reserve
-from agent.spool import SpoolDamaged, SpoolError, is_damage
+from agent.spool import Spool, SpoolDamaged, SpoolError, SpoolFault, is_damage
 from protocols.errors import MillgateError
 from protocols.language import tr
 from protocols.patience import insist
@@ -33,6 +33,22 @@ class SpoolThread:
         self.reserve: Reserve | None = None
         self.path: Path | None = None
         self._executor = ThreadPoolExecutor(1, "spool")
+
+    def open(self, path: Path) -> Spool:
+        """Open the spool, and mend it where it is damaged; in the thread of the spool.
+
+        A disk that is full has no room for opening it either: then the reserve is given up.
+
+        Raises:
+            SpoolFault: when it cannot be opened.
+        """
+        self.path = path
+        try:
+            return open_mended(path)
+        except SpoolFault:
+            if not self._use_reserve():
+                raise
+        return open_mended(path)
 
     async def call(self, function: Callable[[*Args], Result], *args: *Args) -> Result:
         """Return what the call returns, however long the disk takes to be mended.

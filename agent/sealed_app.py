@@ -23,7 +23,6 @@ from agent.disk import SpoolThread
 from agent.limits import largest_message
 from agent.link import LinkLost, SealedLink, sealed_end
 from agent.listed_keys import ListedSigner
-from agent.mending import open_mended
 from agent.process import Links, alone, given_links, listened_links, main
 from agent.registry import Registry
 from agent.released import Ended, Hello
@@ -224,11 +223,11 @@ class SealedApp:
 
     def _open(self) -> Spool:
         if self._spool is None:
-            folder = self._config.spool.folder
-            self._spool = open_mended(folder / "spool.db")
-            self._thread.path = folder / "spool.db"
-            if self._config.spool.reserve_bytes:
-                self._thread.reserve = Reserve(folder / "reserve", self._config.spool.reserve_bytes)
+            folder, reserved = self._config.spool.folder, self._config.spool.reserve_bytes
+            if reserved:
+                self._thread.reserve = Reserve(folder / "reserve", reserved)
+            self._spool = self._thread.open(folder / "spool.db")
+            if self._thread.reserve is not None:
                 self._thread.reserve.take()
             self._epoch = open_epoch(self._registry, self._spool)
         return self._spool

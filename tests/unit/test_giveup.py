@@ -17,13 +17,14 @@ from agent.giveup import give_up_oldest
 from agent.lanes import due, load
 from agent.mending import ASIDE, mark_damaged, open_mended
 from agent.reserve import Reserve
-from agent.spool import GIVEN_UP, WAITING, is_damage
+from agent.spool import GIVEN_UP, WAITING, Spool, SpoolFault, is_damage
 from agent.upkeep import Upkeep, delivery_ages
 from agent.window import MOST_IN_FLIGHT
 from protocols import patience
 from protocols.frame import SECOND
 from security.envelope import REASON_DROPPED
 from security.statements import Loss, parse_statement
+from simulators.faults.disk import SmallDisk
 from tests.small_factory import ENERGY, NOW, Agent, Brain, block
 from tests.unit.delivery_material import KEYS, POLICY, SLOT, Line, filled, kept_slots, started
 
@@ -395,6 +396,26 @@ async def test_a_really_full_disk_loses_nothing(
     assert kept_slots(brain) == list(range(committed))
     thread.shutdown()
     agent.spool.close()
+
+
+def test_a_side_that_starts_on_a_full_disk_opens_its_spool_with_the_reserve(
+    small_disk: Path,
+) -> None:
+    filled(small_disk, 5).spool.close()
+    thread = SpoolThread()
+    thread.reserve = Reserve(small_disk / "reserve", 256 << 10)
+    assert thread.reserve.take()
+    SmallDisk(small_disk).fill()
+    with pytest.raises(SpoolFault):
+        Spool(small_disk / "spool.db")
+    spool = thread.open(small_disk / "spool.db")
+    assert spool.tally().waiting == 5
+    assert not thread.reserve.is_there
+    assert not thread.reserve.take()
+    SmallDisk(small_disk).free()
+    assert thread.reserve.take()
+    spool.close()
+    thread.shutdown()
 
 
 def test_a_spool_of_the_form_before_is_taken_over(tmp_path: Path, brain: Brain) -> None:
