@@ -29,6 +29,7 @@ AND batch.epoch = chain.epoch AND batch.stream = chain.stream) OR EXISTS (SELECT
 WHERE batch.status = ? AND batch.epoch = chain.epoch AND batch.stream = chain.stream)
 ORDER BY epoch, stream
 """
+_GAPING: Final = "SELECT DISTINCT epoch, stream FROM batch WHERE status = ?"
 _DUE: Final = """
 SELECT sequence, id, size, at FROM batch WHERE status = ? AND epoch = ? AND stream = ?
 AND sequence >= ? ORDER BY sequence LIMIT ?
@@ -225,13 +226,14 @@ def due(spool: Spool, cursors: dict[Chain, int], *, only_sheets: bool = False) -
         only_sheets: leave batches where they are.
     """
     chains = spool.db.execute(_CHAINS, (WAITING, GIVEN_UP)).fetchall()
+    gaping = set(spool.db.execute(_GAPING, (GIVEN_UP,)).fetchall())
     found: list[Due] = []
     for chain in chains:
         rows: list[tuple[int, int, int, int]] = []
-        for status in (WAITING, GIVEN_UP):
+        for status in (WAITING, GIVEN_UP) if chain in gaping else (WAITING,):
             place = (status, *chain, cursors.get(chain, 0), MOST_IN_FLIGHT)
             rows += spool.db.execute(_SHEETS_DUE if only_sheets else _DUE, place).fetchall()
-        end = _first_that_must_wait(spool, chain)
+        end = _first_that_must_wait(spool, chain) if chain in gaping else math.inf
         found += [
             Due(row[1], chain, row[0], row[2], row[3]) for row in sorted(rows) if row[0] < end
         ]

@@ -28,7 +28,8 @@ from security import evidence
 from security.answers import Head, Refused
 from security.envelope import Gap, Header, genesis
 
-_SCHEMA_VERSION: Final = 2
+_SCHEMA_VERSION: Final = 3
+_OLDER_VERSION: Final = 2
 _SCHEMA: Final = """
 CREATE TABLE agent (
     id INTEGER PRIMARY KEY, factory BLOB NOT NULL, agent BLOB NOT NULL, UNIQUE (factory, agent)
@@ -62,6 +63,18 @@ CREATE TABLE covered (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX covered_end ON covered (points, end_s);
 CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE total (
+    agent INTEGER PRIMARY KEY, batches INTEGER NOT NULL, cells INTEGER NOT NULL,
+    received_s INTEGER NOT NULL, end_s INTEGER NOT NULL
+) STRICT;
+"""
+_FROM_2: Final = """
+CREATE TABLE total (
+    agent INTEGER PRIMARY KEY, batches INTEGER NOT NULL, cells INTEGER NOT NULL,
+    received_s INTEGER NOT NULL, end_s INTEGER NOT NULL
+) STRICT;
+INSERT INTO total SELECT agent, COUNT(*), SUM(cells), MAX(received_s), MAX(end_s) FROM batch
+    WHERE cells>0 GROUP BY agent;
 """
 
 _MOST_REFUSED_BYTES: Final = 64 << 20
@@ -164,7 +177,12 @@ class Ledger:
         self._points: dict[int, _PointSets] = {}
         self._lock = threading.Lock()
         try:
-            self._db = open_database(path, f"{_SCHEMA} {RECORD_SCHEMA}", _SCHEMA_VERSION)
+            self._db = open_database(
+                path,
+                f"{_SCHEMA} {RECORD_SCHEMA}",
+                _SCHEMA_VERSION,
+                upgrades={_OLDER_VERSION: _FROM_2},
+            )
             self.record = Record(self._db)
         except sqlite3.Error as error:
             raise LedgerFault(
@@ -294,6 +312,13 @@ class Ledger:
                 sealed,
             ),
         )
+        if cells:
+            self._db.execute(
+                "INSERT INTO total VALUES (?,1,?,?,?) ON CONFLICT (agent) DO UPDATE SET"
+                " batches=batches+1, cells=cells+excluded.cells,"
+                " received_s=MAX(received_s, excluded.received_s), end_s=MAX(end_s, excluded.end_s)",
+                (agent, cells, now_s, header.window[1]),
+            )
         self._advance(agent, header, digest, header.policy_version if cells else 0)
         self.record.message(agent, evidence.KEPT, header, digest, now_s)
         return int(cursor.lastrowid or 0)
@@ -602,10 +627,8 @@ class Ledger:
     def totals(self, agent: int) -> tuple[int, int, int, int | None, int | None]:
         """Return batches, values, refused batches, newest receive time and newest slot end (s)."""
         kept = self._db.execute(
-            "SELECT COUNT(*), COALESCE(SUM(cells),0), MAX(received_s), MAX(end_s) FROM batch"
-            " WHERE agent=? AND cells>0",
-            (agent,),
-        ).fetchone()
+            "SELECT batches, cells, received_s, end_s FROM total WHERE agent=?", (agent,)
+        ).fetchone() or (0, 0, None, None)
         refused = self._db.execute(
             "SELECT COUNT(*) FROM refused WHERE agent=?", (agent,)
         ).fetchone()[0]

@@ -1,7 +1,7 @@
 """SQLite files that are never half written: how they are opened and told apart."""
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -40,15 +40,41 @@ def open_database(
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=FULL")
         db.execute(f"PRAGMA busy_timeout={busy_ms}")
-        found = db.execute("PRAGMA user_version").fetchone()[0]
-        if found == 0:
-            db.executescript(f"BEGIN IMMEDIATE; {schema} PRAGMA user_version={version}; COMMIT;")
-        elif found in upgrades:
-            upgrade = upgrades[found]
-            db.executescript(f"BEGIN IMMEDIATE; {upgrade} PRAGMA user_version={version}; COMMIT;")
-        elif found != version:
-            raise sqlite3.DatabaseError
+        if _version(db) != version:
+            _make(db, {0: schema, **upgrades}, version)
     except BaseException:
         db.close()
         raise
     return db
+
+
+def _version(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _make(db: sqlite3.Connection, scripts: Mapping[int, str], version: int) -> None:
+    """Run the script of the version that is found, all or nothing; another may just have done it."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        found = _version(db)
+        if found != version:
+            if found not in scripts:
+                raise sqlite3.DatabaseError
+            for statement in _statements(scripts[found]):
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version={version}")
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def _statements(script: str) -> Iterator[str]:
+    """Yield the statements of a script: `executescript` would commit before it runs them."""
+    part = ""
+    for line in script.split(";"):
+        part += line + ";"
+        if part.strip(" \n;") and sqlite3.complete_statement(part):
+            yield part
+            part = ""

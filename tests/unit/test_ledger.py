@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 from aggregator.ledger import Ledger, LedgerFault, _filled, repeats
 from protocols.batch import NO_VALUE, Block
+from protocols.database import open_database
 from security.answers import Head
 from security.envelope import digest
 from tests.small_factory import (
@@ -184,6 +186,43 @@ def test_a_ledger_that_cannot_be_used_is_one_plain_fault(tmp_path: Path, damage:
         Ledger(path)
     assert str(path) in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_ledger_of_the_version_before_goes_on_with_the_same_totals(
+    brain: Brain, forger: Forger
+) -> None:
+    """Version 2 counted all batches whenever somebody asked."""
+    batches = [forger.batch(energy(slot, 1, 2)) for slot in range(0, 8, 2)]
+    brain.take(KEYS, forger.sheet_message(), *batches[:3])
+    agent = brain.ledger.agents()[KEYS.address]
+    before = brain.ledger.totals(agent)
+    assert before == (3, 6, 0, NOW, (SLOT + 6) * SHORT_S)
+    brain.ledger._db.execute("DROP TABLE total")
+    brain.ledger._db.execute("PRAGMA user_version=2")
+    newer = Ledger(brain.path)
+    assert newer.totals(agent) == before
+    newer.close()
+    brain.clock += 5
+    brain.take(KEYS, batches[3])
+    assert brain.ledger.totals(agent) == (4, 8, 0, NOW + 5, (SLOT + 8) * SHORT_S)
+
+
+def test_of_two_that_open_an_older_file_at_once_only_one_makes_it_new(tmp_path: Path) -> None:
+    schema = (
+        "CREATE TABLE one (x); CREATE TRIGGER t AFTER INSERT ON one BEGIN SELECT 1; SELECT 2; END;"
+    )
+    path = tmp_path / "file.db"
+    open_database(path, schema, 1).close()
+    upgrades = {1: "CREATE TABLE two (x); INSERT INTO two VALUES ('a;b');"}
+    with ThreadPoolExecutor(4) as pool:
+        opened = list(
+            pool.map(lambda _: open_database(path, schema, 2, upgrades=upgrades), range(4))
+        )
+    for db in opened:
+        assert db.execute("SELECT x FROM two").fetchall() == [("a;b",)]
+        db.close()
+    with pytest.raises(sqlite3.DatabaseError):
+        open_database(path, schema, 3, upgrades={1: "DROP TABLE two;"})
 
 
 # What can be asked.
