@@ -325,7 +325,8 @@ class GateSide:
         return policy
 
     def _say_when_force_changes(self, gate: Gate) -> None:
-        why = "" if gate.in_force else gate.halted or _not_valid()
+        over = _ended(Ended.EXPIRED) if gate.has_expired else _not_yet()
+        why = "" if gate.in_force else gate.halted or over
         if why == self._said:
             return
         self._said = why
@@ -395,11 +396,8 @@ def suspended_line(name: str) -> str:
     )
 
 
-def _not_valid() -> str:
-    return tr(
-        "the policy has expired or is not yet valid; sign a new one",
-        "策略已过期或尚未生效；请签署新策略",
-    )
+def _not_yet() -> str:
+    return tr("the policy is not yet valid", "策略尚未生效")
 
 
 def _ended(how: Ended) -> str:

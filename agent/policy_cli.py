@@ -1,5 +1,6 @@
 """`millgate policy`, with the commands that look into the agent's folder: history and statement."""
 
+import time
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -45,19 +46,42 @@ def history(
         entries, stops = registry.policies(), registry.stops()
     finally:
         registry.close()
+    events: list[_Event] = []
     before: CompiledPolicy | None = None
-    for entry in entries:
+    for entry, following in zip(entries, [*entries[1:], None], strict=True):
         policy = _kept(config, entry)
-        typer.echo("\n".join(_lines(config, entry, before, policy, full=full)))
+        events.append((int(entry["at"]), _lines(config, entry, before, policy, full=full)))
+        if policy is not None:
+            events += _expiry(policy, int(following["at"]) if following else None)
         before = policy
-    for stop in stops:
-        at = _moment(int(stop["at"]))
-        typer.echo(
-            tr(
-                f"{at}  STOP of version {stop['through']} and every older one",
-                f"{at}  停止：版本 {stop['through']} 及所有更早版本",
-            )
-        )
+    events += [_stop(stop) for stop in stops]
+    for _, lines in sorted(events, key=lambda one: one[0]):
+        typer.echo("\n".join(lines))
+
+
+_Event = tuple[int, list[str]]
+"""When (seconds since 1970 UTC), and the lines that tell it."""
+
+
+def _stop(stop: dict[str, Any]) -> _Event:
+    at_s = int(stop["at"])
+    line = tr(
+        f"{_moment(at_s)}  STOP of version {stop['through']} and every older one",
+        f"{_moment(at_s)}  停止：版本 {stop['through']} 及所有更早版本",
+    )
+    return at_s, [line]
+
+
+def _expiry(policy: CompiledPolicy, until_s: int | None) -> list[_Event]:
+    """Tell when a policy ended by itself, where that was before the next one was enforced."""
+    end_s = policy.valid_until
+    if end_s > (time.time() if until_s is None else until_s):
+        return []
+    line = tr(
+        f"{_moment(end_s)}  version {policy.version} expired: nothing left from then on",
+        f"{_moment(end_s)}  版本 {policy.version} 到期：自此不再放行任何数据",
+    )
+    return [(end_s, [line])]
 
 
 def _kept(config: AgentConfig, entry: dict[str, Any]) -> CompiledPolicy | None:

@@ -1,7 +1,7 @@
 """`policy statement`: what left of a day, in plain language, read back with the firm's audit key."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -20,6 +20,7 @@ from security.answers import Erasure, read_answer
 from security.cards import BrainCard
 from security.envelope import (
     REASON_DROPPED,
+    REASON_EXPIRED,
     REASON_REFUSED,
     REASON_RESTORED,
     REASON_STOPPED,
@@ -30,6 +31,8 @@ from security.policy.tools import page
 from security.policy.tools.lines import band_text, moment, span_words
 
 _DAY: Final = timedelta(days=1)
+_ENDS: Final = (REASON_STOPPED, REASON_EXPIRED)
+"""As which reasons the end of a policy is declared; no message is missing then."""
 
 
 @dataclass(slots=True)
@@ -43,6 +46,7 @@ class _Series:
     low: int = 1 << 62
     high: int = -(1 << 62)
     total: int = 0
+    versions: set[int] = field(default_factory=set)
     first_slot: int = 1 << 62
     last_slot: int = -1
 
@@ -58,6 +62,7 @@ class Statement:
         versions: policy versions under which it left.
         purposes: their codes.
         gaps: what was declared lost: reason and how many messages.
+        ends: which policies were declared to have ended: when (s), version and reason.
         erasures: what brains say that they have deleted since.
     """
 
@@ -69,7 +74,8 @@ class Statement:
     purposes: set[int] = field(default_factory=set)
     gaps: Counter[int] = field(default_factory=Counter)
     erasures: list[tuple[str, Erasure]] = field(default_factory=list)
-    series: dict[tuple[int, int], _Series] = field(default_factory=dict)
+    ends: set[tuple[int, int, int]] = field(default_factory=set)
+    series: dict[tuple[int, int, str], _Series] = field(default_factory=dict)
 
     @property
     def values(self) -> int:
@@ -108,9 +114,15 @@ def tell(
     begin, end = day_span(day)
     found = Statement(day, erasures=list(erasures))
     for left in messages:
-        if left.sealed.content_type == SHEET:
-            continue
         header = left.sealed.header
+        if left.sealed.content_type == SHEET:
+            if begin <= header.issued_at < end:
+                found.ends |= {
+                    (header.issued_at, header.policy_version, gap.reason)
+                    for gap in header.gaps
+                    if gap.reason in _ENDS
+                }
+            continue
         found.messages[left.status] += 1
         found.sizes[left.status] += left.size
         found.receivers |= {brains[kid] for kid in header.recipients if kid in brains}
@@ -129,8 +141,10 @@ def _add(found: Statement, left: Left, begin_s: int, end_s: int) -> None:
         if not inside.any():
             continue
         for column, number in enumerate(block.numbers.tolist()):
-            key = number, left.window_s
-            series = found.series.setdefault(key, _Series(left.window_s, left.points.get(number)))
+            point = left.points.get(number)
+            key = number, left.window_s, _meaning(point)
+            series = found.series.setdefault(key, _Series(left.window_s, point))
+            series.versions.add(left.sealed.header.policy_version)
             has = inside & (block.quality[:, column] != NO_VALUE)
             mantissa = block.mantissa[has, column]
             series.missing += int(np.count_nonzero(inside)) - len(mantissa)
@@ -143,6 +157,14 @@ def _add(found: Statement, left: Left, begin_s: int, end_s: int) -> None:
             slots = block.slot + np.flatnonzero(has)
             series.first_slot = min(series.first_slot, int(slots[0]))
             series.last_slot = max(series.last_slot, int(slots[-1]))
+
+
+def _meaning(point: SheetPoint | None) -> str:
+    """Return what must be the same of two versions for their values to be told together."""
+    if point is None:
+        return ""
+    told = (point.equipment, point.measurand, point.part, point.aggregate, point.unit)
+    return str((*told, point.exponent, point.bands, point.bands_exponent))
 
 
 def erasures(
@@ -172,8 +194,20 @@ def _reasons() -> dict[int, str]:
             "the agent was restored from a copy, or went on after a wrong clock",
             "代理程序由副本恢复，或在时钟有误之后继续",
         ),
-        REASON_STOPPED: tr("an officer had stopped it", "数据官已下令停止"),
     }
+
+
+def _end(at_s: int, version: int, reason: int) -> str:
+    at = moment(at_s)
+    if reason == REASON_STOPPED:
+        return tr(
+            f"{at}: an officer had stopped policy version {version}; the brain was told so.",
+            f"{at}：数据官已停止策略版本 {version}；已告知产业大脑。",
+        )
+    return tr(
+        f"{at}: policy version {version} had expired; the brain was told so.",
+        f"{at}：策略版本 {version} 已过期；已告知产业大脑。",
+    )
 
 
 def summary(found: Statement) -> list[str]:
@@ -184,18 +218,21 @@ def summary(found: Statement) -> list[str]:
                 "Nothing left of this day, or the archive no longer reaches so far back.",
                 "当日没有任何数据外发，或归档已不含当日数据。",
             ),
+            *(_end(*one) for one in sorted(found.ends)),
             *(_erasure(name, one) for name, one in found.erasures),
         ]
     receivers = ", ".join(sorted(found.receivers)) or tr("unknown", "未知")
-    versions = ", ".join(map(str, sorted(found.versions)))
+    several = len(found.versions) > 1
+    numbers = len({number for number, *_ in found.series})
     names = {code: name for name, code in PURPOSES.items()}
     purposes = ", ".join(names.get(code, str(code)) for code in sorted(found.purposes))
+    under = tr("versions" if several else "version", "版本") + f" {_listed(found.versions)}"
     lines = [
         tr(
-            f"{counted(found.values, 'value')} left, of {counted(len(found.series), 'number')}, to "
-            f"{receivers}, for {purposes}, under policy version {versions}.",
-            f"共外发 {found.values} 个值，涉及 {len(found.series)} 个编号；接收方：{receivers}；用途：{purposes}；"
-            f"依据策略版本 {versions}。",
+            f"{counted(found.values, 'value')} left, of {counted(numbers, 'number')}, to {receivers}, "
+            f"for {purposes}, under policy {under}.",
+            f"共外发 {found.values} 个值，涉及 {numbers} 个编号；接收方：{receivers}；用途：{purposes}；"
+            f"依据策略{under}。",
         )
     ]
     lines += [
@@ -212,9 +249,15 @@ def summary(found: Statement) -> list[str]:
         )
         for reason, count in sorted(found.gaps.items())
     ]
+    lines += [_end(*one) for one in sorted(found.ends)]
     lines += [_erasure(name, one) for name, one in found.erasures]
     lines.append(tr("Nothing else left.", "除此之外，没有任何数据外发。"))
     return lines
+
+
+def _listed(versions: Iterable[int]) -> str:
+    words = [str(one) for one in sorted(versions)]
+    return tr(" and ", " 和 ").join(filter(None, [tr(", ", "、").join(words[:-1]), words[-1]]))
 
 
 def _erasure(name: str, one: Erasure) -> str:
@@ -243,13 +286,25 @@ def header() -> tuple[str, ...]:
 
 
 def rows(found: Statement) -> list[tuple[str, ...]]:
-    """Return one row for each number that left."""
-    return [_row(number, one) for (number, _), one in sorted(found.series.items())]
+    """Return one row for each number that left; of one whose meaning changed, for each meaning."""
+    return [row for _, row in _rows(found)]
 
 
-def _row(number: int, one: _Series) -> tuple[str, ...]:
+def _rows(found: Statement) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield each row with the equipment that it is about."""
+    times = Counter(number for number, *_ in found.series)
+    ordered = sorted(found.series.items(), key=lambda one: (one[0][0], min(one[1].versions)))
+    for (number, *_), one in ordered:
+        equipment = one.point.equipment if one.point is not None else ""
+        yield equipment, _row(number, one, several=times[number] > 1)
+
+
+def _row(number: int, one: _Series, *, several: bool) -> tuple[str, ...]:
     point = one.point
     name = "" if point is None else _name(point)
+    if several:
+        listed = _listed(one.versions)
+        name += tr(f" (policy {listed})", f"（策略 {listed}）")
     extent = ""
     if one.values:
         extent = f"{_value(point, one.low)} … {_value(point, one.high)}"
@@ -312,9 +367,8 @@ def as_html(found: Statement) -> str:
     sections = [page.paragraph(line) for line in summary(found)[1:]]
     if found.series:
         by_equipment: dict[str, list[tuple[str, ...]]] = defaultdict(list)
-        for (number, _), one in sorted(found.series.items()):
-            equipment = one.point.equipment if one.point is not None else ""
-            by_equipment[equipment].append(_row(number, one))
+        for equipment, row in _rows(found):
+            by_equipment[equipment].append(row)
         sections += [
             page.table(equipment, header(), lines, numeric=HEADER - 3)
             for equipment, lines in sorted(by_equipment.items())

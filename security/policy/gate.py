@@ -117,6 +117,11 @@ class Gate:
             return False
         return self.policy.valid_from <= self._now() // 10**9 < self.policy.valid_until
 
+    @property
+    def has_expired(self) -> bool:
+        """Whether the policy's validity is over."""
+        return self._now() // SECOND >= self.policy.valid_until
+
     def released_points(self, device: str) -> "np.ndarray[Any, np.dtype[np.bool_]]":
         """Return shape (n,): which points of the device some rule releases; local only."""
         return self._released[device]

@@ -125,6 +125,22 @@ def test_one_officer_stops_it_and_only_a_newer_version_goes_on(mill: Mill) -> No
     assert not mill.authority.look().stopped
 
 
+def test_history_tells_which_version_expired_and_not_one_that_was_followed_in_time(
+    mill: Mill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version in (1, 2):
+        if version > 1:
+            mill.next_version(version)
+        mill.sign()
+        mill.authority.look()
+    assert "expired" not in run(policy_app, "history", mill.agent)
+    monkeypatch.setattr("agent.policy_cli.time.time", lambda: 1e11)
+    lines = run(policy_app, "history", mill.agent).splitlines()
+    (told,) = (line for line in lines if "expired" in line)
+    assert "version 2 expired: nothing left from then on" in told
+    assert lines[-1] == told
+
+
 def test_an_officer_confirms_that_a_policy_still_holds(mill: Mill) -> None:
     mill.sign()
     assert "version 1 is confirmed" in run(policy_app, "confirm", mill.signed, "--key", mill.key)

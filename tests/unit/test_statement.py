@@ -1,13 +1,17 @@
 """The statement: what left of a day, in plain words, and what the brain says it has deleted."""
 
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from agent.policy_cli import app
+from agent.released import Ended
 from security.answers import Erased, Erasure, sign_answer
+from security.policy.bundle import TrustedPolicy, read_bundle, sign_bundle
+from security.policy.compiler import compile_policy
 from tests.small_factory import (
     ENERGY,
     NOW,
@@ -16,6 +20,7 @@ from tests.small_factory import (
     Agent,
     Brain,
     block,
+    policy_text,
     signed_policy,
 )
 from tests.unit.test_audit import KEYS, SLOT, audit_key, config
@@ -56,6 +61,41 @@ def test_a_day_is_told_in_plain_words(config: Path, audit_key: Path, tmp_path: P
     assert "every 5 s: 2 values (0 slots without), 0.05 kWh … 0.10 kWh, together 0.15 kWh" in said
     assert "1 value (1 slot without)" in said
     assert "Nothing else left." in said
+
+
+def test_versions_of_one_day_are_told_apart_and_how_they_ended(
+    config: Path, audit_key: Path, tmp_path: Path
+) -> None:
+    agent = Agent(tmp_path / "data", KEYS, coarser(1, "0.05"))
+    agent.start()
+    agent.release(block(SLOT, [ENERGY], [[5], [10]]))
+    agent.spool.close()
+    agent = Agent(tmp_path / "data", KEYS, coarser(2, "1"))
+    agent.start()
+    agent.release(block(SLOT + 2, [ENERGY], [[3], [4]]))
+    for ended in (Ended.EXPIRED, Ended.STOPPED):
+        agent.sealer.ended = ended
+        agent.sealer.restore(1)
+    agent.spool.close()
+    said = run(config, "--key", audit_key, "--day", DAY)
+    assert "4 values left, of 1 number, to brain" in said
+    assert "under policy versions 1 and 2." in said
+    assert "(policy 1), every 5 s: 2 values (0 slots without), 0.05 kWh … 0.10 kWh" in said
+    assert "(policy 2), every 5 s: 2 values (0 slots without), 3 kWh … 4 kWh, together 7" in said
+    assert "policy version 2 had expired; the brain was told so." in said
+    assert "an officer had stopped policy version 2; the brain was told so." in said
+    assert "missing" not in said
+
+
+def coarser(version: int, step: str) -> TrustedPolicy:
+    """Return a policy in which energy leaves in such steps."""
+    text = policy_text(KEYS, version)
+    energy, *others = text.point
+    assert energy.release is not None
+    release = energy.release.model_copy(update={"round": Decimal(step)})
+    points = [energy.model_copy(update={"release": release}), *others]
+    bundle = sign_bundle(compile_policy(text.model_copy(update={"point": points})), KEYS.officers)
+    return read_bundle(bundle, [key.public for key in KEYS.officers], 2)
 
 
 def test_the_page_holds_the_same_and_no_local_name(

@@ -110,7 +110,7 @@ def _named(one: Rule | Derivation) -> str:
 def how(one: Rule | Derivation, policy: CompiledPolicy) -> str:
     """Return in one line how something leaves and to whom."""
     kind = one.formula if isinstance(one, Derivation) else one.aggregate
-    return ", ".join(
+    return tr(", ", "，").join(
         [
             tr(
                 f"{kind} every {span_words(one.window_s)}", f"每{span_words(one.window_s)}的 {kind}"
