@@ -402,6 +402,40 @@ async def test_no_session_is_left_when_the_frames_are_closed(server: Server, mod
             assert not mill.subscriptions
 
 
+async def test_neither_a_normal_end_nor_a_lost_server_is_logged_as_an_error_of_the_library(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    nodes = [Node(URI, "a", "Int32", 1)]
+    guests: list[asyncio.StreamWriter] = []
+    async with plant(server, nodes) as mill:
+
+        async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while data := await reader.read(65536):
+                writer.write(data)
+            writer.close()
+
+        async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            guests.append(writer)
+            inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", mill.port)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(pump(reader, inner_writer))
+                group.create_task(pump(inner_reader, writer))
+
+        async with listener(relay) as port:
+            driver = driver_for(port, nodes)
+            frames = driver.frames()
+            await collect(frames, driver, {"a": 1})
+            await frames.aclose()
+            frames = driver.frames()
+            await collect(frames, driver, {"a": 1})
+            guests[-1].close()
+            await end_of(frames)
+        # The server would keep the session of who went without a word for a while.
+        for session in list(mill.server.iserver._external_sessions.values()):
+            await session.close_session(delete_subs=True)
+    assert [one.name for one in caplog.records if one.levelno >= logging.ERROR] == []
+
+
 async def test_no_session_is_left_when_the_reader_is_cancelled(server: Server) -> None:
     nodes = [Node(URI, "a", "Int32", 1)]
     async with plant(server, nodes) as mill:

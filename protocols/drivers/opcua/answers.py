@@ -4,6 +4,7 @@ The library takes apart what stands around the values, which is little; the valu
 read by `columns`. Whatever that does not understand, the library reads whole.
 """
 
+import asyncio
 import logging
 import struct
 from collections.abc import Callable
@@ -53,13 +54,20 @@ class ColumnSession(UaSession):
 
     def __init__(self, client: UaClient, on_unreadable: Callable[[], None]) -> None:
         super().__init__(client)
+        self._uaclient = client
         self._on_unreadable = on_unreadable
 
     async def publish(self, acks: list[ua.SubscriptionAcknowledgement]) -> ua.PublishResponse:
         """Ask for notifications; `Changes` stands where the library has a DataChangeNotification."""
         request = ua.PublishRequest()
         request.Parameters.SubscriptionAcknowledgements = acks or []
-        body = bytes(await self._send_request(request, timeout=0))
+        try:
+            body = bytes(await self._send_request(request, timeout=0))
+        except Exception:
+            if self._uaclient.protocol is None or self._uaclient.protocol.is_closed:
+                # Nobody answers any more: the library's loop would log an error and ask again.
+                raise asyncio.CancelledError from None
+            raise
         try:
             return read_publish(body)
         except Exception:
