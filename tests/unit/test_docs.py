@@ -43,6 +43,7 @@ POLICY = "docs/policy-language.md"
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 BOTH_LANGUAGES = [
     ("README.md", "README.zh-CN.md"),
+    ("SECURITY.md", "SECURITY.zh-CN.md"),
     ("docs/operations.md", "docs/operations.zh-CN.md"),
     ("docs/evidence.md", "docs/evidence.zh-CN.md"),
     ("docs/devices.md", "docs/devices.zh-CN.md"),
