@@ -28,6 +28,7 @@ from protocols.sheet import Row, screen, show_sheet
 from protocols.status import ask
 from protocols.topics import ID_BYTES
 from security.cards import AgentCard, read_brain_card
+from security.token_cli import SignerPlace
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -80,12 +81,13 @@ def init(
     broker_host: Annotated[str, typer.Option(help=tr("broker", "消息代理主机"))] = "127.0.0.1",
     broker_port: Annotated[int, typer.Option(help=tr("its port", "端口"))] = 1883,
     protocol: Annotated[str, typer.Option(help="mqtt311 | mqtt5")] = "mqtt311",
+    signer: SignerPlace = None,
 ) -> None:
     """Make keys, agent.toml and the agent's card in a new folder."""
     refuse_configured(folder)
     cards = [read_brain_card(path) for path in brain]
     folder.mkdir(parents=True, exist_ok=True)
-    keys = make_keys(folder, officer or [], audit)
+    keys = make_keys(folder, officer or [], audit, signer=signer)
     card = AgentCard(
         card="millgate-agent/1",
         factory=secrets.token_bytes(ID_BYTES),
@@ -98,7 +100,8 @@ def init(
     for path in brain:
         (folder / path.name).write_bytes(path.read_bytes())
     broker = BrokerWords(broker_host, broker_port, protocol)
-    write_agent(folder, card, keys.audit, broker, [path.name for path in brain])
+    names = [path.name for path in brain]
+    write_agent(folder, card, keys.audit, broker, names, {"signing_key": keys.signer})
     lines = [
         tr(f"The agent is configured in {folder}.", f"代理程序已在 {folder} 中配置。"),
         *notes_of(folder),

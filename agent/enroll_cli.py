@@ -2,15 +2,22 @@
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from agent.founding import make_keys, next_steps, notes_of, refuse_configured
+from agent.founding import (
+    make_keys,
+    next_steps,
+    notes_of,
+    refuse_configured,
+)
 from protocols.language import tr
 from security.cards import read_brain_card
 from security.joining_code import read_approval, read_code
+from security.token_cli import SignerPlace
 
 _HELP: Final = tr(
     "Join a brain with the code of an invitation.\n\n"
@@ -56,6 +63,7 @@ def enroll(
     wait: Annotated[
         int, typer.Option(help=tr("minutes to wait for approval", "等待核准的分钟数"), min=0)
     ] = 30,
+    signer: SignerPlace = None,
 ) -> None:
     """Join a brain with one code."""
     asyncio.run(
@@ -68,6 +76,7 @@ def enroll(
             officers=officer or [],
             threshold=threshold,
             audit=audit,
+            signer=signer,
         )
     )
 
@@ -82,6 +91,7 @@ async def enroll_now(
     officers: Sequence[str] = (),
     threshold: int = 1,
     audit: Path | None = None,
+    signer: Path | None = None,
 ) -> None:
     """Join with the code in `text`, or go on where that was left; see the command's help.
 
@@ -97,7 +107,8 @@ async def enroll_now(
     if errand is None:
         digits = read_approval(approval or _ask_approval())
         authority = await enrolling.meet(base, code)
-        keys = await asyncio.to_thread(make_keys, folder, officers, audit, again=True)
+        making = partial(make_keys, signer=signer, again=True)
+        keys = await asyncio.to_thread(making, folder, officers, audit)
         errand = await asyncio.to_thread(
             enrolling.prepare, folder, code, digits, keys, threshold, authority
         )

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from agent.founding import BrokerWords, Keys, write_agent
+from agent.founding import SIGNING, BrokerWords, Keys, write_agent
 from protocols.errors import MillgateError
 from protocols.https import Unreachable, ask_server, believing, unbelieving
 from protocols.language import tr
@@ -63,12 +63,14 @@ class Errand:
         ticket: by which this agent asks how its application goes.
         audit: the firm's public audit key.
         authority: PEM of the authority that the code names.
+        signer: where the signing key is.
     """
 
     application: Application
     ticket: bytes
     audit: SealingKey
     authority: bytes
+    signer: str
 
     def card(self, address: Address) -> AgentCard:
         """Return the agent's card."""
@@ -170,12 +172,13 @@ def prepare(
         attestation=sign_record(record, keys.attestation),
         approval=bind(approval, record.encode()),
     )
-    errand = Errand(application, ticket, keys.audit, ca)
+    errand = Errand(application, ticket, keys.audit, ca, keys.signer)
     body = {
         "application": application.model_dump(mode="json"),
         "ticket": ticket.hex(),
         "audit": keys.audit.to_text(),
         "authority": ca.decode(),
+        "signer": keys.signer,
     }
     write_whole(folder / _UNDER_WAY, json.dumps(body, indent=1).encode())
     return errand
@@ -191,6 +194,7 @@ def under_way(folder: Path, code: Code) -> Errand | None:
             bytes.fromhex(body["ticket"]),
             SealingKey.from_text(body["audit"]),
             body["authority"].encode(),
+            str(body.get("signer", SIGNING)),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -293,7 +297,9 @@ def install(folder: Path, errand: Errand, grant: Grant, base: str = "") -> Agent
         else {}
     )
     broker = BrokerWords(place.host, place.port, place.protocol, tls)
-    identity = {"enrolment": base} if base and place.tls else {}
+    identity = {"signing_key": errand.signer}
+    if base and place.tls:
+        identity["enrolment"] = base
     write_agent(folder, card, errand.audit, broker, ["brain.card"], identity)
     (folder / _UNDER_WAY).unlink(missing_ok=True)
     return card

@@ -14,6 +14,7 @@ from security.cards import AgentCard, write_card
 from security.files import PUBLIC, write_whole
 from security.keys import (
     AttestationKey,
+    MessageSigner,
     OpeningKey,
     SealingKey,
     SigningKey,
@@ -22,6 +23,10 @@ from security.keys import (
     load_key_file,
 )
 from security.secret import Secret
+from security.signers import load_token
+
+SIGNING: Final = "keys/signing.key"
+"""Where the signing key is, unless it is in a token."""
 
 _OFFICER: Final = "officer.key"
 _AUDIT: Final = "audit.key"
@@ -29,9 +34,14 @@ _AUDIT: Final = "audit.key"
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The keys of a new agent; of officers and the firm's auditors, the public halves."""
+    """The keys of a new agent; of officers and the firm's auditors, the public halves.
 
-    signing: SigningKey
+    Attributes:
+        signer: where the signing key is, as agent.toml says it.
+    """
+
+    signing: MessageSigner
+    signer: str
     attestation: AttestationKey
     officers: list[VerifyKey]
     audit: SealingKey
@@ -62,7 +72,12 @@ def refuse_configured(folder: Path) -> None:
 
 
 def make_keys(
-    folder: Path, officers: Sequence[str], audit: Path | None, *, again: bool = False
+    folder: Path,
+    officers: Sequence[str],
+    audit: Path | None,
+    *,
+    signer: Path | None = None,
+    again: bool = False,
 ) -> Keys:
     """Make an agent's keys in its folder.
 
@@ -70,23 +85,25 @@ def make_keys(
         folder: the agent's.
         officers: public keys as text; without any, an officer's key is made as well.
         audit: file with the firm's public audit key; without it, one is made as well.
+        signer: a token that holds the signing key; without it, one is made as a file.
         again: take keys that are there already, as a step done twice finds them.
 
     Raises:
         KeyFault: when a key cannot be made.
-        MillgateError: when what was given is no public key.
+        TokenFault: when the token does not answer.
+        MillgateError: when what was given is no public key, or the signer no token.
     """
     given = [_public_key(text) for text in officers]
     given_audit = _read_audit_key(audit)
     keys = folder / "keys"
-    signing = SigningKey(_key(keys / "signing.key", "ed25519", again=again))
+    signing = _signing(folder, signer, again=again)
     attestation = AttestationKey(_key(keys / "attestation.key", "mldsa65", again=again))
     _key(keys / "gate.key", "aes256", again=again)
     if not given:
         given = [SigningKey(_key(keys / _OFFICER, "ed25519", again=again)).public]
     if given_audit is None:
         given_audit = OpeningKey(_key(keys / _AUDIT, "xwing", again=again)).public
-    return Keys(signing, attestation, given, given_audit)
+    return Keys(signing, str(signer or SIGNING), attestation, given, given_audit)
 
 
 def notes_of(folder: Path) -> list[str]:
@@ -156,6 +173,12 @@ def next_steps(folder: Path) -> str:
         f"  millgate agent check {path}\n"
         f"  millgate policy new {path}",
     )
+
+
+def _signing(folder: Path, signer: Path | None, *, again: bool) -> MessageSigner:
+    if signer is None:
+        return SigningKey(_key(folder / SIGNING, "ed25519", again=again))
+    return load_token(signer)
 
 
 def _key(path: Path, kind: KeyKind, *, again: bool) -> Secret[bytes]:

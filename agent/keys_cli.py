@@ -32,7 +32,8 @@ from security.key_signing import read_mark, rows, sign_list, write_draft
 from security.keys import create_key_file
 from security.keys_cli import say_progress, show_rows
 from security.schemes import ED25519, P256
-from security.signers import load_signer
+from security.signers import load_signer, load_token
+from security.token_cli import SignerPlace
 
 app = keys_app
 
@@ -104,12 +105,14 @@ def rotate(
             )
         ),
     ] = None,
+    signer: SignerPlace = None,
 ) -> None:
     """Make a new signing key and the list that lets it take over."""
     config = read_config(path)
     known = _known(config)
-    if token is not None:
-        public = load_signer(Path(f"token:{token}")).public
+    held = Path(f"token:{token}") if token is not None else signer
+    if held is not None:
+        public = load_token(held).public
     else:
         place = _place_for_next(config, known)
         kind = _kind(scheme)

@@ -8,7 +8,8 @@ import typer
 
 from agent.config import read_config
 from protocols.language import tr
-from protocols.unit import unit
+from protocols.settings import read_toml
+from protocols.unit import credentials_in, unit
 
 _HELP: Final = tr(
     "Print a systemd unit with watchdog and sandbox for this installation.\n\n"
@@ -25,7 +26,14 @@ def service(
 ) -> None:
     """Print a systemd unit."""
     data = [read_config(path).spool.folder]
-    text = unit("agent", path, data, user or getpass.getuser(), tr("en", "zh"))
+    text = unit(
+        "agent",
+        path,
+        data,
+        user or getpass.getuser(),
+        tr("en", "zh"),
+        credentials_in(read_toml(path)),
+    )
     if out is None:
         typer.echo(text, nl=False)
     else:

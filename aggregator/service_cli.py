@@ -8,7 +8,8 @@ import typer
 
 from aggregator.config import read_config
 from protocols.language import tr
-from protocols.unit import unit
+from protocols.settings import read_toml
+from protocols.unit import credentials_in, unit
 
 _HELP: Final = tr(
     "Print a systemd unit with watchdog and sandbox for this installation.\n\n"
@@ -29,7 +30,14 @@ def service(
     config = read_config(path)
     store = getattr(config.store, "path", None)
     data = [config.ledger.parent, *([store] if isinstance(store, Path) else [])]
-    text = unit("aggregator", path, data, user or getpass.getuser(), tr("en", "zh"))
+    text = unit(
+        "aggregator",
+        path,
+        data,
+        user or getpass.getuser(),
+        tr("en", "zh"),
+        credentials_in(read_toml(path)),
+    )
     if out is None:
         typer.echo(text, nl=False)
     else:

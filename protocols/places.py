@@ -15,7 +15,7 @@ from protocols.errors import MillgateError
 from protocols.language import tr
 
 CREDENTIAL: Final = "credential:"
-_SCHEMES: Final = (CREDENTIAL, "token:")
+_SCHEMES: Final = (CREDENTIAL, "token:", "pkcs11:")
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")
 
 

@@ -1,5 +1,6 @@
 """systemd units: written for where things are on this machine, from texts that are shipped."""
 
+import re
 import sys
 from collections.abc import Iterable
 from importlib import resources
@@ -10,10 +11,32 @@ from typing import Final
 from protocols.errors import MillgateError
 from protocols.language import tr
 
+_CREDENTIALS: Final = re.compile(r"\bcredential:([A-Za-z0-9_][A-Za-z0-9_.-]{0,254})")
+_LOAD: Final = "LoadCredentialEncrypted={0}:/etc/credstore.encrypted/{0}\n"
 _UNSAFE: Final = frozenset(" \t\n\"'\\%$;")
 
 
-def unit(name: str, config: Path, data: Iterable[Path], user: str, language: str) -> str:
+def credentials_in(settings: object) -> list[str]:
+    """Return the names of the credentials that a configuration asks for, sorted.
+
+    Args:
+        settings: what a TOML file holds.
+    """
+    if isinstance(settings, dict):
+        settings = list(settings.values())
+    if isinstance(settings, list):
+        return sorted({name for one in settings for name in credentials_in(one)})
+    return _CREDENTIALS.findall(settings) if isinstance(settings, str) else []
+
+
+def unit(
+    name: str,
+    config: Path,
+    data: Iterable[Path],
+    user: str,
+    language: str,
+    credentials: Iterable[str] = (),
+) -> str:
     """Return a systemd unit.
 
     Args:
@@ -22,6 +45,7 @@ def unit(name: str, config: Path, data: Iterable[Path], user: str, language: str
         data: folders that it may write to, beside that of its configuration.
         user: whom it runs as.
         language: of its lines: `en` or `zh`.
+        credentials: names of those that systemd hands over.
 
     Raises:
         MillgateError: for a path that a unit cannot hold as it is.
@@ -50,4 +74,5 @@ def unit(name: str, config: Path, data: Iterable[Path], user: str, language: str
         folders=" ".join(own),
         home=home,
         language=language,
+        credentials="".join(map(_LOAD.format, credentials)),
     )

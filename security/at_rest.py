@@ -109,6 +109,25 @@ def read_passphrase(place: Path) -> Secret[bytes]:
     return _long_enough(_private_bytes(place).rstrip(b"\r\n"), str(place))
 
 
+def read_pin(place: Path) -> Secret[str]:
+    """Read the PIN of a token: the file's text, without the line's end.
+
+    Raises:
+        KeyFault: when it cannot be read, other users can, or it is no text.
+    """
+    try:
+        pin = _private_bytes(place).rstrip(b"\r\n").decode()
+    except UnicodeDecodeError:
+        pin = ""
+    if not pin:
+        raise KeyFault(
+            tr("there is no PIN here", "此处没有 PIN"),
+            where=str(place),
+            remedy=tr("write the token's PIN into it, mode 0600", "请写入令牌的 PIN，权限 0600"),
+        )
+    return Secret(pin)
+
+
 def _long_enough(words: bytes, where: str) -> Secret[bytes]:
     if len(words) < MIN_PASSPHRASE:
         raise KeyFault(

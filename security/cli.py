@@ -17,7 +17,7 @@ from protocols.points import PointTable
 from protocols.settings import read_toml
 from protocols.sheet import Row, show_sheet
 from protocols.vocabulary.purposes import PURPOSES
-from security import keys_cli, officer_cli
+from security import keys_cli, officer_cli, token_cli
 from security.at_rest import asked, asked_twice, encrypt_file, read_passphrase
 from security.cards import BrainCard, read_brain_card
 from security.keys import OpeningKey, SigningKey, create_key_file
@@ -257,6 +257,7 @@ def audit(path: Annotated[Path, typer.Argument(help=tr("new key file", "新密�
 
 
 keys_cli.register(keys_app)
+token_cli.register(keys_app)
 
 
 @keys_app.command(

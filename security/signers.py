@@ -9,7 +9,7 @@ the whole protocol: one request for one connection, answers of fixed length.
 | `P` | the public key: an uncompressed point, 65 bytes |
 | `S` and a SHA-256 digest of 32 bytes | ECDSA over it: r and s, 32 bytes each |
 
-Anything else, and silence, is a refusal.
+Anything else, and silence, is a refusal. `pkcs11:...` meets a token directly (`security.pkcs11_token`).
 """
 
 import hashlib
@@ -17,18 +17,16 @@ import socket
 from pathlib import Path
 from typing import Final
 
-from protocols.errors import MillgateError
 from protocols.language import tr
 from security.at_rest import Unlock, no_passphrase
 from security.keys import BadSignature, MessageSigner, VerifyKey, load_signing_key
+from security.pkcs11_token import Pkcs11Signer, TokenFault, is_pkcs11
 from security.schemes import P256, low_s
 
 _PREFIX: Final = "token:"
 _TIMEOUT_S: Final = 5.0
 
-
-class TokenFault(MillgateError):
-    """A token that does not answer, or whose answer is of no use."""
+__all__ = ["TokenFault", "TokenSigner", "is_token", "load_signer", "load_token"]
 
 
 class TokenSigner:
@@ -107,7 +105,23 @@ def _all(link: socket.socket, length: int) -> bytes:
 
 def is_token(place: Path) -> bool:
     """Tell whether a place names a token."""
-    return str(place).startswith(_PREFIX)
+    return str(place).startswith(_PREFIX) or is_pkcs11(place)
+
+
+def load_token(place: Path) -> MessageSigner:
+    """Return a key that a token holds.
+
+    Raises:
+        TokenFault: when the place names none, or it does not answer.
+        KeyFault, NoCredential: when its PIN cannot be read.
+    """
+    if not is_token(place):
+        raise TokenFault(
+            tr("this names no token", "未指明令牌"),
+            where=str(place),
+            remedy="--signer pkcs11:… | token:SOCKET",
+        )
+    return load_signer(place)
 
 
 def load_signer(place: Path, unlock: Unlock = no_passphrase) -> MessageSigner:
@@ -117,6 +131,8 @@ def load_signer(place: Path, unlock: Unlock = no_passphrase) -> MessageSigner:
         KeyFault, NoCredential: see `security.keys.load_signing_key`.
         TokenFault: when a token does not answer.
     """
+    if is_pkcs11(place):
+        return Pkcs11Signer(place)
     if is_token(place):
         return TokenSigner(Path(str(place).removeprefix(_PREFIX)))
     return load_signing_key(place, unlock)

@@ -80,6 +80,13 @@ class Site:
         self.approve(invitation, name)
 
 
-async def enter(invitation: Invitation, mill: Path, minutes: float = 1, url: str = "") -> None:
+async def enter(
+    invitation: Invitation,
+    mill: Path,
+    minutes: float = 1,
+    url: str = "",
+    signer: Path | None = None,
+) -> None:
     """Do as `millgate agent enroll` does."""
-    await enroll_now(invitation.code, mill, approval=invitation.approval, minutes=minutes, url=url)
+    code, approval = invitation.code, invitation.approval
+    await enroll_now(code, mill, approval=approval, minutes=minutes, url=url, signer=signer)

@@ -24,7 +24,7 @@ def require(binary: str, package: str) -> Path:
         _install(package)
         found = find(binary)
     if found is None:
-        _missing(f"needs {binary} (Debian package {package}), which is not installed")
+        missing(f"needs {binary} (Debian package {package}), which is not installed")
     return found
 
 
@@ -42,7 +42,8 @@ def _install(package: str) -> None:
         )
 
 
-def _missing(reason: str) -> NoReturn:
+def missing(reason: str) -> NoReturn:
+    """Skip a test for a reason, or fail where CI=true."""
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)

@@ -2,10 +2,11 @@
 
 import asyncio
 import json
+import sqlite3
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +17,7 @@ from aggregator.cli import app as brain_app
 from aggregator.config import read_config
 from aggregator.stores import SeriesBlock, SeriesKey
 from security.cli import policy_app
+from security.envelope import Sealed, parse
 from simulators.demo import SLOT, Mill, configure, stopping_all
 from tests.servers.mosquitto import Mosquitto
 from tests.system.services import said
@@ -195,6 +197,14 @@ def edit(path: Path, old: str, new: str) -> None:
 def python(*arguments: str) -> tuple[str, ...]:
     """Return the command line of a millgate command."""
     return (sys.executable, "-m", "millgate", *arguments)
+
+
+def kept(mill: Mill) -> list[Sealed]:
+    """Return the batches that the brain has, in the order of their coming."""
+    path = mill.folder / "brain" / "data" / "ledger.db"
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as ledger:
+        found = ledger.execute("SELECT sealed FROM batch ORDER BY id").fetchall()
+    return [parse(bytes(row[0])) for row in found]
 
 
 def position(mill: Mill) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from security.keys import SigningKey, load_signing_key
 from simulators.demo import Mill
 from tests.mill_folder import call
 from tests.servers.mosquitto import HOST, running
-from tests.system.mills import MOSQUITTO, edit, replay_mill, until
+from tests.system.mills import MOSQUITTO, edit, kept, replay_mill, until
 
 PROMISED_S: Final = 60
 FAR: Final = 1000
@@ -70,11 +70,7 @@ class Watched:
         return int(outputs.get("acknowledged", 0)) + int(outputs.get("waiting", 0))
 
     def kept(self) -> list[envelope.Sealed]:
-        """Return the batches that the brain has, in the order of their coming."""
-        path = read_brain(self.mill.aggregator_toml).ledger
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as ledger:
-            found = ledger.execute("SELECT sealed FROM batch ORDER BY id").fetchall()
-        return [envelope.parse(bytes(row[0])) for row in found]
+        return kept(self.mill)
 
     def newest(self) -> envelope.Sealed:
         return next(one for one in reversed(self.kept()) if one.content_type == envelope.BATCH)
@@ -159,10 +155,10 @@ async def test_keys_are_replaced_and_ended_by_place_while_agent_and_brain_run(
         _, listed = read_list(site.config)
         assert listed == site.list_at_brain()
         assert listed is not None
-        kept = await asyncio.to_thread(site.kept)
-        check_one_chain_each(kept, listed)
+        found = await asyncio.to_thread(site.kept)
+        check_one_chain_each(found, listed)
         # What the first key had signed before its end came afterwards, and was taken.
-        assert [one.signed.kid for one in kept[before:]].count(kid) > 0
+        assert [one.signed.kid for one in found[before:]].count(kid) > 0
         sequence, forged = site.forged(first)
         await site.publish(thief, forged, REVOKED_KEY)
         assert (REVOKED_KEY, sequence) in site.alarms()
@@ -178,17 +174,17 @@ async def test_keys_are_replaced_and_ended_by_place_while_agent_and_brain_run(
         print(f"refused {time.monotonic() - began:.1f} s after the officer's command")
         assert (REVOKED_KEY, sequence) in site.alarms()
         # At its own place an old message still counts, and gets its receipt again.
-        early = next(one for one in kept if one.signed.kid == kid)
+        early = next(one for one in found if one.signed.kid == kid)
         await site.publish(thief, raw(site, early), "replayed")
 
         await site.sealed()
         await mill.stop("agent")
         await mill.stop("aggregator")
-        kept = await asyncio.to_thread(site.kept)
+        found = await asyncio.to_thread(site.kept)
         _, listed = read_list(site.config)
         assert listed is not None
         assert [record.key for record in listed.records if record.until is None] == [third.public]
-        check_one_chain_each(kept, listed)
+        check_one_chain_each(found, listed)
         assert site.count("refused") == 0
         assert ours(site.config)[-1].public == third.public
 
@@ -201,11 +197,11 @@ def raw(site: Watched, sealed: envelope.Sealed) -> bytes:
     return bytes(row[0])
 
 
-def check_one_chain_each(kept: list[envelope.Sealed], listed: KeyList) -> None:
+def check_one_chain_each(found: list[envelope.Sealed], listed: KeyList) -> None:
     """Nothing is missing from any chain, and each message has a key that counts at its place."""
     records = {record.key.kid: record for record in listed.records}
     chains: dict[tuple[int, int], list[int]] = {}
-    for one in kept:
+    for one in found:
         header = one.header
         chains.setdefault((header.epoch, header.stream), []).append(header.sequence)
         assert records[one.signed.kid].covers((header.epoch, header.stream, header.sequence))

@@ -13,7 +13,7 @@ import pytest
 
 from protocols import service
 from protocols.errors import MillgateError
-from protocols.unit import unit
+from protocols.unit import credentials_in, unit
 
 NAMES: Final = ("agent", "aggregator")
 MOST_EXPOSED: Final = 2.5
@@ -27,7 +27,7 @@ analyze = pytest.mark.skipif(
 def written(folder: Path, name: str) -> Path:
     path = folder / f"millgate-{name}.service"
     config = folder / f"{name}.toml"
-    text = unit(name, config, [folder / "data", folder], "daemon", "en")
+    text = unit(name, config, [folder / "data", folder], "daemon", "en", ["signing", "gate"])
     # The machine that runs this may have neither the command nor the group.
     text = re.sub(r"(?m)^ExecStart=\S+", "ExecStart=/bin/true", text)
     path.write_text(text.replace("dialout", "root"), "utf-8")
@@ -72,6 +72,20 @@ def test_a_unit_may_write_where_the_configuration_says_and_nowhere_else(
     assert text.count("$") == text.count("$MAINPID")
     for setting in ("ProtectSystem=strict", "NoNewPrivileges=yes", "WatchdogSec=", "User=mill"):
         assert setting in text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_unit_hands_over_every_credential_that_the_configuration_names(
+    tmp_path: Path, name: str
+) -> None:
+    asked = {"identity": {"signing_key": "credential:signing", "gate_key": "keys/gate.key"}}
+    place = "pkcs11:token=a;object=b?module-path=/l.so&pin-source=credential:pin"
+    names = credentials_in({**asked, "broker": [{"password_file": "credential:mq.tt"}, place, 5]})
+    assert names == ["mq.tt", "pin", "signing"]
+    text = unit(name, tmp_path / "x.toml", [tmp_path], "mill", "en", names)
+    for one in names:
+        assert f"\nLoadCredentialEncrypted={one}:/etc/credstore.encrypted/{one}\n" in text
+    assert "LoadCredential" not in unit(name, tmp_path / "x.toml", [tmp_path], "mill", "en")
 
 
 @pytest.mark.parametrize("word", ["a b", 'a"b', "a%b", "a$b", "a\nb", ""])
