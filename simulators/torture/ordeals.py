@@ -217,7 +217,9 @@ async def _wrong_clock(yard: Yard, step: Step) -> None:
 
 
 async def _is_halted(yard: Yard) -> bool:
-    return bool(await yard.told("policy", "halted"))
+    # By a clock from before it was signed, a policy is not valid yet: no device is even read.
+    found = await yard.told("policy", "halted")
+    return bool(found) or bool(await yard.told("problem"))
 
 
 async def _cut(yard: Yard, step: Step) -> None:

@@ -13,8 +13,10 @@ from aggregator.factors import Factors, shipped_sets
 from aggregator.inbox import Opened, Opener
 from aggregator.ledger import Ledger
 from aggregator.projection import Cursor, Position, Projection
+from aggregator.revisions import CarbonRules, Revisions
 from aggregator.stores import SeriesBlock, Store, StoreRefused, StoreUnavailable
 from protocols.batch import NO_VALUE
+from protocols.errors import MillgateError
 from tests.small_factory import (
     ENERGY,
     NOW,
@@ -180,6 +182,17 @@ def test_a_damaged_position_means_the_very_beginning(tmp_path: Path, text: str) 
     path = tmp_path / "projection.json"
     path.write_text(text, encoding="utf-8", errors="surrogateescape")
     assert Cursor(path).read() == Position()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", bytes(range(256))])
+def test_a_damaged_file_of_factor_revisions_is_said_with_its_remedy(
+    tmp_path: Path, content: bytes
+) -> None:
+    path = tmp_path / "factors.json"
+    path.write_bytes(content)
+    revisions = Revisions(path, CarbonRules.shipped("CN-ZJ", [], "", "cn-fuel-a"))
+    with pytest.raises(MillgateError, match="revisions is damaged — restore it"):
+        revisions.note(0)
 
 
 def test_other_rules_write_all_series_anew(way: Way) -> None:
