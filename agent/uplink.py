@@ -39,7 +39,7 @@ from security.answers import (
     answer_kid,
     read_answer,
 )
-from security.keys import VerifyKey
+from security.keys import BadSignature, VerifyKey
 
 ALARM_S: Final = 60.0
 _IDLE_S: Final = 5.0
@@ -474,15 +474,9 @@ class Uplink:
             message.acknowledge()
             try:
                 answer = read_answer(message.payload, self._address, self._duty.receipt_keys)
-            except MillgateError:
+            except MillgateError as fault:
                 self.state.strange += 1
-                _log.warning(
-                    "%s",
-                    tr(
-                        "an answer that no pinned key signed for us was ignored",
-                        "已忽略一条并非由指定密钥为本代理签署的应答",
-                    ),
-                )
+                _log.warning("%s", ignored(fault))
                 continue
             self._heard()
             if isinstance(answer, Receipt):
@@ -575,3 +569,18 @@ class Uplink:
             more = True
             while more:
                 more = await self._thread.call(self._spool.shrink)
+
+
+def ignored(fault: MillgateError) -> str:
+    """Say why an answer counts for nothing: a wrong signature is another matter than a wrong content."""
+    if isinstance(fault, BadSignature):
+        return tr(
+            "an answer that none of the brain's keys on its cards signed was ignored; where the brain has "
+            "new keys, give this agent its new card",
+            "已忽略一条应答：签名不属于名片所载的产业大脑密钥；如产业大脑已更换密钥，请为本代理程序更换名片",
+        )
+    return tr(
+        f"an answer from the brain that is not one for us was ignored ({fault.what}); are agent and brain of "
+        "one version?",
+        f"已忽略一条产业大脑的应答：内容不是给本代理程序的有效应答（{fault.what}）；请核对双方版本是否一致",
+    )
