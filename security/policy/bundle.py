@@ -22,6 +22,7 @@ from security.policy.compiled import (
     to_bytes,
 )
 from security.policy.compiler import release_sheets
+from security.policy.meaning import check_meaning
 from security.policy.succession import succession_faults
 from security.policy.widening import widens
 
@@ -220,6 +221,7 @@ def _check_plain(policy: CompiledPolicy) -> None:
         check_values(policy.model_dump(exclude_defaults=True))
     except ValueError:
         raise Malformed("a text has characters that are not allowed") from None
+    check_meaning(policy)
 
 
 def _check_sheets(policy: CompiledPolicy, sheets: list[ReleaseSheet]) -> None:

@@ -1,8 +1,8 @@
 """A signed policy is enforced whole or not at all; otherwise nothing leaves and one line says why."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cbor2
 import pytest
@@ -25,7 +25,7 @@ from security.policy.bundle import (
     write_bundle,
 )
 from security.policy.compiled import CompiledPolicy, content_hash, from_bytes, to_bytes
-from security.policy.compiler import release_sheets
+from security.policy.compiler import release_sheets, stream_id
 from tests.unit.policy_material import NOW_S, compiled, officer, replaced
 
 ONE = [officer(1)]
@@ -201,28 +201,84 @@ def test_even_signed_an_unknown_field_or_form_is_no_policy(
     assert "damaged or of another version" in refusal(path)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"measurand": "plasma.flux"},
-        {"window_s": 0},
-        {"window_s": -60},
-        {"step": 0},
-        {"step": -1},
-        {"exponent": 40},
-        {"aggregate": "median"},
-        {"number": 0},
-        {"secret": True},
+METER, PRESS = 0, 2
+"""Places of rules in the compiled policy: a counter, and a state."""
+
+NO_FORM: list[tuple[str, object]] = [
+    ("consumer", -1), ("consumer", 9), ("window_s", 0), ("window_s", -60), ("window_s", 86_401),
+    ("step", 0), ("step", -1), ("exponent", 40), ("aggregate", "median"), ("number", 0),
+    ("min_samples", 0), ("fill_within_s", -1), ("pseudonym_s", -1), ("delay_s", -1),
+    ("retention_days", -1), ("clamp", [1]), ("clamp", [5, 1]), ("clamp", [1, 2, 3]),
+    ("bands", [5, 1]), ("bands", [1, 1]), ("range", ["1", "2", "3"]), ("scale", 1),
+    ("secret", 1),
+]  # fmt: skip
+"""What a field of a rule cannot hold at all."""
+
+NO_MEANING: list[tuple[str, int, Mapping[str, object]]] = [
+    ("window", METER, {"window_s": 7}),
+    ("role", METER, {"role": "king"}),
+    ("number", PRESS, {"number": (1 << 31) - 5}),
+    ("class", METER, {"class_raw": "purple"}),
+    ("class", METER, {"class_released": ""}),
+    ("class", METER, {"class_raw": "general-1", "class_released": "general-2"}),
+    ("class", METER, {"class_raw": "general-4", "class_released": "general-4"}),
+    ("class", METER, {"class_raw": "important"}),
+    ("class", METER, {"class_raw": "core"}),
+    *[("scale", METER, {"scale": text}) for text in ("", "abc", "0", "-0.0", "NaN", "Infinity")],
+    *[("offset", METER, {"offset": text}) for text in ("", "x", "NaN", "-Infinity")],
+    *[
+        ("range", METER, {"range": bounds})
+        for bounds in (["1"], ["5", "1"], ["1", "1"], ["a", "b"], ["NaN", "1"], ["0", "Infinity"])
     ],
-    ids=lambda change: f"{next(iter(change))}",
-)
-def test_even_signed_a_rule_without_meaning_is_no_policy(
-    tmp_path: Path, change: dict[str, object]
+    ("measurand", METER, {"measurand": "plasma.flux"}),
+    ("aggregate", METER, {"aggregate": "last"}),
+    ("aggregate", METER, {"measurand": "temperature"}),
+    ("state model", PRESS, {"state_model": "nonsense"}),
+    ("state model", PRESS, {"state_model": ""}),
+    ("pseudonym", METER, {"pseudonym_s": 3600}),
+]
+"""What a field of a rule can hold, and what has no meaning in it."""
+
+
+@pytest.mark.parametrize(("field", "value"), NO_FORM)
+def test_even_signed_a_rule_of_no_form_is_no_policy(
+    tmp_path: Path, field: str, value: object
 ) -> None:
     policy = compiled().model_dump(exclude_defaults=True)
-    policy["rules"][0].update(change)
+    policy["rules"][METER][field] = value
+    with pytest.raises(Malformed, match="not a CompiledPolicy"):
+        from_bytes(strict_cbor.encode(policy), CompiledPolicy)
     path = tmp_path / "policy.signed"
     path.write_bytes(bundle_of(policy))
+    assert "damaged or of another version" in refusal(path)
+
+
+@pytest.mark.parametrize(("word", "at", "changes"), NO_MEANING)
+def test_even_signed_a_rule_without_meaning_is_no_policy(
+    tmp_path: Path, word: str, at: int, changes: Mapping[str, object]
+) -> None:
+    """All else is right: the form, the signatures, and the sheets where there can be any."""
+    known = compiled()
+    rule = known.rules[at]
+    if "window_s" in changes:
+        key = known.consumers[rule.consumer].encryption_key
+        changes = {**changes, "stream": stream_id(key, cast("int", changes["window_s"]))}
+    rules = list(known.rules)
+    rules[at] = rule.model_copy(update=changes)
+    policy = known.model_copy(update={"rules": rules})
+    content = to_bytes(policy)
+    assert from_bytes(content, CompiledPolicy) == policy
+    try:
+        sheets = [to_bytes(sheet) for sheet in release_sheets(policy)]
+    except (LookupError, ValueError):
+        sheets = [to_bytes(sheet) for sheet in release_sheets(known)]
+    parts = [cose.sign_many(SHEET, sheet, ONE) for sheet in sheets]
+    signed_policy = cose.sign_many(POLICY_TYPE, content, ONE)
+    data = strict_cbor.encode(["mg-bundle/1", signed_policy, parts])
+    with pytest.raises(Malformed, match=f"a rule's {word} has no meaning"):
+        read_bundle(data, TRUSTED, 1)
+    path = tmp_path / "policy.signed"
+    path.write_bytes(data)
     assert "damaged or of another version" in refusal(path)
 
 

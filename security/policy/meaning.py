@@ -1,0 +1,96 @@
+"""What a signed rule must say to mean something: the same as the compiler asks, whoever compiled it.
+
+The compiler refuses all of this in the officers' text. What is signed may come from another tool, and
+the gate enforces only what it understands whole.
+"""
+
+from collections.abc import Iterator, Sequence
+from decimal import Decimal, InvalidOperation
+from typing import Final, get_args
+
+from protocols.strict_cbor import Malformed
+from protocols.vocabulary.measurands import MEASURANDS, Kind
+from protocols.vocabulary.states import STATE_MODELS
+from security.policy.clauses import CLASSES, FITS, LARGEST_NUMBER, Outlet
+from security.policy.compiled import CompiledPolicy, Derivation, Input, Rule
+
+_ROLES: Final = get_args(Outlet.model_fields["role"].annotation)
+_DAY_S: Final = 86_400
+_NEVER: Final = ("important", "core")
+
+
+def check_meaning(policy: CompiledPolicy) -> None:
+    """Check that every rule has a meaning here.
+
+    Raises:
+        Malformed: naming the first word of a rule that has none.
+    """
+    for one in policy.leaving:
+        for word in _meaningless(policy, one):
+            raise Malformed(f"a rule's {word} has no meaning")
+
+
+def _meaningless(policy: CompiledPolicy, one: Rule | Derivation) -> Iterator[str]:
+    if _DAY_S % one.window_s:
+        yield "window"
+    if one.role not in _ROLES:
+        yield "role"
+    if one.number + one.width - 1 > LARGEST_NUMBER:
+        yield "number"
+    if not _may_leave(one, policy.class_ceiling):
+        yield "class"
+    if isinstance(one, Rule):
+        yield from _source(one)
+        yield from _aggregate(one)
+        return
+    for each in one.inputs:
+        yield from _source(each)
+    if not all(map(_is_number, one.constants.values())):
+        yield "constant"
+
+
+def _may_leave(one: Rule | Derivation, ceiling: str) -> bool:
+    classes = (one.class_raw, one.class_released, ceiling)
+    if not set(classes) <= set(CLASSES) or set(classes) & set(_NEVER):
+        return False
+    raw, released, highest = map(CLASSES.index, classes)
+    return released <= min(raw, highest)
+
+
+def _source(one: Rule | Input) -> Iterator[str]:
+    if not _is_number(one.scale) or not Decimal(one.scale):
+        yield "scale"
+    if not _is_number(one.offset):
+        yield "offset"
+    if not _is_range(one.range):
+        yield "range"
+
+
+def _aggregate(one: Rule) -> Iterator[str]:
+    measurand = MEASURANDS.get(one.measurand)
+    if measurand is None:
+        yield "measurand"
+        return
+    if measurand.kind not in FITS[one.aggregate]:
+        yield "aggregate"
+    if one.aggregate == "state" and one.state_model not in STATE_MODELS:
+        yield "state model"
+    if one.pseudonym_s and measurand.kind is not Kind.OTHER:
+        yield "pseudonym"
+
+
+def _is_range(bounds: Sequence[str]) -> bool:
+    if not bounds:
+        return True
+    return (
+        len(bounds) == 2
+        and all(map(_is_number, bounds))
+        and Decimal(bounds[0]) < Decimal(bounds[1])
+    )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return Decimal(text).is_finite()
+    except InvalidOperation:
+        return False
