@@ -2,7 +2,7 @@
 
 import logging
 import time
-from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
@@ -17,7 +17,6 @@ from protocols.version import VERSION
 from security.policy.bundle import (
     NoPolicy,
     PolicyEnded,
-    SignedSheet,
     TrustedPolicy,
     keep_enforced,
     load_policy,
@@ -53,7 +52,7 @@ def usable_policy(
             now_s=now_ns() // SECOND,
             last_version=version,
             last_hash=policy_hash,
-            last=read_enforced(enforced_path(config), policy_hash),
+            last=partial(read_enforced, enforced_path(config), policy_hash),
             widen_threshold=config.policy.widen_threshold,
             agent_version=VERSION,
         )
@@ -207,7 +206,7 @@ class Authority:
             keep_enforced(archive, newer.policy)
         self._keys = self._ages(newer.policy)
         self._unbroken = self._followed()
-        self._policy = replace(newer, sheets=tuple(map(_signed_only, newer.sheets)))
+        self._policy = newer.at_rest()
         if before is not None:
             _log.info(
                 "%s",
@@ -262,11 +261,6 @@ class Authority:
             "数据官过久未确认策略仍然有效（[policy] max_stale）；"
             "请签署新策略，或执行 'millgate policy confirm'",
         )
-
-
-def _signed_only(sheet: SignedSheet) -> SignedSheet:
-    """Return a sheet without its points: here only the signed bytes are passed on."""
-    return replace(sheet, sheet=sheet.sheet.model_copy(update={"points": []}))
 
 
 def _signature(path: Path) -> _Seen:

@@ -27,6 +27,7 @@ from agent.reloading import unchangeable
 from agent.suspended import Keeper, suspended_path
 from agent.watched_files import WatchedFiles
 from protocols.errors import ConfigError
+from protocols.heap import keep_lean
 from protocols.language import tr
 from protocols.status import serving
 from security.policy.bundle import TrustedPolicy
@@ -65,7 +66,7 @@ class GateApp:
         self.devices = Devices(config.devices, self.side.put, time.time_ns)
 
     def _make_gate(self, policy: TrustedPolicy) -> Gate:
-        return Gate(policy.policy, self.devices.tables, time.time_ns, self._key)
+        return Gate(policy.packed or policy.policy, self.devices.tables, time.time_ns, self._key)
 
     async def run(self) -> None:
         """Run until told to stop; then release what is closed, and end."""
@@ -77,6 +78,7 @@ class GateApp:
                 group.create_task(self._watch(), name="policy"),
                 group.create_task(self._reload(), name="configuration"),
                 group.create_task(self.side.tick(), name="tick"),
+                group.create_task(keep_lean(), name="memory"),
                 group.create_task(self.side.take_frames(), name="gate"),
                 group.create_task(self._listen_anew(), name="resume"),
             ]

@@ -14,10 +14,12 @@ from agent.strange import Strange
 from agent.suspended import Keeper, without
 from protocols.errors import MillgateError
 from protocols.frame import SECOND, Frame
+from protocols.heap import give_back
 from protocols.language import tr
 from protocols.topics import Address
 from security.policy.account import POLICY_ENDED, STOPPED
 from security.policy.bundle import TrustedPolicy
+from security.policy.compiled import Rule
 from security.policy.gate import Gate, MemoryLost, open_memory, seal_memory
 from security.secret import Secret
 
@@ -103,6 +105,8 @@ class GateSide:
         self._busy = True
         self._said = ""
         self._strange: Strange | None = None
+        self._hidden: list[Rule] = []
+        self._hidden_of: tuple[bytes, frozenset[str]] = (b"", frozenset())
         self._renew = asyncio.Event()
         self._renewed = asyncio.Event()
         self._was_halted = False
@@ -264,9 +268,10 @@ class GateSide:
             self.gate = self._make_gate(policy)
             self._renew.clear()
             self._renewed.set()
-            self._strange = Strange(policy.policy.rules, self.gate.tables)
+            self._strange = Strange(policy.whole().rules, self.gate.tables)
             for line in self.gate.suspended:
                 _log.warning("%s", line)
+            give_back()
         else:
             self.gate.start_over()
         gate = self.gate
@@ -352,13 +357,22 @@ class GateSide:
         gate.advance()
         streams, memory = gate.take(), gate.memory()
         await self._suspend(gate)
-        streams = without(streams, self.suspended.now, self._policy().policy.rules)
+        streams = without(streams, self.suspended.now, self._suspended_rules())
         number = self._number + 1
         sealed = await asyncio.to_thread(
             seal_memory, memory, self._key, self._address, self._epoch, policy_hash, number
         )
         self._room.set()
         await self._commit(link, Released(number, policy_hash, streams, sealed))
+
+    def _suspended_rules(self) -> list[Rule]:
+        """Return the rules of the points that are suspended; the policy itself rests packed."""
+        policy, points = self._policy(), self.suspended.now.points
+        key = policy.hash, frozenset(points)
+        if points and key != self._hidden_of:
+            self._hidden = [rule for rule in policy.whole().rules if rule.source in points]
+            self._hidden_of = key
+        return self._hidden if points else []
 
     async def _suspend(self, gate: Gate) -> None:
         """Suspend what failed too often, before anything of this message leaves."""

@@ -16,7 +16,6 @@ from typing import Final
 from agent.config import AgentConfig
 from protocols.errors import MillgateError
 from protocols.frame import SECOND
-from protocols.https import ask_server, believing
 from protocols.language import tr
 from protocols.tls import show_certificate
 from security.certificate_request import Life, certifies, life_of, request_for
@@ -50,6 +49,8 @@ async def renew(config: AgentConfig, now_s: int) -> Life | None:
         return None
     request = await asyncio.to_thread(request_for, broker.private_key)
     bundle = await asyncio.to_thread((broker.ca_file or broker.certificate).read_bytes)
+    from protocols.https import ask_server, believing  # noqa: PLC0415 - its library is large, and few ever need it
+
     context = believing(bundle)
     await asyncio.to_thread(show_certificate, context, broker.certificate, broker.private_key)
     status, answer = await ask_server(url + RENEWAL_PATH, context, MOST_BODY, body=request)

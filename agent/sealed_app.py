@@ -34,6 +34,7 @@ from agent.upkeep import Upkeep, delivery_ages
 from agent.uplink import Duty, Uplink
 from protocols.errors import MillgateError
 from protocols.frame import SECOND
+from protocols.heap import give_back, keep_lean
 from protocols.language import tr
 from protocols.status import serving
 from protocols.strict_cbor import Malformed
@@ -95,6 +96,7 @@ class SealedApp:
                 keys = group.create_task(self._watch_keys(), name="keys")
                 upkeep = group.create_task(self._keep_up(), name="upkeep")
                 certificate = group.create_task(keep_renewed(self._config), name="certificate")
+                memory = group.create_task(keep_lean(), name="memory")
                 await self._stop.wait()
                 if self._links.watched and not self._links.at_once:
                     # The gate side's last message is still to come; then it ends the link.
@@ -107,6 +109,7 @@ class SealedApp:
                 keys.cancel()
                 upkeep.cancel()
                 certificate.cancel()
+                memory.cancel()
         finally:
             self._thread.shutdown()
             if self._spool is not None:
@@ -196,6 +199,8 @@ class SealedApp:
         )
         self._go_on(spool, sealer, sheets)
         self._sealer, self._told, self._version = sealer, told, sheets.version
+        del sheets
+        give_back()
         return sealer, self._epoch
 
     def _go_on(self, spool: Spool, sealer: Sealer, sheets: Sheets) -> None:

@@ -168,7 +168,7 @@ class Sealer:
         self.ended = ended
         self._largest = largest
         self._spool = spool
-        self._policy = policy
+        self._policy_hash = policy.hash
         self._signer = signer
         self._audit = audit
         self._address = address
@@ -180,11 +180,15 @@ class Sealer:
             pads = [stream.pad for stream in sheet.sheet.streams]
             consumer = sheet.sheet.consumer
             card = consumers[consumer]
-            lane = _Lane(max(pads, default=_PAD), card.encryption_key, card.receipt_key.kid, sheet)
+            lane = _Lane(
+                max(pads, default=_PAD), card.encryption_key, card.receipt_key.kid, sheet.at_rest()
+            )
             for stream in sheet.sheet.streams:
                 self._lanes[stream.id] = lane
             self._sheets[stream_id(consumer, 0)] = lane
-            self._stream_terms |= stream_terms(sheet.sheet)
+            for stream_number, terms in stream_terms(sheet.sheet).items():
+                # What the points mean to people is the brain's to know.
+                self._stream_terms[stream_number] = replace(terms, points=())
 
     def restore(self, epoch: int) -> Restore:
         """Begin in this epoch: send the sheets that it has not seen, and say where to go on."""
@@ -198,14 +202,14 @@ class Sealer:
         for lane in self._sheets.values():
             spool.keep_sheet(lane.sheet.hash, lane.sheet.signed)
         if spool.meta("epoch", 0) != epoch:
-            spool.begin(epoch, self._policy.hash, entries)
+            spool.begin(epoch, self._policy_hash, entries)
         else:
             spool.append(epoch, entries)
         self._declare_end()
         return Restore(
             spool.meta("number", 0),
             epoch,
-            spool.meta("memory_policy", self._policy.hash),
+            spool.meta("memory_policy", self._policy_hash),
             spool.meta("memory", b""),
             spool.meta("at", 0),
         )
@@ -236,7 +240,7 @@ class Sealer:
         a wrong clock had let its validity seem over.
         """
         key, reason = _DECLARED.get(self.ended, (_DECLARED[Ended.EXPIRED][0], None))
-        mark = f"{self.epoch}:{self._policy.hash.hex()}"
+        mark = f"{self.epoch}:{self._policy_hash.hex()}"
         if (self._spool.meta(key) == mark) is (reason is not None):
             return
         entries = [
@@ -251,7 +255,7 @@ class Sealer:
             BeyondSheet: when the gate let through more than the sheet releases.
             NotOurs: when it is of another policy, or not the next. Nothing is committed then.
         """
-        if message.policy_hash != self._policy.hash:
+        if message.policy_hash != self._policy_hash:
             raise NotOurs("released under another policy")
         if message.number != self._spool.meta("number", 0) + 1:
             raise NotOurs("not the next message")

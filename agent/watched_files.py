@@ -32,6 +32,7 @@ class WatchedFiles:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._files = [path]
+        self._parsed: _Stamp = ()
         self._seen = self._settled = self._look()
 
     def changed(self) -> bool:
@@ -51,9 +52,13 @@ class WatchedFiles:
         self._settled = self._seen = self._look()
 
     def _look(self) -> _Stamp:
-        # Of one that is half-written or faulty, the files it named before are looked at.
-        with contextlib.suppress(ConfigError):
-            self._files = files_of(self._path)
+        # Reading a long file takes a good part of a second: only when it is another one.
+        stamp = tuple(_stamps([self._path]))
+        if stamp != self._parsed:
+            self._parsed = stamp
+            # Of one that is half-written or faulty, the files it named before are looked at.
+            with contextlib.suppress(ConfigError):
+                self._files = files_of(self._path)
         return tuple(_stamps(self._files))
 
 

@@ -1,8 +1,8 @@
 """The signed policy as a file, and when it may be enforced."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +23,7 @@ from security.policy.compiled import (
 )
 from security.policy.compiler import release_sheets
 from security.policy.meaning import check_meaning
+from security.policy.packed import PackedPolicy, pack
 from security.policy.succession import succession_faults
 from security.policy.widening import widens
 
@@ -61,22 +62,38 @@ class SignedSheet:
     signed: bytes
     hash: bytes
 
+    def at_rest(self) -> "SignedSheet":
+        """Return it without its points as objects: they are in the signed bytes."""
+        return replace(self, sheet=self.sheet.model_copy(update={"points": []}))
+
 
 @dataclass(frozen=True, slots=True)
 class TrustedPolicy:
     """A policy that enough officers signed.
 
     Attributes:
-        policy: what is enforced.
+        policy: what is enforced; at rest, its head alone.
         hash: SHA-256 of its compiled bytes.
         sheets: one per consumer, in the policy's order.
         signers: key ids of the officers who signed it, each once.
+        packed: the whole policy, at rest.
     """
 
     policy: CompiledPolicy
     hash: bytes
     sheets: tuple[SignedSheet, ...]
     signers: tuple[bytes, ...] = ()
+    packed: PackedPolicy | None = None
+
+    def at_rest(self) -> "TrustedPolicy":
+        """Return it as it is kept while it is enforced: small."""
+        packed = pack(self.policy)
+        sheets = tuple(sheet.at_rest() for sheet in self.sheets)
+        return replace(self, policy=packed.head, packed=packed, sheets=sheets)
+
+    def whole(self) -> CompiledPolicy:
+        """Return the policy with all its rules, whether at rest or not."""
+        return self.policy if self.packed is None else self.packed.whole()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +163,7 @@ def peek_bundle(data: bytes) -> Draft:
     signed_policy, signed_sheets = _parts(data)
     payload = cose.payload_of_many(signed_policy, MAX_COMPILED)
     policy = from_bytes(payload, CompiledPolicy)
-    _check_sheets(policy, [signed_sheet(one).sheet for one in signed_sheets])
+    _sheets_of(policy, [cose.payload_of_many(one, MAX_COMPILED) for one in signed_sheets])
     signers = cose.signers_of_many(signed_policy, MAX_COMPILED)
     return Draft(policy, content_hash(payload), signers)
 
@@ -157,10 +174,14 @@ def read_sheet(signed: bytes, officers: Sequence[VerifyKey], threshold: int) -> 
     Raises:
         Malformed, BadSignature: when it is not one, or not signed by enough officers.
     """
-    payload = cose.verify_many(
+    payload = _sheet_payload(signed, officers, threshold)
+    return SignedSheet(from_bytes(payload, ReleaseSheet), signed, content_hash(payload))
+
+
+def _sheet_payload(signed: bytes, officers: Sequence[VerifyKey], threshold: int) -> bytes:
+    return cose.verify_many(
         signed, content_type=SHEET, trusted=officers, threshold=threshold, limit=MAX_COMPILED
     )
-    return SignedSheet(from_bytes(payload, ReleaseSheet), signed, content_hash(payload))
 
 
 def signed_sheet(signed: bytes) -> SignedSheet:
@@ -191,12 +212,16 @@ def read_bundle(data: bytes, officers: Sequence[VerifyKey], threshold: int) -> T
     )
     policy = from_bytes(payload, CompiledPolicy)
     _check_plain(policy)
-    sheets = tuple(read_sheet(signed, officers, threshold) for signed in signed_sheets)
-    _check_sheets(policy, [sheet.sheet for sheet in sheets])
+    payloads = [_sheet_payload(signed, officers, threshold) for signed in signed_sheets]
+    sheets = _sheets_of(policy, payloads)
     signers = cose.signers_of_many(signed_policy, MAX_COMPILED)
     if any(cose.signers_of_many(one, MAX_COMPILED) != signers for one in signed_sheets):
         raise BadSignature("policy and sheets are signed by different officers")
-    return TrustedPolicy(policy, content_hash(payload), sheets, signers)
+    found = tuple(
+        SignedSheet(sheet, signed, content_hash(content))
+        for sheet, signed, content in zip(sheets, signed_sheets, payloads, strict=True)
+    )
+    return TrustedPolicy(policy, content_hash(payload), found, signers)
 
 
 def _parts(data: bytes) -> tuple[bytes, list[bytes]]:
@@ -224,14 +249,22 @@ def _check_plain(policy: CompiledPolicy) -> None:
     check_meaning(policy)
 
 
-def _check_sheets(policy: CompiledPolicy, sheets: list[ReleaseSheet]) -> None:
+def _sheets_of(policy: CompiledPolicy, payloads: list[bytes]) -> list[ReleaseSheet]:
+    """Return the release sheets of a policy, once these bytes are found to be just them.
+
+    They are made anew and compared as bytes, which takes half the memory of reading them.
+
+    Raises:
+        Malformed: when they are not.
+    """
     try:
         expected = release_sheets(policy)
     except (LookupError, ValueError):
         # Signed by a tool of another version: it knows words that this one does not.
         raise Malformed("a rule has no meaning here") from None
-    if sheets != expected:
+    if payloads != [to_bytes(sheet) for sheet in expected]:
         raise Malformed("release sheets are not those of the policy")
+    return expected
 
 
 def officers_to_widen(officers: Sequence[VerifyKey], threshold: int, wanted: int | None) -> int:
@@ -252,7 +285,7 @@ def load_policy(
     now_s: int,
     last_version: int,
     last_hash: bytes,
-    last: CompiledPolicy | None = None,
+    last: Callable[[], CompiledPolicy | None] = lambda: None,
     widen_threshold: int | None = None,
     agent_version: str = "",
 ) -> TrustedPolicy:
@@ -264,7 +297,8 @@ def load_policy(
         now_s: wall time, seconds since 1970 UTC.
         last_version, last_hash: of the newest policy that was ever enforced here; 0 and empty
             for none.
-        last: that policy itself; None where it is not known, then everything counts as new.
+        last: gives that policy itself; None where it is not known, then everything counts as new.
+            Only asked for a policy that was not enforced before.
         widen_threshold: how many officers must sign one that widens; None is as many as
             `officers_to_widen` says.
         agent_version: of the program that asks; empty asks for no minimum.
@@ -289,7 +323,7 @@ def load_policy(
         )
     if trusted.hash != last_hash:
         needed = officers_to_widen(officers, threshold, widen_threshold)
-        _check_step(path, trusted, last, needed)
+        _check_step(path, trusted, last(), needed)
     if agent_version and _number(agent_version) < _number(policy.minimum_agent):
         raise _refused(
             path,

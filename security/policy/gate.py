@@ -8,7 +8,7 @@ import hashlib
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import cbor2
@@ -29,6 +29,7 @@ from security.policy.budget import Budgets
 from security.policy.compiled import CompiledPolicy, Rule
 from security.policy.derived import Derived, Output
 from security.policy.lane import FURTHEST_AHEAD_NS, Lane
+from security.policy.packed import PackedPolicy
 from security.policy.sources import columns_of, no_device, transform
 from security.secret import Secret
 
@@ -65,7 +66,7 @@ class Gate:
 
     def __init__(
         self,
-        policy: CompiledPolicy,
+        policy: CompiledPolicy | PackedPolicy,
         tables: Mapping[str, PointTable],
         now_ns: NowNs,
         key: Secret[bytes] | None = None,
@@ -73,12 +74,13 @@ class Gate:
         """Make a gate.
 
         Args:
-            policy: what it applies.
+            policy: what it applies; of a packed one, its rules rest packed.
             tables: the devices' points.
             now_ns: the wall clock.
             key: the gate's own key, for pseudonyms; without it no pseudonym leaves.
         """
-        self.policy = policy
+        self._policy = policy
+        self._head = policy.head if isinstance(policy, PackedPolicy) else policy
         self._key = key
         self._now = now_ns
         self._tables = dict(tables)
@@ -101,9 +103,21 @@ class Gate:
         self._released = {
             device: np.zeros(len(table.points), np.bool_) for device, table in self._tables.items()
         }
-        self._lanes = self._make_lanes()
-        self._derived = Derived(self.policy, self._tables, self.suspended)
-        self._budgets = Budgets(self.policy)
+        policy = self.policy
+        self._lanes = self._make_lanes(policy.rules)
+        self._derived = Derived(policy, self._tables, self.suspended)
+        self._budgets = Budgets(policy)
+
+    @property
+    def policy(self) -> CompiledPolicy:
+        """What it applies."""
+        policy = self._policy
+        return policy.whole() if isinstance(policy, PackedPolicy) else policy
+
+    @policy.setter
+    def policy(self, policy: CompiledPolicy) -> None:
+        """Apply other terms at once, and other rules from the next beginning on."""
+        self._policy = self._head = policy
 
     @property
     def tables(self) -> Mapping[str, PointTable]:
@@ -113,9 +127,9 @@ class Gate:
     @property
     def in_force(self) -> bool:
         """Whether the policy is valid now and not stopped, and nothing halts the gate."""
-        if self.halted or self.policy.stopped:
+        if self.halted or self._head.stopped:
             return False
-        return self.policy.valid_from <= self._now() // 10**9 < self.policy.valid_until
+        return self._head.valid_from <= self._now() // 10**9 < self._head.valid_until
 
     @property
     def has_expired(self) -> bool:
@@ -272,7 +286,7 @@ class Gate:
             ) from None
 
     def _take_over(self, content: dict[str, Any], why_lost: str = RULE_CHANGED) -> None:
-        if self.policy.stopped:
+        if self._head.stopped:
             content, why_lost = _without_readings(content), STOPPED
         self._clock.update(content["clocks"])
         by_name = dict(content["lanes"])
@@ -311,7 +325,7 @@ class Gate:
         lane.lose_open()
         if lane.stream not in self.faulty:
             self.faulty.append(lane.stream)
-        self._tell(f"{lane.device}, {lane.rules[0].aggregate}", error)
+        self._tell(f"{lane.device}, {lane.aggregate}", error)
 
     def _tell(self, name: str, error: Exception) -> None:
         now_ns = self._now()
@@ -337,10 +351,10 @@ class Gate:
         released = [lane for device in sorted(self._lanes) for lane in self._lanes[device]]
         return [*released, *self._derived.outputs]
 
-    def _make_lanes(self) -> dict[str, list[Lane]]:
+    def _make_lanes(self, all_rules: Sequence[Rule]) -> dict[str, list[Lane]]:
         groups: dict[tuple[Any, ...], list[Rule]] = {}
         ranks: Counter[str] = Counter()
-        for rule in self.policy.rules:
+        for rule in all_rules:
             if rule.device not in self._tables:
                 self.suspended.append(no_device(rule.device))
                 continue

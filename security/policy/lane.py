@@ -45,7 +45,7 @@ class Lane(ABC):
 
     Attributes:
         stream: where its slots travel.
-        rules: shape (p,), its points by number.
+        aggregate: what it computes.
         columns: shape (p,), their columns in the point table; -1 for a suspended one.
         numbers: shape (n,), the numbers it fills, ascending.
         closing_edge: whether a sample exactly on a boundary belongs to the slot that ends there
@@ -76,8 +76,9 @@ class Lane(ABC):
     ) -> None:
         self.stream = rules[0].stream
         self.device = table.device
-        self.rules = tuple(rules)
-        self._digests = [rule.digest() for rule in rules]
+        self.aggregate = rules[0].aggregate
+        # Rules are as many as points, and large: what is needed of them is in arrays.
+        self._digests = b"".join(rule.digest() for rule in rules)
         self.size = len(rules)
         self.table = table
         self.window_ns = rules[0].window_s * SECOND
@@ -117,7 +118,7 @@ class Lane(ABC):
         """What the lane is called in the gate memory."""
         extra = (self.rank, self.delay_ns // SECOND, self.fill_ns // SECOND)
         tail = "/" + ".".join(map(str, extra)) if any(extra) else ""
-        return f"{self.device}/{self.stream}/{self.rules[0].aggregate}{tail}"
+        return f"{self.device}/{self.stream}/{self.aggregate}{tail}"
 
     # What a transform fills in.
 
@@ -301,7 +302,7 @@ class Lane(ABC):
     def memory(self) -> dict[str, Any]:
         """Return everything that must survive a crash, as CBOR-able data."""
         return {
-            "digests": b"".join(self._digests),
+            "digests": self._digests,
             "cursor": self.cursor if self.cursor is not None else -1,
             "first": self.first_slot,
             "counts": [[slot, count] for slot, count in sorted(self.open_counts.items())],
@@ -324,7 +325,7 @@ class Lane(ABC):
         position = {digest: at for at, digest in enumerate(_split(memory["digests"], _DIGEST))}
         pairs = [
             (new, position[digest])
-            for new, digest in enumerate(self._digests)
+            for new, digest in enumerate(_split(self._digests, _DIGEST))
             if digest in position
         ]
         if not pairs:

@@ -6,6 +6,7 @@ asks for.
 """
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, ClassVar, Final
 
@@ -14,7 +15,9 @@ from numpy.typing import NDArray
 
 from protocols.batch import GOOD, LARGEST_MANTISSA, NO_VALUE, UNCERTAIN
 from protocols.frame import Flags, Floats, Ints, Quality, Values
+from protocols.points import PointTable
 from security.policy import lane
+from security.policy.compiled import Rule
 from security.policy.latest import Cells, Latest
 from security.policy.rounding import round_means
 from security.policy.rows import Row, Samples, row_of
@@ -80,10 +83,10 @@ class Lane(lane.Lane):
     carries: ClassVar[bool] = True
     whole_only: ClassVar[bool] = False
 
-    def __init__(self, *args: Any, **more: Any) -> None:
-        super().__init__(*args, **more)
+    def __init__(self, table: PointTable, rules: Sequence[Rule], *args: Any, **more: Any) -> None:
+        super().__init__(table, rules, *args, **more)
         self.tallies: dict[int, Tally] = {}
-        self._minimum = Minimum(self.rules)
+        self._minimum = Minimum(rules)
         # After a crash: samples are missing up to the first one that comes again.
         self._pending: Flags = np.zeros(self.size, np.bool_)
         # The newest slot that a sample of each point lay in by its own time.
@@ -279,9 +282,9 @@ class Total(Lane):
     a sum does not depend on the order or the grouping of its samples.
     """
 
-    def __init__(self, *args: Any, **more: Any) -> None:
-        super().__init__(*args, **more)
-        grid = np.array([r.bands_exponent if r.bands else r.exponent for r in self.rules], np.int64)
+    def __init__(self, table: PointTable, rules: Sequence[Rule], *args: Any, **more: Any) -> None:
+        super().__init__(table, rules, *args, **more)
+        grid = np.array([r.bands_exponent if r.bands else r.exponent for r in rules], np.int64)
         own, scales = grid - _FINER, self.scales
         self._fine: Floats = np.array(
             [
@@ -295,7 +298,7 @@ class Total(Lane):
             np.where(scales.integer, scales.factor, 1),
             np.where(scales.integer, scales.exponent, own),
         )
-        self._total_bands = Bands(self._total_scales, self.rules)
+        self._total_bands = Bands(self._total_scales, rules)
 
     def fold(self, tally: Tally, places: NDArray[np.int32], values: Values, usable: Flags) -> Flags:
         """Add the usable samples up."""

@@ -22,7 +22,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import psutil
 
@@ -60,6 +60,21 @@ scale = 0.01
 unit = "kW"
 measurand = "power.active"
 """
+_SERVER: Final = """
+[[device]]
+id = "d{number}"
+kind = "opcua"
+url = "opc.tcp://127.0.0.1:{port}/bench"
+security = "none"
+"""
+_NODE: Final = """
+[[device.points]]
+id = "p{at}"
+address = "nsu=urn:millgate:bench;s=n{at}"
+type = "Double"
+unit = "kW"
+measurand = "power.active"
+"""
 _CLOCK: Final = """
 [[device.points]]
 id = "clock"
@@ -87,6 +102,7 @@ class Setting:
         share: which share of the points is released.
         seconds: how long is measured.
         protocol: of MQTT.
+        kind: of device; an `opcua` one has points from 0 on in place of registers, and is followed.
     """
 
     devices: int
@@ -96,6 +112,7 @@ class Setting:
     share: float
     seconds: float
     protocol: str
+    kind: Literal["modbus", "opcua"] = "modbus"
 
     @property
     def first(self) -> int:
@@ -156,11 +173,12 @@ async def mill_of(folder: Path, setting: Setting, port: int, broker: int) -> Asy
 
 
 def _describe(mill: Mill, setting: Setting, port: int) -> None:
-    points = "".join(_POINT.format(at=at) for at in range(setting.first, setting.registers))
+    point = _POINT if setting.kind == "modbus" else _NODE
+    points = "".join(point.format(at=at) for at in range(setting.first, setting.registers))
     own = 'slot_time = "clock"\n' + _CLOCK if setting.own_time else ""
     with mill.agent_toml.open("a", encoding="utf-8") as file:
         for number in range(setting.devices):
-            head = _DEVICE.format(
+            head = (_DEVICE if setting.kind == "modbus" else _SERVER).format(
                 number=number,
                 host=device.host(number),
                 port=port,

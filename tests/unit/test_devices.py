@@ -4,6 +4,8 @@ import asyncio
 import os
 from pathlib import Path
 
+import pytest
+
 from agent.devices import Devices
 from agent.watched_files import WatchedFiles, files_of
 from protocols.drivers import DeviceConfig, read_devices
@@ -73,6 +75,25 @@ def test_files_count_as_changed_once_they_have_come_to_rest(tmp_path: Path) -> N
     write(path, '[[device]]\nid = "m"\npoints = "m.csv"\n')
     watched.read()
     assert [watched.changed() for _ in range(3)] == [False, False, False]
+
+
+def test_a_file_that_did_not_change_is_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "agent.toml"
+    write(path, "a = 1\n")
+    watched, read = WatchedFiles(path), list[Path]()
+
+    def note(one: Path) -> dict[str, object]:
+        read.append(one)
+        return {}
+
+    monkeypatch.setattr("agent.watched_files.read_toml", note)
+    assert not any(watched.changed() for _ in range(3))
+    assert read == []
+    write(path, "a = 12\n")
+    assert [watched.changed() for _ in range(3)] == [False, True, False]
+    assert read == [path]
 
 
 def test_a_file_that_was_replaced_by_one_of_the_same_length_counts_as_changed(

@@ -126,7 +126,7 @@ def test_what_a_fault_drops_is_said_without_any_value(caplog: pytest.LogCaptureF
 def test_a_fault_in_one_lane_leaves_the_others_alone() -> None:
     clock = Clock()
     gate = gate_of(POLLED, [one for one in RULES if one.device == "dev"], clock)
-    broken = next(lane for lane in gate._all_lanes() if lane.rules[0].aggregate == "delta")
+    broken = next(lane for lane in gate._all_lanes() if lane.aggregate == "delta")
     Faults(random.Random(0), 1.0).into(broken)
     for s in range(13):
         clock.set(s)

@@ -318,7 +318,7 @@ def load(folder: Path, last: CompiledPolicy | None, **more: object) -> TrustedPo
         now_s=NOW_S,
         last_version=known[0],
         last_hash=known[1],
-        last=last,
+        last=lambda: last,
         **more,  # type: ignore[arg-type]  # named by the caller
     )
 

@@ -8,6 +8,7 @@ where they came behind, so that a series written in order has full pieces.
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -140,10 +141,11 @@ class Chunks:
             self._add(series, _cut(rows, FULL), changes)
             return
         starts = np.array([piece.start for piece in pieces])
-        homes = np.maximum(np.searchsorted(starts, rows.time, side="right") - 1, 0)
-        for home in np.unique(homes).tolist():
-            here = rows.take(homes == home)
-            self._put(db, series, pieces[home], here, changes)
+        # Rows and pieces are in order of time: the rows of each piece lie together.
+        first = np.append(np.searchsorted(rows.time, starts[1:]), len(rows)).tolist()
+        for piece, (start, end) in zip(pieces, pairwise([0, *first]), strict=True):
+            if end > start:
+                self._put(db, series, piece, rows.take(slice(start, end)), changes)
 
     def _put(
         self,

@@ -185,8 +185,11 @@ def _unshuffled(body: bytes, rows: int) -> "np.ndarray[tuple[int], np.dtype[np.u
 
 
 def _words(values: Values) -> bytes:
-    numbers = {word: number for number, word in enumerate(dict.fromkeys(values))}
-    codes = np.fromiter(map(numbers.__getitem__, values), np.uint32, len(values))
+    texts = values.tolist()
+    numbers = {word: number for number, word in enumerate(dict.fromkeys(texts))}
+    codes = np.zeros(len(texts), np.uint32)
+    if len(numbers) > 1:
+        codes[:] = list(map(numbers.__getitem__, texts))
     words = [word.encode() for word in numbers]
     lengths = np.fromiter(map(len, words), np.uint32, len(words))
     count = np.array([len(words)], np.uint32)

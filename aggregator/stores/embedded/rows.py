@@ -58,7 +58,7 @@ class Rows:
     def size(self) -> int:
         """About how many bytes the rows take in memory, with a byte per character."""
         texts = (one.values for one in self.columns.values() if one.kind is FieldType.TEXT)
-        characters = sum(len(text) for values in texts for text in values if text)
+        characters = sum(sum(map(len, filter(None, values.tolist()))) for values in texts)
         return len(self) * 8 * (2 + len(self.columns)) + characters
 
     def take(self, which: Ints | Flags | slice) -> "Rows":

@@ -30,7 +30,7 @@ class Pseudonyms:
 
     def __init__(self, rules: Sequence[Rule], key: Secret[bytes] | None) -> None:
         self.at = np.array([at for at, rule in enumerate(rules) if rule.pseudonym_s], np.intp)
-        self._rules = rules
+        self._rules = {at: rules[at] for at in self.at.tolist()}
         self._key = Secret(_derived(key)) if key is not None and len(self.at) else None
         self._known: dict[tuple[int, int, int], int] = {}
 

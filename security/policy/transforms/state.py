@@ -7,6 +7,7 @@ that the state model does not list, and time without a sample beyond the holding
 The instants of change are rounded to the grid, not the durations, so that they always add up.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from protocols.batch import GOOD, NO_VALUE, UNCERTAIN
 from protocols.frame import SECOND, Bytes, Flags, Ints, Quality, Values
+from protocols.points import PointTable
 from protocols.vocabulary.states import (
     LARGEST_CODE,
     STATE_MODELS,
@@ -22,6 +24,7 @@ from protocols.vocabulary.states import (
 )
 from security.policy import lane
 from security.policy.clauses import STATE_NUMBERS
+from security.policy.compiled import Rule
 from security.policy.rounding import round_times
 from security.policy.rows import Row, Samples
 
@@ -39,9 +42,9 @@ class Lane(lane.Lane):
 
     numbers_per_point = STATE_NUMBERS
 
-    def __init__(self, *args: Any, **more: Any) -> None:
-        super().__init__(*args, **more)
-        self._models = np.stack([_model(rule.state_model) for rule in self.rules])
+    def __init__(self, table: PointTable, rules: Sequence[Rule], *args: Any, **more: Any) -> None:
+        super().__init__(table, rules, *args, **more)
+        self._models = np.stack([_model(rule.state_model) for rule in rules])
         self._grid_ns = np.array(
             [int(s) * SECOND // 10 ** int(-g) for s, g in zip(self.step, self.grid, strict=True)],
             np.int64,
