@@ -12,9 +12,9 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from agent.clock import running_ns
 from protocols.frame import SECOND, NowNs
 from protocols.language import tr
+from protocols.running import running_ns
 
 TOLERATED_S: Final = 60
 """A larger difference is told; the brain tells of the same."""

@@ -4,10 +4,11 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from agent.kept_clock import KeptClock, Standing, boot_id
+from agent.kept_clock import KeptClock, Standing
 from protocols.frame import SECOND, NowNs
 from protocols.language import tr
 from protocols.moments import utc_words
+from protocols.running import boot_id, running_ns
 from protocols.settings import duration_text
 
 LARGEST_JUMP_NS: Final = 120 * SECOND
@@ -18,11 +19,6 @@ STEADY_NS: Final = 300 * SECOND
 
 _SPAN_NS: Final = 600 * SECOND
 _KEEP_NS: Final = 30 * SECOND
-
-
-def running_ns() -> int:
-    """Return the time since the machine was started, suspension included; nobody sets it."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 class ClockWatch:

@@ -10,24 +10,13 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
-
-
-def boot_id() -> str:
-    """Return what names this start of the machine; empty where that is not to be seen."""
-    try:
-        return _BOOT.read_text(encoding="ascii").strip()
-    except OSError:
-        # A sandbox may hide it.
-        return ""
-
 
 @dataclass(frozen=True, slots=True)
 class Standing:
     """How the clocks stood.
 
     Attributes:
-        boot: see `boot_id`.
+        boot: see `protocols.running.boot_id`.
         wall_ns: the wall clock, since 1970 UTC.
         running_ns: the machine's running time.
     """

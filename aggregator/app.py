@@ -206,6 +206,9 @@ class Aggregator:
                 await asyncio.wait([api])
         finally:
             self._executor.shutdown()
+            with contextlib.suppress(OSError):
+                # Without it the next start waits for an agent's word.
+                self._time.keep()
             self._ledger.close()
             self._feed.close()
 

@@ -8,11 +8,13 @@ evenly for a week. Agents cannot hasten anything by this: the brain's clock must
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from protocols.frame import SECOND, NowNs
 from protocols.language import tr
+from protocols.running import boot_id, running_ns
 from security.files import write_whole
 
 CLOSE_S: Final = 3600
@@ -26,9 +28,19 @@ _FRESH_NS: Final = 900 * SECOND
 _EXACT_S: Final = 120
 
 
-def running_ns() -> int:
-    """Return the time since the machine was started, suspension included; nobody sets it."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What is remembered over restarts.
+
+    Attributes:
+        at_s: when the clock was looked at last, by itself.
+        since_s: since when it has gone evenly.
+        agreed: when the machine was started by an agent's word, and the running time at which it came, ns.
+    """
+
+    at_s: int = 0
+    since_s: int = 0
+    agreed: tuple[int, int] | None = None
 
 
 class BrainTime:
@@ -37,18 +49,25 @@ class BrainTime:
     The inbox's thread notes, others ask; each word is one assignment.
 
     Args:
-        path: file of when the clock was looked at last; beside the ledger.
+        path: file of when the clock was looked at last, and of when an agent confirmed it; beside the
+            ledger.
         now_ns: the wall clock.
         running: the machine's running time, ns.
+        boot: what names this start of the machine; empty where that is not to be seen.
     """
 
     def __init__(
-        self, path: Path, now_ns: NowNs = time.time_ns, running: Callable[[], int] = running_ns
+        self,
+        path: Path,
+        now_ns: NowNs = time.time_ns,
+        running: Callable[[], int] = running_ns,
+        boot: Callable[[], str] = boot_id,
     ) -> None:
         self._path = path
         self._now = now_ns
         self._running = running
-        self._agreed: tuple[int, int] | None = None
+        self._boot = boot()
+        self._agreed = self._kept().agreed
         self._newest: tuple[int, int] | None = None
         self._looked: tuple[int, int] | None = None
 
@@ -116,22 +135,44 @@ class BrainTime:
     def _even_s(self) -> int:
         """Return for how long the clock has gone on from where it was, also over restarts."""
         now_s, running = self._now() // SECOND, self._running()
-        at_s, since_s = self._kept()
+        kept = self._kept()
         if self._looked is None:
-            even = at_s <= now_s <= at_s + _DAY_NS // SECOND
+            even = kept.at_s <= now_s <= kept.at_s + _DAY_NS // SECOND
         else:
             due_s = self._looked[0] + (running - self._looked[1]) // SECOND
             even = abs(now_s - due_s) <= CLOSE_S
-        since_s = since_s if even else now_s
+        since_s = kept.since_s if even else now_s
         self._looked = now_s, running
-        content = json.dumps({"at": now_s, "since": since_s}).encode()
-        write_whole(self._path, content)
+        self._write(_Kept(now_s, since_s, self._agreed))
         return now_s - since_s
 
-    def _kept(self) -> tuple[int, int]:
-        """Return what the file says; a missing or damaged one begins anew."""
+    def keep(self) -> None:
+        """Write down when an agent confirmed the clock, so that the next process need not wait for one.
+
+        Raises:
+            OSError: when the file cannot be written.
+        """
+        kept = self._kept()
+        if self._boot and self._agreed != kept.agreed:
+            self._write(replace(kept, agreed=self._agreed))
+
+    def _write(self, kept: _Kept) -> None:
+        content = {"at": kept.at_s, "since": kept.since_s}
+        confirmed = {"boot": self._boot, "agreed": kept.agreed} if self._boot else {}
+        write_whole(self._path, json.dumps(content | confirmed).encode())
+
+    def _kept(self) -> _Kept:
+        """Return what the file says; a missing or damaged one begins anew.
+
+        When an agent confirmed the clock, is told in running time, which begins anew with the machine.
+        """
         try:
             found = json.loads(self._path.read_text("utf-8"))
-            return int(found["at"]), int(found["since"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return 0, 0
+            kept = _Kept(int(found["at"]), int(found["since"]))
+            agreed = found.get("agreed")
+            if agreed is None or not self._boot or found["boot"] != self._boot:
+                return kept
+            word, running = map(int, agreed)
+            return replace(kept, agreed=(word, running)) if running <= self._running() else kept
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return _Kept()

@@ -21,6 +21,7 @@ from tests.small_factory import Brain as SmallBrain
 
 DAY_S = 86_400
 YEARS_S = 3 * 365 * DAY_S
+AGREED = '{"at": 0, "since": 0, "boot": "one", "agreed": [1]}'
 KEYS = Keys()
 WHO = Address(bytes(16), b"\1" * 16)
 
@@ -33,6 +34,7 @@ class Clocks:
         self.ahead_s = 0
         self.path = path / "clock.json"
         self.booted_s = NOW - 1000
+        self.boot = "one"
         self.time = self.begin()
 
     def begin(self) -> BrainTime:
@@ -41,6 +43,7 @@ class Clocks:
             self.path,
             lambda: (self.true_s + self.ahead_s) * SECOND,
             lambda: (self.true_s - self.booted_s) * SECOND,
+            lambda: self.boot,
         )
         return self.time
 
@@ -48,6 +51,7 @@ class Clocks:
         """Switch the machine off for a while and start everything again."""
         self.true_s += seconds
         self.booted_s = self.true_s
+        self.boot = f"at {self.true_s}"
         return self.begin()
 
     def go(self, seconds: int, *, speaks: bool = True) -> None:
@@ -112,8 +116,23 @@ def test_without_any_agent_the_clock_must_have_gone_evenly_for_a_week_restarts_i
     assert clocks.time.doubt()
 
 
+def test_what_an_agent_confirmed_counts_for_the_next_process_too_but_not_after_a_jump_or_a_start_of_the_machine(
+    clocks: Clocks,
+) -> None:
+    clocks.go(60)
+    clocks.time.keep()
+    assert clocks.begin().doubt() == ""
+    clocks.ahead_s = YEARS_S
+    assert clocks.begin().doubt()
+    clocks.ahead_s = 0
+    assert clocks.begin().doubt() == ""
+    assert clocks.reboot(60).doubt()
+    clocks.boot = ""
+    assert clocks.begin().doubt()
+
+
 def test_a_damaged_file_of_the_clock_makes_it_wait_and_stops_nothing(clocks: Clocks) -> None:
-    for content in ("", "{", '{"at": "x"}', "[1, 2]", '{"at": null, "since": 1}'):
+    for content in ("", "{", '{"at": "x"}', "[1, 2]", '{"at": null, "since": 1}', AGREED):
         clocks.path.write_text(content, "utf-8")
         clocks.begin()
         assert clocks.time.doubt()
