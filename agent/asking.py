@@ -1,7 +1,8 @@
 """Asks the brain how far it has our chains, before anything is sent and whenever it hints.
 
-Nothing is sent before the first answer: an agent restored from an old copy would write other
-messages for places that the brain has filled already, which looks like fraud.
+Nothing is sent in a brain's streams before its first answer: an agent restored from an old copy would
+write other messages for places that the brain has filled already, which looks like fraud. Where a policy
+has several brains, each clears its own streams. Rule and reasons: docs/decisions/0064.
 """
 
 import logging
@@ -31,7 +32,6 @@ class Asker:
     """One agent's questions; times are seconds of one steady clock.
 
     Attributes:
-        cleared: a brain has answered, so that messages may be sent.
         quarantined: a brain takes nothing from us until a person has looked.
     """
 
@@ -43,8 +43,8 @@ class Asker:
         streams: Mapping[bytes, Collection[int]],
         now_ns: NowNs,
     ) -> None:
-        self.cleared = False
         self.quarantined = False
+        self._cleared: set[bytes] = set()
         self._spool = spool
         self._address = address
         self._signer = signer
@@ -58,6 +58,27 @@ class Asker:
         self._hint_s = 0.0
 
     @property
+    def begun(self) -> bool:
+        """Whether a brain has answered, so that messages may be sent; but see `held`."""
+        return bool(self._cleared)
+
+    @property
+    def cleared(self) -> bool:
+        """Whether every brain has answered."""
+        return self.begun and self._cleared >= self._streams.keys()
+
+    @property
+    def held(self) -> frozenset[int]:
+        """The streams of brains that have not answered: nothing is sent in them."""
+        waiting = [streams for kid, streams in self._streams.items() if kid not in self._cleared]
+        return frozenset().union(*waiting)
+
+    def may_speak(self, kid: bytes, stream: int) -> bool:
+        """Tell whether a brain's word on a stream counts: not where the stream is another brain's."""
+        own = stream in self._streams.get(kid, ())
+        return own or not any(stream in streams for streams in self._streams.values())
+
+    @property
     def nonce(self) -> bytes:
         """The question that is not answered yet; empty where there is none."""
         return self._nonce
@@ -68,9 +89,14 @@ class Asker:
             return None
         return max(self._next_s - now, 0.0)
 
-    def hinted(self, now: float) -> bool:
-        """Tell whether a hint of the brain is followed: at most one in a while."""
-        if self._nonce or now < self._hint_s:
+    def hinted(self, now: float, standing: Standing, kid: bytes) -> bool:
+        """Tell whether a hint of a brain is followed: at most one in a while.
+
+        A brain that is still to answer needs none. One that has answered is heard all the same while
+        another is away; what repeats its answer is no hint.
+        """
+        repeats = bool(self._nonce) and standing.nonce == self._nonce
+        if kid in self._unanswered or repeats or now < self._hint_s:
             return False
         self._hint_s = now + _HINT_S
         self._wait_s, self._next_s, self._nonce = _FIRST_S, now, self._new_nonce()
@@ -79,7 +105,7 @@ class Asker:
 
     def again(self, now: float) -> None:
         """Ask once more before anything else is sent: what is here has changed."""
-        self.cleared = False
+        self._cleared.clear()
         self._wait_s, self._next_s, self._nonce = _FIRST_S, now, self._new_nonce()
         self._unanswered = set(self._streams)
 
@@ -124,7 +150,7 @@ class Asker:
         if not self._unanswered:
             self._nonce, self._wait_s = b"", _FIRST_S
         # Sending goes on in the new epoch; the sealer begins it with its next message.
-        self.cleared = True
+        self._cleared.add(kid)
         return verdict
 
     def losses(self, missing: list[Missing]) -> list[bytes]:
@@ -186,9 +212,20 @@ class Asker:
                 tr(
                     "the brain has messages of ours that this spool does not know: the spool is an "
                     "old copy, or was lost; a new epoch begins, counters start from new baselines, "
-                    "what waited is declared lost",
+                    "what waited for this brain is declared lost",
                     "产业大脑已有本缓存库不知道的消息：缓存库是旧副本，或曾丢失；将开启新纪元，"
-                    "计数器从新基线开始，等待中的数据声明为丢失",
+                    "计数器从新基线开始，等待发往该产业大脑的数据声明为丢失",
+                ),
+            )
+        if verdict.void:
+            _log.error(
+                "%s",
+                tr(
+                    "this brain, which answers only now, has messages of ours from an epoch before that "
+                    "this spool does not know; what waited for it in that epoch, and the first message "
+                    "of the next, are lost and declared; what follows goes to it",
+                    "该产业大脑现在才应答，其已有以前纪元中本缓存库不知道的消息；该纪元中等待发往它的数据"
+                    "及下一纪元的首条消息丢失并声明，其后的数据照常发送",
                 ),
             )
         if verdict.again or verdict.missing:

@@ -1,5 +1,6 @@
 """Makes the agent's attestations: once an hour, how far all chains have come, signed twice."""
 
+from collections.abc import Collection
 from typing import Final
 
 from agent.chains import chain_ends
@@ -29,23 +30,27 @@ class Attester:
         self._policy = policy
         self._now = now_ns
 
-    def waiting(self) -> list[bytes]:
-        """Make an attestation when one is due, and return the oldest that the brain lacks."""
+    def waiting(self, held: Collection[int] = ()) -> list[bytes]:
+        """Make an attestation when one is due, and return the oldest that the brain lacks.
+
+        Args:
+            held: streams that are left out, since their brain has not said how far it has them.
+        """
         now_s = self._now() // SECOND
         epoch = int(self._spool.meta("epoch", 0))
         last_s = int(self._spool.meta("attested_s", 0))
         # A clock that was set back must not silence it.
         if epoch and not last_s <= now_s < last_s + ATTEST_S:
-            self._make(epoch, now_s)
+            self._make(epoch, now_s, held)
         return self._spool.attestations(MOST_AT_ONCE)
 
-    def attest_now(self) -> None:
+    def attest_now(self, held: Collection[int] = ()) -> None:
         """Make an attestation although none is due: the last one before this side ends."""
         epoch = int(self._spool.meta("epoch", 0))
         if epoch:
-            self._make(epoch, self._now() // SECOND)
+            self._make(epoch, self._now() // SECOND, held)
 
-    def _make(self, epoch: int, now_s: int) -> None:
+    def _make(self, epoch: int, now_s: int, held: Collection[int]) -> None:
         spool = self._spool
         number = int(spool.meta("attestations", 0)) + 1
         version, policy_hash = self._policy
@@ -58,7 +63,7 @@ class Attester:
                 policy_version=version,
                 policy_hash=policy_hash,
                 receipt=(spool.meta("receipts", 0), spool.meta("receipt", bytes(32))),
-                chains=chain_ends(spool, epoch),
+                chains=tuple(one for one in chain_ends(spool, epoch) if one.stream not in held),
             ),
             *self._keys,
         )

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from agent.giveup import passed
+from agent.giveup import give_up_first, passed
 from agent.spool import ACKNOWLEDGED, GIVEN_UP, LOST, REFUSED, WAITING, Spool
 from protocols.topics import Address
 from security.answers import Head
@@ -42,11 +42,13 @@ class Verdict:
 
     Attributes:
         forked: we were restored from an old copy; a new epoch is due.
+        void: an epoch that is over here already ended otherwise at this brain.
         again: how many acknowledged messages wait once more.
         missing: what must be declared lost before the chains can go on.
     """
 
     forked: bool = False
+    void: bool = False
     again: int = 0
     missing: list[Missing] = field(default_factory=list)
 
@@ -71,7 +73,9 @@ def compare(
     theirs = {(head.epoch, head.stream): head for head in heads if head.stream in streams}
     with spool.transaction() as db:
         epoch = int(spool.meta("epoch", 0))
-        ours = db.execute("SELECT epoch, stream, next, digest FROM chain").fetchall()
+        ours = db.execute(
+            "SELECT epoch, stream, next, digest FROM chain ORDER BY epoch, stream"
+        ).fetchall()
         known = {(row[0], row[1]) for row in ours}
         if epoch_known > epoch or any(
             head.epoch == epoch and place not in known for place, head in theirs.items()
@@ -98,7 +102,11 @@ def _compare_one(
 ) -> None:
     has = head.sequence + 1 if head is not None else 0
     if head is not None and (has > following or not _same(db, place, head, following, digest)):
-        verdict.forked |= place[0] == epoch
+        if place[0] == epoch:
+            verdict.forked = True
+        else:
+            _void(spool, db, place, head)
+            verdict.void = True
         return
     passed(spool, db, place, has)
     if has == following:
@@ -110,8 +118,8 @@ def _compare_one(
     ).rowcount
     row = db.execute(
         "SELECT sequence, status, first, digest, sealed FROM batch WHERE epoch = ?"
-        " AND stream = ? AND sequence >= ? ORDER BY sequence LIMIT 1",
-        (*place, has),
+        " AND stream = ? AND sequence >= ? AND status != ? ORDER BY sequence LIMIT 1",
+        (*place, has, LOST),
     ).fetchone()
     if row is None:
         verdict.missing.append(Missing(*place, has, following - 1, digest))
@@ -130,10 +138,51 @@ def _same(
     if head.sequence == following - 1:
         return head.digest == digest
     row = db.execute(
-        "SELECT digest FROM batch WHERE epoch = ? AND stream = ? AND sequence = ?",
-        (*place, head.sequence),
+        "SELECT digest FROM batch WHERE epoch = ? AND stream = ? AND sequence = ? AND status != ?",
+        (*place, head.sequence, LOST),
     ).fetchone()
     return row is None or row[0] == head.digest
+
+
+def _void(spool: Spool, db: sqlite3.Connection, place: tuple[int, int], head: Head) -> None:
+    """Take a brain's word on a chain of an epoch that another brain's answer has ended already.
+
+    What waits in it was sealed beside what this brain has. The chain of the next epoch begins with the
+    wrong word on where this one ended: where that is not sent yet, it is declared lost instead.
+    """
+    _lose(spool, db, place)
+    count = head.sequence + 1
+    db.execute(
+        "UPDATE chain SET next = ?, digest = ? WHERE epoch = ? AND stream = ?",
+        (count, head.digest, *place),
+    )
+    told = db.execute(
+        "SELECT epoch FROM ending WHERE before = ? AND stream = ? AND (count != ? OR digest != ?)",
+        (*place, count, head.digest),
+    ).fetchall()
+    for (later,) in told:
+        give_up_first(db, (later, place[1]))
+    db.execute(
+        "UPDATE ending SET count = ?, digest = ? WHERE before = ? AND stream = ?",
+        (count, head.digest, *place),
+    )
+
+
+def _lose(spool: Spool, db: sqlite3.Connection, place: tuple[int, int]) -> None:
+    """Never send what waits in a chain, and count it."""
+    lost = db.execute(
+        "SELECT COALESCE(SUM(cells), 0) FROM batch WHERE epoch = ? AND stream = ?"
+        " AND status IN (?, ?)",
+        (*place, WAITING, GIVEN_UP),
+    ).fetchone()[0]
+    db.execute(
+        "UPDATE batch SET status = ? WHERE epoch = ? AND stream = ? AND status = ?",
+        (LOST, *place, WAITING),
+    )
+    db.execute(
+        "DELETE FROM batch WHERE epoch = ? AND stream = ? AND status = ?", (*place, GIVEN_UP)
+    )
+    spool.set_meta({"lost": spool.meta("lost", 0) + lost})
 
 
 def _begin_anew(
@@ -144,17 +193,25 @@ def _begin_anew(
     theirs: dict[tuple[int, int], Head],
     streams: Collection[int],
 ) -> None:
-    """Close the epoch: what waits in it was sealed beside what the brain has, and is lost."""
+    """Close the epoch: what waits in it for this brain was sealed beside what it has, and is lost.
+
+    What waits for another brain is not: its chains end where they stand here, unless its own answer
+    says otherwise.
+    """
     old, new = epochs
-    lost = db.execute(
-        "SELECT COALESCE(SUM(cells), 0) FROM batch WHERE epoch = ? AND status IN (?, ?)",
-        (old, WAITING, GIVEN_UP),
-    ).fetchone()[0]
-    db.execute("UPDATE batch SET status = ? WHERE epoch = ? AND status = ?", (LOST, old, WAITING))
-    db.execute("DELETE FROM batch WHERE epoch = ? AND status = ?", (old, GIVEN_UP))
+    new = max(new, int(spool.meta("epoch_due", 0)))
     newest = max([epoch for epoch, _ in theirs], default=old)
-    known = db.execute("SELECT stream FROM chain WHERE epoch = ?", (old,)).fetchall()
-    for stream in ({row[0] for row in known} & set(streams)) | {stream for _, stream in theirs}:
+    known = {row[0] for row in db.execute("SELECT stream FROM chain WHERE epoch = ?", (old,))}
+    for stream in known & set(streams):
+        _lose(spool, db, (old, stream))
+    for stream in known - set(streams):
+        db.execute(
+            "INSERT INTO ending SELECT ?, stream, epoch, next, digest, ? FROM chain WHERE epoch = ?"
+            " AND stream = ? AND NOT EXISTS (SELECT 1 FROM ending WHERE ending.epoch > ?"
+            " AND ending.stream = chain.stream)",
+            (new, REASON_RESTORED, old, stream, old),
+        )
+    for stream in (known & set(streams)) | {stream for _, stream in theirs}:
         head = theirs.get((newest, stream))
         count, digest = (
             (head.sequence + 1, head.digest)
@@ -170,7 +227,7 @@ def _begin_anew(
                 "UPDATE chain SET next = ?, digest = ? WHERE epoch = ? AND stream = ?",
                 (count, digest, old, stream),
             )
-    spool.set_meta({"epoch_due": new, "lost": spool.meta("lost", 0) + lost})
+    spool.set_meta({"epoch_due": new})
 
 
 def chain_ends(spool: Spool, epoch: int) -> tuple[ChainEnd, ...]:

@@ -77,6 +77,16 @@ def give_up_damaged(spool: Spool, ids: Iterable[int]) -> GivenUp:
         return _give_up_rows(db, rows)
 
 
+def give_up_first(db: sqlite3.Connection, place: Chain) -> None:
+    """Give up the first message of a chain while it waits; inside a transaction."""
+    row = db.execute(
+        "SELECT id FROM batch WHERE epoch = ? AND stream = ? AND sequence = 0 AND status = ?",
+        (*place, WAITING),
+    ).fetchone()
+    if row is not None:
+        _give_up_one(db, row[0], {})
+
+
 def declared(spool: Spool, ids: Sequence[int]) -> None:
     """Note that the brain was told of these losses."""
     with spool.transaction() as db:

@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -214,8 +214,16 @@ def _in_turn(chains: "Sequence[Sequence[Due]]") -> "itertools.chain[Due]":
     )
 
 
-def due(spool: Spool, cursors: dict[Chain, int], *, only_sheets: bool = False) -> list[Due]:
-    """Return the next messages of every chain that has any to send, in the chain's order.
+def due(
+    spool: Spool,
+    cursors: dict[Chain, int],
+    *,
+    only_sheets: bool = False,
+    held: Collection[int] = (),
+) -> list[Due]:
+    """Return the next messages of every stream that has any to send, in the chain's order.
+
+    A stream's chain of a new epoch says where the one before ended, so it begins when that is settled.
 
     What was given up is declared lost only once everything before it is settled: the brain may have
     it all the same, and hold it until what comes before it is there.
@@ -224,8 +232,11 @@ def due(spool: Spool, cursors: dict[Chain, int], *, only_sheets: bool = False) -
         spool: the spool.
         cursors: from which sequence on, where that is not the oldest.
         only_sheets: leave batches where they are.
+        held: streams of which nothing is sent yet.
     """
-    chains = spool.db.execute(_CHAINS, (WAITING, GIVEN_UP)).fetchall()
+    rows_ = spool.db.execute(_CHAINS, (WAITING, GIVEN_UP)).fetchall()
+    oldest: dict[int, Chain] = {stream: (epoch, stream) for epoch, stream in reversed(rows_)}
+    chains = [chain for chain in sorted(oldest.values()) if chain[1] not in held]
     gaping = set(spool.db.execute(_GAPING, (GIVEN_UP,)).fetchall())
     found: list[Due] = []
     for chain in chains:

@@ -39,6 +39,7 @@ from security.answers import (
     answer_kid,
     read_answer,
 )
+from security.envelope import parse
 from security.keys import BadSignature, VerifyKey
 
 ALARM_S: Final = 60.0
@@ -207,7 +208,7 @@ class Uplink:
 
     async def farewell(self, seconds: float) -> None:
         """Attest where all chains stand at the end, and wait until the brain has it, at most so long."""
-        await self._thread.call(self._duty.attester.attest_now)
+        await self._thread.call(self._duty.attester.attest_now, self._duty.asker.held)
         self._attest_at = 0.0
         self._wake.set()
         with contextlib.suppress(TimeoutError):
@@ -307,11 +308,7 @@ class Uplink:
                 self._begun = link.connections
                 await self._begin(link)
             self.state.connected = True
-            self._tell_keys(link)
-            await self._ask(link)
-            if self._duty.asker.cleared:
-                await self._send_more(link)
-                await self._attest(link)
+            await self._speak(link)
             self._alarm_when_silent()
             self._tell_clock()
             now = self._now()
@@ -324,6 +321,14 @@ class Uplink:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._pause_s(left)):
                     await self._wake.wait()
+
+    async def _speak(self, link: Mqtt) -> None:
+        """Send what is due now."""
+        self._tell_keys(link)
+        await self._ask(link)
+        if self._duty.asker.begun:
+            await self._send_more(link)
+            await self._attest(link)
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
@@ -363,7 +368,8 @@ class Uplink:
         if now < self._attest_at:
             return
         self._attest_at = now + _ATTEST_S
-        for signed in await self._thread.call(self._duty.attester.waiting):
+        held = self._duty.asker.held
+        for signed in await self._thread.call(self._duty.attester.waiting, held):
             self._publish(link, signed)
 
     async def _wait_for_broker(self, link: Mqtt) -> None:
@@ -383,7 +389,8 @@ class Uplink:
             link.publish(self._address.topic("state"), ONLINE, retain=True)
 
     async def _send_more(self, link: Mqtt) -> None:
-        waiting = partial(due, only_sheets=self._duty.stopped)
+        duty = self._duty
+        waiting = partial(due, only_sheets=duty.stopped, held=duty.asker.held)
         found = await self._thread.call(waiting, self._spool, self._lanes.cursors())
         chosen = self._lanes.choose(found, self._now())
         if not chosen:
@@ -472,19 +479,23 @@ class Uplink:
         while True:
             message = await link.messages.get()
             message.acknowledge()
-            try:
-                answer = read_answer(message.payload, self._address, self._duty.receipt_keys)
-            except MillgateError as fault:
-                self.state.strange += 1
-                _log.warning("%s", ignored(fault))
-                continue
-            self._heard()
-            if isinstance(answer, Receipt):
-                await self._settle(answer, message.payload)
-            elif isinstance(answer, Request):
-                await self._answer_request(link, answer.sheet_hash)
-            else:
-                await self._note(link, answer, message.payload)
+            await self._take(link, message.payload)
+
+    async def _take(self, link: Mqtt, payload: bytes) -> None:
+        """Do what an answer demands."""
+        try:
+            answer = read_answer(payload, self._address, self._duty.receipt_keys)
+        except MillgateError as fault:
+            self.state.strange += 1
+            _log.warning("%s", ignored(fault))
+            return
+        self._heard()
+        if isinstance(answer, Receipt):
+            await self._settle(answer, payload)
+        elif isinstance(answer, Request):
+            await self._answer_request(link, answer.sheet_hash)
+        else:
+            await self._note(link, answer, payload)
 
     def _heard(self) -> None:
         self._silence.heard()
@@ -503,34 +514,38 @@ class Uplink:
         verdict = await self._thread.call(self._duty.asker.take, standing, kid, signed)
         self._settled.set()
         if verdict is None:
-            if self._duty.asker.hinted(self._now()):
+            if self._duty.asker.hinted(self._now(), standing, kid):
                 self._wake.set()
             return
         await self._follow(link, verdict)
-        self._cleared.set()
+        if self._duty.asker.cleared:
+            self._cleared.set()
         self._wake.set()
 
     async def _follow(self, link: Mqtt, verdict: Verdict) -> None:
         for signed in await self._thread.call(self._duty.asker.losses, verdict.missing):
             self._publish(link, signed)
-        if verdict.again or verdict.missing or verdict.forked:
+        if verdict.again or verdict.missing or verdict.forked or verdict.void:
             # What waits now is not what was in flight.
             self._lanes.reconnected()
 
     async def _settle(self, receipt: Receipt, signed: bytes) -> None:
         self.state.receipts += 1
         self.state.last_receipt_s = self._now()
-        for head in receipt.heads:
+        kid, asker = answer_kid(signed), self._duty.asker
+        heads = [one for one in receipt.heads if asker.may_speak(kid, one.stream)]
+        refused = [one for one in receipt.refused if asker.may_speak(kid, one.head.stream)]
+        for head in heads:
             what = head.epoch, head.stream, head.sequence
-            self.brain_clock.answered(what, answer_kid(signed), receipt.issued_at)
+            self.brain_clock.answered(what, kid, receipt.issued_at)
         settled = await self._thread.call(
             self._spool.settle,
-            receipt.heads,
-            receipt.refused,
+            heads,
+            refused,
             answer_digest(signed),
             signed,
         )
-        for one in receipt.refused:
+        for one in refused:
             head = one.head
             _log.warning(
                 "%s",
@@ -541,7 +556,7 @@ class Uplink:
                 ),
             )
         if settled:
-            for head in receipt.heads:
+            for head in heads:
                 self._lanes.settled((head.epoch, head.stream), head.sequence, self._now())
             await self._trim_now_and_then()
         self._settled.set()
@@ -550,15 +565,16 @@ class Uplink:
     async def _answer_request(self, link: Mqtt, sheet_hash: bytes) -> None:
         """Send a sheet that the brain lacks at once, ahead of what waits for it, now and then.
 
-        Not before the brain has said how far it has our chains: it is sealed as the next of one. The
+        Not before its brain has said how far it has our chains: it is sealed as the next of one. The
         brain asks again.
         """
-        now = self._now()
-        if not self._duty.asker.cleared or now < self._sheets_at.get(sheet_hash, now):
+        now, asker = self._now(), self._duty.asker
+        if not asker.begun or now < self._sheets_at.get(sheet_hash, now):
             return
         self._sheets_at = {sheet_hash: now + _SHEET_S}
         for sealed in await self._thread.call(self._duty.resend_sheet, sheet_hash):
-            self._publish(link, sealed)
+            if parse(sealed).header.stream not in asker.held:
+                self._publish(link, sealed)
 
     async def _trim_now_and_then(self) -> None:
         """Keep the archive to its bound; looking at all of it with every receipt would cost."""

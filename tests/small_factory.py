@@ -142,7 +142,8 @@ class Keys:
         return sheet_pin(self.encryption.public.public)
 
 
-def policy_text(keys: Keys, version: int = 1, energy_slot_s: int = SHORT_S) -> PolicyText:
+def policy_source(keys: Keys, version: int = 1, energy_slot_s: int = SHORT_S) -> dict[str, Any]:
+    """Return a policy as its file says it."""
     source: dict[str, Any] = {"address": "holding:0", "type": "uint32"}
     released = {
         "consumer": "brain",
@@ -197,26 +198,28 @@ def policy_text(keys: Keys, version: int = 1, energy_slot_s: int = SHORT_S) -> P
     ]
     pin = keys.pin.hex()
     receipt_pin = hashlib.sha256(keys.receipt.public.public).hexdigest()
-    return PolicyText.model_validate(
-        {
-            "policy": "mg-policy/1",
-            "version": version,
-            "valid_from": "2020-01-01T00:00:00Z",
-            "valid_until": "2040-01-01T00:00:00Z",
-            "consumer": [
-                {
-                    "id": "brain",
-                    "encryption_key": f"sha256:{pin}",
-                    "receipt_key": f"sha256:{receipt_pin}",
-                    "purpose": "carbon-emission",
-                    "right": "contract 7",
-                    "retention_days": 365,
-                    "pad": PAD,
-                }
-            ],
-            "point": points,
-        }
-    )
+    return {
+        "policy": "mg-policy/1",
+        "version": version,
+        "valid_from": "2020-01-01T00:00:00Z",
+        "valid_until": "2040-01-01T00:00:00Z",
+        "consumer": [
+            {
+                "id": "brain",
+                "encryption_key": f"sha256:{pin}",
+                "receipt_key": f"sha256:{receipt_pin}",
+                "purpose": "carbon-emission",
+                "right": "contract 7",
+                "retention_days": 365,
+                "pad": PAD,
+            }
+        ],
+        "point": points,
+    }
+
+
+def policy_text(keys: Keys, version: int = 1, energy_slot_s: int = SHORT_S) -> PolicyText:
+    return PolicyText.model_validate(policy_source(keys, version, energy_slot_s))
 
 
 def signed_policy(keys: Keys, version: int = 1) -> TrustedPolicy:
@@ -227,14 +230,20 @@ def signed_policy(keys: Keys, version: int = 1) -> TrustedPolicy:
 class Agent:
     """The sealed side of one agent, as shipped, on a spool of its own."""
 
-    def __init__(self, folder: Path, keys: Keys, policy: TrustedPolicy | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        keys: Keys,
+        policy: TrustedPolicy | None = None,
+        *more: BrainCard,
+    ) -> None:
         self.keys = keys
         self.policy = policy or signed_policy(keys)
         self.spool = Spool(folder / "spool.db")
         self.sealer = Sealer(
             self.spool,
             self.policy,
-            {keys.pin: keys.brain_card},
+            {sheet_pin(card.encryption_key.public): card for card in (keys.brain_card, *more)},
             keys.signing,
             keys.audit.public,
             keys.address,
@@ -359,10 +368,10 @@ class Forger:
 class Brain:
     """The inbox and its ledger, as shipped, and what it answered."""
 
-    def __init__(self, folder: Path, *factories: Keys) -> None:
+    def __init__(self, folder: Path, *factories: Keys, name: str = "brain") -> None:
         self.path = folder / "ledger.db"
-        self.encryption = opening_key("brain")
-        self.receipt = signing_key("brain")
+        self.encryption = opening_key(name)
+        self.receipt = signing_key(name)
         self.factories = {
             keys.address: Factory(keys.name, "main", keys.agent_card) for keys in factories
         }

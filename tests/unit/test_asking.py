@@ -123,14 +123,44 @@ def test_a_hint_is_followed_once_in_a_while_and_not_while_a_question_is_open(
 ) -> None:
     asking = asker(spool)
     asking.take(standing(nonce_of(asking.ask(0.0))), KID, b"")
-    assert asking.hinted(100.0)
-    assert not asking.hinted(100.0)
-    assert not asking.hinted(200.0)
+    assert asking.hinted(100.0, standing(bytes(16)), KID)
+    assert not asking.hinted(100.0, standing(bytes(16)), KID)
+    assert not asking.hinted(200.0, standing(bytes(16)), KID)
     asking.take(standing(nonce_of(asking.ask(201.0))), KID, b"")
-    asking.hinted(300.0)
+    asking.hinted(300.0, standing(bytes(16)), KID)
     asking.take(standing(nonce_of(asking.ask(301.0))), KID, b"")
-    assert not asking.hinted(309.0)
-    assert asking.hinted(310.0)
+    assert not asking.hinted(309.0, standing(bytes(16)), KID)
+    assert asking.hinted(310.0, standing(bytes(16)), KID)
+
+
+def test_a_hint_is_followed_while_another_brain_is_away_and_a_repeated_answer_is_none(
+    spool: Spool,
+) -> None:
+    asking = asker(spool, KID, OTHER)
+    answer = standing(nonce_of(asking.ask(0.0)))
+    assert asking.take(answer, KID, b"") is not None
+    assert not asking.hinted(100.0, answer, KID)
+    assert not asking.hinted(100.0, standing(bytes(16)), OTHER)
+    assert asking.hinted(100.0, standing(bytes(16)), KID)
+    assert asking.take(answer, OTHER, b"") is None
+    assert asking.held == {7}
+
+
+def test_each_brain_clears_its_own_streams_and_speaks_for_them_only(spool: Spool) -> None:
+    streams = {KID: frozenset({7}), OTHER: frozenset({8, 9})}
+    asking = Asker(spool, KEYS.address, KEYS.signing, streams, lambda: NOW * 10**9)
+    assert asking.held == {7, 8, 9}
+    nonce = nonce_of(asking.ask(0.0))
+    asking.take(standing(nonce), OTHER, b"")
+    assert (asking.begun, asking.cleared, asking.held) == (True, False, frozenset({7}))
+    asking.take(standing(nonce), KID, b"")
+    assert (asking.begun, asking.cleared, asking.held) == (True, True, frozenset())
+    said = {(kid, stream) for kid in (KID, OTHER) for stream in range(7, 11)}
+    counts = {one for one in said if asking.may_speak(*one)}
+    # 10 is of a policy before, and nobody else's.
+    assert counts == {(KID, 7), (KID, 10), (OTHER, 8), (OTHER, 9), (OTHER, 10)}
+    asking.again(0.0)
+    assert (asking.begun, asking.cleared, asking.held) == (False, False, frozenset({7, 8, 9}))
 
 
 def test_any_standing_tells_which_attestation_the_brain_has(spool: Spool) -> None:

@@ -121,7 +121,7 @@ class Sender:
     def _stand(self, standing: Standing, signed: bytes, now: float) -> list[bytes]:
         verdict = self.asker.take(standing, answer_kid(signed), signed)
         if verdict is None:
-            self.asker.hinted(now)
+            self.asker.hinted(now, standing, answer_kid(signed))
             return []
         if verdict.again or verdict.missing or verdict.forked:
             self.lanes.reconnected()

@@ -271,9 +271,9 @@ def test_an_answer_to_no_question_of_ours_is_at_most_a_hint(tmp_path: Path, brai
     assert asker.take(standing, kid, answer[1]) is not None
     # The same answer again, from a broker that repeats it, is not acted on.
     assert asker.take(standing, kid, answer[1]) is None
-    assert asker.hinted(0.0)
+    assert asker.hinted(0.0, standing, kid)
     assert asker.left_s(0.0) == 0
-    assert not asker.hinted(5.0)
+    assert not asker.hinted(5.0, standing, kid)
 
 
 def test_a_log_that_was_rewritten_is_told_and_both_statements_are_kept(
