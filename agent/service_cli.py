@@ -1,6 +1,5 @@
 """`millgate agent service`: the systemd unit for an installation."""
 
-import getpass
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -8,8 +7,7 @@ import typer
 
 from agent.config import read_config
 from protocols.language import tr
-from protocols.settings import read_toml
-from protocols.unit import credentials_in, unit
+from protocols.unit import write_unit
 
 _HELP: Final = tr(
     "Print a systemd unit with watchdog and sandbox for this installation.\n\n"
@@ -26,18 +24,7 @@ def service(
 ) -> None:
     """Print a systemd unit."""
     data = [read_config(path).spool.folder]
-    text = unit(
-        "agent",
-        path,
-        data,
-        user or getpass.getuser(),
-        tr("en", "zh"),
-        credentials_in(read_toml(path)),
-    )
-    if out is None:
-        typer.echo(text, nl=False)
-    else:
-        out.write_text(text, "utf-8")
+    write_unit("agent", path, data, user, out)
 
 
 def mount(app: typer.Typer) -> None:

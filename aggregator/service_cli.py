@@ -1,6 +1,5 @@
 """`millgate aggregator service`: the systemd unit for an installation."""
 
-import getpass
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -8,8 +7,7 @@ import typer
 
 from aggregator.config import read_config
 from protocols.language import tr
-from protocols.settings import read_toml
-from protocols.unit import credentials_in, unit
+from protocols.unit import write_unit
 
 _HELP: Final = tr(
     "Print a systemd unit with watchdog and sandbox for this installation.\n\n"
@@ -30,18 +28,7 @@ def service(
     config = read_config(path)
     store = getattr(config.store, "path", None)
     data = [config.ledger.parent, *([store] if isinstance(store, Path) else [])]
-    text = unit(
-        "aggregator",
-        path,
-        data,
-        user or getpass.getuser(),
-        tr("en", "zh"),
-        credentials_in(read_toml(path)),
-    )
-    if out is None:
-        typer.echo(text, nl=False)
-    else:
-        out.write_text(text, "utf-8")
+    write_unit("aggregator", path, data, user, out)
 
 
 def mount(app: typer.Typer) -> None:

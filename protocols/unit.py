@@ -1,5 +1,6 @@
 """systemd units: written for where things are on this machine, from texts that are shipped."""
 
+import getpass
 import re
 import sys
 from collections.abc import Iterable
@@ -10,6 +11,7 @@ from typing import Final
 
 from protocols.errors import MillgateError
 from protocols.language import tr
+from protocols.settings import read_toml
 
 _CREDENTIALS: Final = re.compile(r"\bcredential:([A-Za-z0-9_][A-Za-z0-9_.-]{0,254})")
 _LOAD: Final = "LoadCredentialEncrypted={0}:/etc/credstore.encrypted/{0}\n"
@@ -76,3 +78,29 @@ def unit(
         language=language,
         credentials="".join(map(_LOAD.format, credentials)),
     )
+
+
+def write_unit(name: str, config: Path, data: Iterable[Path], user: str, out: Path | None) -> None:
+    """Write the unit of an installation in the reader's language, or print it where `out` is None.
+
+    Args:
+        name, config, data: see `unit`.
+        user: whom it runs as; empty is who asks.
+        out: the file.
+
+    Raises:
+        MillgateError: for a path that a unit cannot hold, or a file that cannot be written.
+    """
+    credentials = credentials_in(read_toml(config))
+    text = unit(name, config, data, user or getpass.getuser(), tr("en", "zh"), credentials)
+    if out is None:
+        sys.stdout.write(text)
+        return
+    try:
+        out.write_text(text, "utf-8")
+    except OSError as error:
+        raise MillgateError(
+            tr("the unit cannot be written", "无法写入单元文件"),
+            where=str(out),
+            remedy=error.strerror or type(error).__name__,
+        ) from None

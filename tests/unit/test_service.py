@@ -13,7 +13,7 @@ import pytest
 
 from protocols import service
 from protocols.errors import MillgateError
-from protocols.unit import credentials_in, unit
+from protocols.unit import credentials_in, unit, write_unit
 
 NAMES: Final = ("agent", "aggregator")
 MOST_EXPOSED: Final = 2.5
@@ -169,3 +169,18 @@ async def test_a_process_that_nobody_watches_tells_nothing(monkeypatch: pytest.M
         monkeypatch.setenv("WATCHDOG_PID", pid or str(os.getpid()))
         async with asyncio.timeout(10):
             await service.keep_telling(alive)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_unit_is_printed_or_written_and_a_file_that_cannot_be_is_named(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / f"{name}.toml"
+    config.write_text('key = "credential:signing"\n', "utf-8")
+    write_unit(name, config, [tmp_path / "data"], "daemon", None)
+    printed = capsys.readouterr().out
+    assert "LoadCredentialEncrypted=signing:" in printed
+    write_unit(name, config, [tmp_path / "data"], "daemon", tmp_path / "unit")
+    assert (tmp_path / "unit").read_text("utf-8") == printed
+    with pytest.raises(MillgateError, match=r"no/unit: the unit cannot be written — No such file"):
+        write_unit(name, config, [], "daemon", tmp_path / "no" / "unit")
