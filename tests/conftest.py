@@ -1,13 +1,23 @@
 """Servers that any test may ask for, and the language that tests read."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
+
+from protocols import language
 
 pytest_plugins = ["tests.servers.influx", "tests.servers.mosquitto"]
 
 # Tests read messages; processes that they start inherit the language.
 os.environ["MILLGATE_LANG"] = "en"
+
+
+@pytest.fixture(autouse=True)
+def _one_reader() -> Iterator[None]:
+    """Undo what a service's own process chooses for good: a test that runs one in ours must not speak for others."""
+    yield
+    language._Process.reader = None
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

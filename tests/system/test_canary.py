@@ -122,6 +122,7 @@ async def test_withheld_names_and_values_are_nowhere_past_the_gate(tmp_path: Pat
         spy = await asyncio.to_thread(Spy, broker.port)
         async with plant_mill(tmp_path, 3, broker) as mill:
             await asyncio.sleep(TRAFFIC_S)
+            await mill.first_values(asyncio.Event())
             said = await asyncio.to_thread(answers, mill)
             seen = await asyncio.to_thread(spy.stop)
             await mill.stop("agent")

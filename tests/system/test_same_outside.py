@@ -114,6 +114,8 @@ def outside(spy: Spy, firm: services.Services, told: dict[str, Any]) -> dict[str
     rows = len(RELEASED) * len(batches)
     # How many batches one receipt covers, the brain decides.
     assert told["broker"].pop("receipts") > 0
+    # What its clock is held against is when those came.
+    assert told.pop("brain_clock")["line"] == ""
     return {
         "topics": sorted(topic.replace(ids[0], "F").replace(ids[1], "A") for topic in mine),
         "batches": {

@@ -78,7 +78,7 @@ def test_conversions_lead_to_units_that_measurands_have_and_are_consistent() -> 
 )
 def test_what_no_fixed_number_converts_is_refused(unit: str, measurand: str) -> None:
     assert unit_factor(unit, MEASURANDS[measurand]) is None
-    with pytest.raises(ValueError, match="unit does not fit"):
+    with pytest.raises(ValueError, match=f"unit .{unit}. does not fit measurand {measurand}"):
         Point.model_validate(
             {"id": "p", "address": "x", "type": "t", "unit": unit, "measurand": measurand}
         )
