@@ -11,12 +11,14 @@ from protocols.frame import SECOND
 from protocols.language import tr
 
 _HELP: Final = tr(
-    "After a clock that was ahead was set right: let a stopped agent go on at once, in a new epoch.\n\n"
+    "After a clock that was ahead was set right: let a stopped agent go on in a new epoch: after five "
+    "even minutes ([clock] steady) where the clock was moved since it last ran.\n\n"
     "Counters take new baselines: what they rose by since the last release is lost, and that is declared, "
     "signed. Without this command nothing leaves until the time up to which slots are used up, and "
     "nothing that counters count is lost.\n\n"
     "Example: millgate agent new-epoch mill/agent.toml",
-    "偏快的时钟校正之后：让已停止的代理程序在新纪元中立即继续。\n\n"
+    "偏快的时钟校正之后：让已停止的代理程序在新纪元中继续；停止以来时钟被拨动过的，"
+    "先平稳运行五分钟（[clock] steady）。\n\n"
     "计数器采用新基线：自上次放行以来的增量丢失，并作签名声明。不执行本命令，则到已用时段的时间为止"
     "不放行任何数据，但计数不丢失。\n\n"
     "示例：millgate agent new-epoch mill/agent.toml",

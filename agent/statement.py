@@ -15,7 +15,7 @@ from protocols.errors import MillgateError
 from protocols.language import counted, tr
 from protocols.topics import Address
 from protocols.vocabulary.measurands import MEASURANDS
-from protocols.vocabulary.purposes import PURPOSES
+from protocols.vocabulary.purposes import purpose_words
 from security.answers import Erasure, read_answer
 from security.cards import BrainCard
 from security.envelope import (
@@ -224,8 +224,7 @@ def summary(found: Statement) -> list[str]:
     receivers = ", ".join(sorted(found.receivers)) or tr("unknown", "未知")
     several = len(found.versions) > 1
     numbers = len({number for number, *_ in found.series})
-    names = {code: name for name, code in PURPOSES.items()}
-    purposes = ", ".join(names.get(code, str(code)) for code in sorted(found.purposes))
+    purposes = ", ".join(purpose_words(code) for code in sorted(found.purposes))
     under = tr("versions" if several else "version", "版本") + f" {_listed(found.versions)}"
     lines = [
         tr(

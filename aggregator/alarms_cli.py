@@ -1,6 +1,7 @@
 """`millgate aggregator alarms`: early warning (预警) at a terminal."""
 
 import json
+import re
 import time
 from dataclasses import asdict
 from datetime import datetime
@@ -19,6 +20,7 @@ from protocols.frame import SECOND
 from protocols.language import tr
 
 _DAY_S: Final = 86_400
+_MOMENT: Final = re.compile(r"\b\d{4}-\d\d-\d\d[ T]\d\d:\d\d(?::\d\d)?Z")
 _HELP: Final = tr(
     "List open alarms, newest first: gaps, silence, refusals, clocks, policies, certificates.\n\n"
     "An alarm ends when what it warns of is over. What has happened (a gap, a refusal) stays for a "
@@ -91,7 +93,17 @@ def _line(one: Notice, zone: ZoneInfo) -> str:
     ended = (
         "" if until is None else tr(f" (over {_at(until, zone)})", f"（{_at(until, zone)} 解除）")
     )
-    return f"{one.id:>4}  {since}  {grave}  {who}  {one.kind}: {tr(one.text['en'], one.text['zh'])}{ended}"
+    said = local_moments(tr(one.text["en"], one.text["zh"]), zone)
+    return f"{one.id:>4}  {since}  {grave}  {who}  {one.kind}: {said}{ended}"
+
+
+def local_moments(text: str, zone: ZoneInfo) -> str:
+    """Return a warning's text with its moments, which are in UTC, in the factories' zone."""
+
+    def local(found: re.Match[str]) -> str:
+        return f"{datetime.fromisoformat(found[0]).astimezone(zone):%Y-%m-%d %H:%M:%S}"
+
+    return _MOMENT.sub(local, text)
 
 
 def _at(ns: int, zone: ZoneInfo) -> str:

@@ -229,11 +229,12 @@ def status(path: ConfigPath, as_json: AsJson = False) -> None:  # noqa: FBT002 -
     """Show how each factory and the process itself do."""
     from aggregator.status_view import show  # noqa: PLC0415 - the command line starts fast without it
 
-    report = ask(read_config(path).socket)
+    config = read_config(path)
+    report = ask(config.socket)
     if as_json:
         typer.echo(json.dumps(report, ensure_ascii=False, indent=2))
         return
-    show(report)
+    show(report, ZoneInfo(config.local.zone))
 
 
 @app.command(

@@ -2,10 +2,12 @@
 
 import math
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 from rich.console import Console
 
 from aggregator.alarms import Severity
+from aggregator.alarms_cli import local_moments
 from aggregator.condition import STATEMENTS, State
 from protocols.language import tr
 from protocols.sheet import Row, screen, show_sheet
@@ -15,8 +17,8 @@ _MEGABYTE: Final = 1 << 20
 _STEPS: Final = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
-def show(report: dict[str, Any]) -> None:
-    """Print a report of `condition.Condition`."""
+def show(report: dict[str, Any], zone: ZoneInfo) -> None:
+    """Print a report of `condition.Condition`, with moments in a zone."""
     console = screen()
     _factories(console, report["agents"])
     broker = tr("connected", "已连接") if report["broker"] else tr("not connected", "未连接")
@@ -31,7 +33,7 @@ def show(report: dict[str, Any]) -> None:
         markup=False,
         highlight=False,
     )
-    _alarms(console, report["alarms"])
+    _alarms(console, report["alarms"], zone)
     taken = {"kept", "replayed"} | STATEMENTS
     dropped = {n: c for n, c in report["counters"].items() if n not in taken and c}
     if dropped:
@@ -41,7 +43,7 @@ def show(report: dict[str, Any]) -> None:
         )
 
 
-def _alarms(console: Console, alarms: list[dict[str, Any]]) -> None:
+def _alarms(console: Console, alarms: list[dict[str, Any]], zone: ZoneInfo) -> None:
     """Print the newest open alarms, one line each; `aggregator alarms` has all."""
     if not alarms:
         console.print(tr("no alarms", "没有告警"))
@@ -50,7 +52,8 @@ def _alarms(console: Console, alarms: list[dict[str, Any]]) -> None:
     for one in alarms[:_MOST_SHOWN]:
         who = one["name"] or tr("the brain", "产业大脑")
         style = "red" if one["severity"] == Severity.FAULT else "yellow"
-        line = f"  {one['id']:>4}  {who}  {one['kind']}: {tr(one['text']['en'], one['text']['zh'])}"
+        said = local_moments(tr(one["text"]["en"], one["text"]["zh"]), zone)
+        line = f"  {one['id']:>4}  {who}  {one['kind']}: {said}"
         console.print(line, style=style, markup=False, highlight=False)
     if len(alarms) > _MOST_SHOWN:
         console.print(tr("  ... see 'aggregator alarms'", "  …… 全部见 'aggregator alarms'"))

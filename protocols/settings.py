@@ -203,6 +203,13 @@ def _explain(detail: ErrorDetails, model: type[BaseModel]) -> tuple[str, str]:
             return tr(f"must be '{choices[0]}'", f"应为 '{choices[0]}'"), correct
         word = detail["input"]
         return tr(f"there is no '{word}'", f"没有 '{word}'"), instead_of(word, choices)
+    if kind.startswith("datetime_"):
+        correct = tr(
+            "write it without quotes, such as 2026-01-31T08:00:00+08:00",
+            "请不加引号书写，例如 2026-01-31T08:00:00+08:00",
+        )
+    elif kind.startswith("date_"):
+        correct = tr("write it as 2026-01-31", "请写作 2026-01-31")
     template = _WORDS.get(kind)
     return (tr(*template).format(**context) if template else detail["msg"]), correct
 
@@ -232,6 +239,11 @@ _WORDS: Final = {
     "list_type": ("must be a list", "须为列表"),
     "model_type": ("must be a table", "须为表"),
     "dict_type": ("must be a table", "须为表"),
+    "date_type": ("must be a day", "须为日期"),
+    "date_parsing": ("must be a day", "须为日期"),
+    "date_from_datetime_parsing": ("must be a day", "须为日期"),
+    "date_from_datetime_inexact": ("must be a day", "须为日期"),
+    "datetime_parsing": ("must be a date and time", "须为日期时间"),
     "datetime_type": ("must be a date and time", "须为日期时间"),
     "datetime_from_date_parsing": ("must be a date and time", "须为日期时间"),
     "string_too_short": (

@@ -16,6 +16,11 @@ _ASCII: Final = str.maketrans(
     {"“": '"', "”": '"', "‘": "'", "’": "'", "、": ",", "。": ".", "【": "[", "】": "]", "　": " "}
 )
 _TEXT: Final = re.compile(r"""("(?:[^"\\]|\\.)*"|'[^']*')""")
+_SWITCHES: Final = {
+    **dict.fromkeys(("true", "yes", "on", "是", "开"), "true"),
+    **dict.fromkeys(("false", "no", "off", "否", "关"), "false"),
+}
+_ADDRESS: Final = re.compile(r"\d+(\.\d+){3}(:\d+)?")
 _SHOWN: Final = 20
 _ENCODINGS: Final = {"utf-16": (b"\xff\xfe", b"\xfe\xff"), "gb18030": ()}
 
@@ -68,6 +73,9 @@ def toml_fault(text: str, said: str) -> tuple[int | None, str, str]:
         shown = tr("a space", "空格") if right == " " else f"'{right}'"
         what = tr(f"the full-width sign '{wrong}'", f"有全角符号“{wrong}”")
         return number, what, tr(f"write {shown} instead", f"请改为半角 {shown}")
+    key, _, value = line.partition("=")
+    if _ADDRESS.fullmatch(value.partition("#")[0].strip()):
+        return number, *_unquoted(key.strip(), value.partition("#")[0].strip())
     for sign, explain in _SLIPS:
         if sign in said:
             return number, *explain(line, column)
@@ -87,12 +95,20 @@ def _full_width(line: str) -> tuple[str, str] | None:
     return None
 
 
+def _unquoted(key: str, word: str) -> tuple[str, str]:
+    what = tr(f"{key}: a text without quotes", f"{key}：文本未加引号")
+    return what, tr(f'write {key} = "{word}"', f'请写 {key} = "{word}"')
+
+
 def _value(line: str, _: int) -> tuple[str, str]:
     key, value = line.split("=", 1) if "=" in line else (line, "")
     word = value.partition("#")[0].strip()
+    if word.lower() in _SWITCHES:
+        what = tr(f"{key.strip()}: there is no '{word}'", f"{key.strip()}：没有 '{word}'")
+        right = f"{key.strip()} = {_SWITCHES[word.lower()]}"
+        return what, tr(f"write {right}", f"请写 {right}")
     if re.fullmatch(r"[^\W\d][^\"'\[\]{}]*", word):
-        what = tr(f"{key.strip()}: a text without quotes", f"{key.strip()}：文本未加引号")
-        return what, tr(f'write {key.strip()} = "{word}"', f'请写 {key.strip()} = "{word}"')
+        return _unquoted(key.strip(), word)
     what = tr(f"{key.strip()}: this is no value", f"{key.strip()}：不是有效的值")
     return what, tr("look at quotes, brackets and commas", "请检查引号、括号与逗号")
 

@@ -1,6 +1,7 @@
 """`millgate policy` and `millgate keys`: the data officer's commands."""
 
 import json
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from importlib import resources
@@ -186,6 +187,7 @@ def show(
         trusted = read_trusted(agent)
         policy = read_bundle(data, trusted.officers, trusted.threshold).policy
         typer.echo(tr("signed by the trusted officers", "已由受信任的数据官签名"))
+    typer.echo(tr("hash ", "哈希 ") + f"sha256:{draft.hash.hex()}")
     _show(policy)
 
 
@@ -195,6 +197,10 @@ def _show(policy: CompiledPolicy) -> None:
         f"Policy version {policy.version}, valid until {until}: what leaves",
         f"策略版本 {policy.version}，有效期至 {until}：外发内容",
     )
+    if time.time() >= policy.valid_until:
+        title += tr(
+            " (this time is over: nothing leaves under it)", "（有效期已过：不会放行任何数据）"
+        )
     rows = [Row((str(one.number), *_cells(policy, one))) for one in policy.leaving]
     show_sheet(("#", *_columns()), rows, title=title)
     typer.echo(tr("Everything else stays in the factory.", "其余一切数据均留在厂内。"))

@@ -58,6 +58,18 @@ _DAY_S: Final = 86400
 _DECIMALS: Final = 9
 
 
+def _previous(value: str) -> str:
+    if value and _PIN.fullmatch(value) is None:
+        raise ValueError(
+            tr(
+                "the hash of the version before is 'sha256:' and 64 hex digits, as 'policy sign' and "
+                "'policy show' print it; empty for the first",
+                "前一版本的哈希为 'sha256:' 加 64 位十六进制，照抄 'policy sign' 或 'policy show' 所显示的；第一版为空",
+            )
+        )
+    return value
+
+
 def _pin(value: str) -> str:
     if _PIN.fullmatch(value) is None:
         raise ValueError(
@@ -97,6 +109,7 @@ def _pattern(value: str) -> str:
 
 
 Pin = Annotated[str, AfterValidator(_pin)]
+Previous = Annotated[str, AfterValidator(_previous)]
 Label = Annotated[str, AfterValidator(_label)]
 Source = Annotated[str, AfterValidator(_source)]
 

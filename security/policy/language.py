@@ -26,6 +26,7 @@ from security.policy.clauses import (
     Grid,
     Outlet,
     PointRule,
+    Previous,
     Relation,
     SecretPoint,
     width,
@@ -73,7 +74,7 @@ class PolicyText(Strict):
 
     policy: Literal["mg-policy/1"]
     version: int = Field(ge=1, lt=1 << 31)
-    previous: Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64})?$")] = ""
+    previous: Previous = ""
     valid_from: datetime
     valid_until: datetime
     class_ceiling: Literal["general-1", "general-2", "general-3", "general-4"] = "general-2"

@@ -4,6 +4,7 @@ import ssl
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -33,6 +34,7 @@ from aggregator.alarms import (
     severity_of,
     words_of,
 )
+from aggregator.alarms_cli import local_moments
 from aggregator.expiry import API, AUTHORITY, OF_BROKER, expiring, expiry
 from aggregator.ledger import Ledger
 from aggregator.record import Alarm
@@ -358,3 +360,8 @@ def test_nobody_is_told_of_an_agent_that_never_sent_anything(brain: Brain) -> No
     brain.factories[Address(bytes(16), bytes(16))] = brain.factories[KEYS.address]
     brain.inbox.look()
     assert brain.ledger.record.all_alarms(None, 10) == []
+
+
+def test_moments_in_the_words_of_an_alarm_are_told_in_the_factories_zone() -> None:
+    said = local_moments("ends on 2026-11-23 18:00:33Z; 2026-11-23", ZoneInfo("Asia/Shanghai"))
+    assert said == "ends on 2026-11-24 02:00:33; 2026-11-23"

@@ -55,7 +55,7 @@ def test_a_day_is_told_in_plain_words(config: Path, audit_key: Path, tmp_path: P
     left(tmp_path).spool.close()
     said = run(config, "--key", audit_key, "--day", DAY)
     assert f"What left the factory of {DAY}" in said
-    assert "12 values left, of 11 numbers, to brain, for carbon-emission" in said
+    assert "12 values left, of 11 numbers, to brain, for carbon emission" in said
     assert "received: 1 message" in said
     assert "waiting: 1 message" in said
     assert "every 5 s: 2 values (0 slots without), 0.05 kWh … 0.10 kWh, together 0.15 kWh" in said

@@ -71,8 +71,8 @@ def after_signing(signed: Signed, agent: Path, before: CompiledPolicy | None) ->
     """Return in words what was signed, who signed it, and whether that is enough."""
     lines = [
         tr(
-            f"{signed.path}: version {signed.policy.version}, hash {signed.hash.hex()}",
-            f"{signed.path}：版本 {signed.policy.version}，哈希 {signed.hash.hex()}",
+            f"{signed.path}: version {signed.policy.version}, hash sha256:{signed.hash.hex()}",
+            f"{signed.path}：版本 {signed.policy.version}，哈希 sha256:{signed.hash.hex()}",
         )
     ]
     trusted = try_trusted(agent)
