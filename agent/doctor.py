@@ -137,6 +137,7 @@ def _process(report: dict[str, Any]) -> Iterator[Finding]:
         yield Finding(Grade.FAULT, subject, problem)
         return
     yield Finding(Grade.GOOD, subject, tr("running", "运行中"))
+    yield from _halt(report["policy"])
     for device in report["devices"]:
         name = tr(f"device {device['id']}", f"设备 {device['id']}")
         if device["connected"]:
@@ -158,6 +159,14 @@ def _process(report: dict[str, Any]) -> Iterator[Finding]:
         )
         remedy = tr("see the log for the code", "代码见日志")
         yield Finding(Grade.NOTICE, tr("brain", "产业大脑"), what, remedy)
+
+
+def _halt(policy: dict[str, Any]) -> Iterator[Finding]:
+    """Say that nothing leaves although the policy itself is in order; the remedy is in the line."""
+    if policy.get("halted") and not policy.get("expired"):
+        grade = Grade.NOTICE if policy.get("stopped") else Grade.FAULT
+        why = policy["halted"]
+        yield Finding(grade, tr("gate", "闸门"), tr(f"nothing leaves: {why}", f"不放行：{why}"))
 
 
 def _brain_clock(found: dict[str, Any] | None) -> Iterator[Finding]:
