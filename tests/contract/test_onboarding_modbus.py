@@ -338,7 +338,9 @@ class Terminal:
     def __init__(self, *words: object) -> None:
         self.master, slave = pty.openpty()
         environment = {**os.environ, "MILLGATE_LANG": "en", "TERM": "xterm", "COLUMNS": "120"}
-        code = "import millgate; millgate.main()"
+        # At a terminal Ctrl-C counts, also where these tests were started in the background.
+        code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        code += "import millgate; millgate.main()"
         self.process = subprocess.Popen(
             [sys.executable, "-c", code, "agent", *map(str, words)],
             stdin=slave,
