@@ -10,6 +10,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from security.files import write_whole
+
 
 @dataclass(frozen=True, slots=True)
 class Standing:
@@ -58,8 +60,5 @@ class KeptClock:
 
     def write(self, standing: Standing) -> None:
         """Keep it; where the disk does not take it, what was kept before stays."""
-        part = self._path.with_suffix(".part")
         with contextlib.suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            part.write_text(json.dumps(asdict(standing)), encoding="ascii")
-            part.replace(self._path)
+            write_whole(self._path, json.dumps(asdict(standing)).encode("ascii"))

@@ -63,16 +63,14 @@ CREATE TABLE covered (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX covered_end ON covered (points, end_s);
 CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+"""
+_TOTAL: Final = """
 CREATE TABLE total (
     agent INTEGER PRIMARY KEY, batches INTEGER NOT NULL, cells INTEGER NOT NULL,
     received_s INTEGER NOT NULL, end_s INTEGER NOT NULL
 ) STRICT;
 """
-_FROM_2: Final = """
-CREATE TABLE total (
-    agent INTEGER PRIMARY KEY, batches INTEGER NOT NULL, cells INTEGER NOT NULL,
-    received_s INTEGER NOT NULL, end_s INTEGER NOT NULL
-) STRICT;
+_TOTAL_SO_FAR: Final = """
 INSERT INTO total SELECT agent, COUNT(*), SUM(cells), MAX(received_s), MAX(end_s) FROM batch
     WHERE cells>0 GROUP BY agent;
 """
@@ -179,9 +177,9 @@ class Ledger:
         try:
             self._db = open_database(
                 path,
-                f"{_SCHEMA} {RECORD_SCHEMA}",
+                f"{_SCHEMA} {_TOTAL} {RECORD_SCHEMA}",
                 _SCHEMA_VERSION,
-                upgrades={_OLDER_VERSION: _FROM_2},
+                upgrades={_OLDER_VERSION: _TOTAL + _TOTAL_SO_FAR},
             )
             self.record = Record(self._db)
         except sqlite3.Error as error:
