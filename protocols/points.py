@@ -77,7 +77,7 @@ class Point(Strict):
     def _consistent(self) -> "Point":
         measurand = MEASURANDS.get(self.measurand)
         if measurand is None:
-            raise no_such_measurand(self.measurand)
+            raise no_such_measurand(self.measurand, self.unit)
         if unit_factor(self.unit, measurand) is None:
             raise wrong_unit(self.unit, measurand)
         if measurand.kind is Kind.STATE and self.state_model not in STATE_MODELS:

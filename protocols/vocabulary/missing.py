@@ -3,7 +3,7 @@
 from typing import Final
 
 from protocols.language import tr
-from protocols.vocabulary.measurands import CONVERSIONS, MEASURANDS, Measurand
+from protocols.vocabulary.measurands import CONVERSIONS, MEASURANDS, Kind, Measurand, unit_factor
 from protocols.vocabulary.states import STATE_MODELS
 from protocols.words import NoSuchWord, instead_of
 
@@ -11,10 +11,16 @@ LISTED: Final = "docs/vocabulary.md, millgate aggregator vocabulary"
 """Where all words are listed."""
 
 
-def no_such_measurand(word: str) -> NoSuchWord:
-    """Return the fault of a measurand that there is none of."""
+def no_such_measurand(word: str, unit: str) -> NoSuchWord:
+    """Return the fault of a measurand that there is none of; one that has the unit is meant first."""
     what = tr(f"there is no measurand '{word}'", f"没有测量量（measurand）'{word}'")
-    return NoSuchWord(what, instead_of(word, MEASURANDS, LISTED))
+    fitting = [
+        name
+        for name, one in MEASURANDS.items()
+        # "1" is what stands there when nobody wrote a unit.
+        if unit != "1" and one.kind is not Kind.OTHER and unit_factor(unit, one) is not None
+    ]
+    return NoSuchWord(what, instead_of(word, MEASURANDS, LISTED, rather=fitting))
 
 
 def no_such_model(word: str | None) -> NoSuchWord:

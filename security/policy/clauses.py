@@ -433,7 +433,7 @@ class PointRule(Outlet):
     def _check_transform(self, release: Release) -> None:
         measurand = MEASURANDS.get(self.measurand)
         if measurand is None:
-            raise no_such_measurand(self.measurand)
+            raise no_such_measurand(self.measurand, self.unit)
         if measurand.kind not in FITS[release.aggregate]:
             fitting = ", ".join(f"'{a}'" for a, kinds in FITS.items() if measurand.kind in kinds)
             raise ValueError(

@@ -8,6 +8,7 @@ from protocols.drivers import read_devices
 from protocols.errors import ConfigError
 from protocols.language import spoken_to
 from protocols.vocabulary.measurands import MEASURANDS
+from protocols.vocabulary.missing import no_such_measurand
 from protocols.words import instead_of, nearest
 
 
@@ -19,11 +20,35 @@ from protocols.words import instead_of, nearest
         ("energy-active-import", "energy.active_import"),
         ("energy．active＿import", "energy.active_import"),
         ("active_import", "energy.active_import"),
+        ("active.power", "power.active"),
+        ("ActivePower", "power.active"),
+        ("reactive_power", "power.reactive"),
+        ("total.active.power", "power.active"),
+        ("power.activ", "power.active"),
+        ("energy", "energy.active_import"),
+        ("water", "water.volume"),
         ("产量", ""),
     ],
 )
 def test_the_word_that_was_meant_is_found_however_it_is_written(written: str, meant: str) -> None:
     assert nearest(written, MEASURANDS) == meant
+
+
+@pytest.mark.parametrize(
+    ("written", "unit", "meant"),
+    [
+        ("power", "var", "power.reactive"),
+        ("active", "kWh", "energy.active_import"),
+        ("active", "kW", "power.active"),
+        ("power_factor", "W", "power.factor"),
+        ("power", "1", "power.active"),
+    ],
+)
+def test_of_measurands_alike_the_one_that_has_the_unit_is_meant(
+    written: str, unit: str, meant: str
+) -> None:
+    with spoken_to(chinese=False):
+        assert f"'{meant}'?" in no_such_measurand(written, unit).remedy
 
 
 def test_a_long_list_is_named_and_not_printed() -> None:
