@@ -134,7 +134,7 @@ class Gate:
     @property
     def has_expired(self) -> bool:
         """Whether the policy's validity is over."""
-        return self._now() // SECOND >= self.policy.valid_until
+        return self._now() // SECOND >= self._head.valid_until
 
     def released_points(self, device: str) -> "np.ndarray[Any, np.dtype[np.bool_]]":
         """Return shape (n,): which points of the device some rule releases; local only."""

@@ -1,8 +1,10 @@
 """A policy at rest: small, and the same when it is asked for."""
 
+import pytest
+
 from security.policy.compiled import to_bytes
 from security.policy.gate import Gate
-from security.policy.packed import pack
+from security.policy.packed import PackedPolicy, pack
 from tests.unit.gate_material import Clock, counter, frame, point, policy, rule, table
 from tests.unit.policy_material import compiled
 
@@ -39,3 +41,20 @@ def test_a_gate_of_a_packed_policy_releases_the_same_also_after_it_starts_over()
             found.append((gate.memory(), gate.released_points("dev").tolist()))
         assert found[0] == found[1]
         assert all(found[1][1])
+
+
+def test_a_gate_that_runs_never_unpacks_its_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes a second for ten thousand rules, and the gate looks at its terms ten times in each."""
+    clock = Clock()
+    gate = Gate(pack(policy(RULES)), {"dev": OWNER}, clock)
+    monkeypatch.delattr(PackedPolicy, "whole")
+    gate.advance()
+    gate.feed(frame(OWNER, 11, dict.fromkeys(NAMES, 7)))
+    clock.set(30)
+    gate.advance()
+    assert gate.in_force
+    assert not gate.has_expired
+    assert gate.has_closed
+    assert not gate.full
+    assert gate.take()
+    assert gate.memory()
