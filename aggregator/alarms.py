@@ -45,6 +45,20 @@ HAPPENED: Final = frozenset({GAP, REFUSAL, REVOKED_KEY, ATTESTATION_MISSING, EPO
 
 HAPPENED_S: Final = 7 * 86_400
 
+AWAITING: Final = (
+    MESSAGES_MISSING,
+    ATTESTATION_LATE,
+    SILENCE,
+    POLICY_OLDER,
+    POLICY_ENDS,
+    POLICY_ENDED,
+    CLOCK_AHEAD,
+    CLOCK_BEHIND,
+    CERTIFICATE_ENDS,
+    CERTIFICATE_ENDED,
+)
+"""Kinds that ask something more of an agent; of one that is revoked nothing is awaited any more."""
+
 CERTIFICATES: Final = (
     ("of the API", "API "),
     ("of the broker's authority", "消息代理颁发机构"),

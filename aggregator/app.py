@@ -32,6 +32,7 @@ from aggregator.projection import Cursor, Projection
 from aggregator.reporting import Reporter
 from aggregator.retention import signed_erasure
 from aggregator.revisions import Revisions
+from aggregator.revocations import note_revocations
 from aggregator.rules import calendars_folder, facts_path, read_rules
 from aggregator.stores import Store, StoreUnavailable
 from protocols import service, topics
@@ -137,6 +138,7 @@ class Aggregator:
         self._feed = Feed(config.ledger.with_name("feed.db"), time.time_ns)
         self._executor = ThreadPoolExecutor(1, "inbox")
         self._ledger = Ledger(config.ledger)
+        note_revocations(config, self._ledger)
         self._time = BrainTime(config.ledger.with_name("clock.json"))
         self._doubt, self._doubts = "", 0
         encryption = config.brain.opening()

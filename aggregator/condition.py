@@ -11,6 +11,7 @@ from aggregator.api.knowledge import Arrival, Notice
 from aggregator.outlook import late_after_s, silent_after_s
 from aggregator.projection import Cursor
 from aggregator.reporting import Reporter
+from aggregator.trust import Trust
 from protocols.frame import SECOND, NowNs
 from protocols.mqtt import Mqtt
 
@@ -67,6 +68,7 @@ class AgentCondition:
     Attributes:
         name: the brain's name of its firm.
         agent: its opaque id, hex.
+        trust: whether its messages are taken.
         online: whether it says that it is connected; None when it never said.
         value_age_s: since the end of its newest slot; None before the first.
         kept_age_s: since its newest batch was kept; None before the first.
@@ -77,6 +79,7 @@ class AgentCondition:
     name: str
     agent: str
     state: State
+    trust: Trust
     online: bool | None
     value_age_s: float | None
     kept_age_s: float | None
@@ -157,6 +160,7 @@ def _agent(arrival: Arrival, now_ns: int) -> AgentCondition:
         name=arrival.name,
         agent=arrival.agent,
         state=state_of(arrival, now_ns),
+        trust=arrival.trust,
         online=arrival.online,
         value_age_s=_age(arrival.last_slot_end_ns, now_ns),
         kept_age_s=_age(arrival.last_received_ns, now_ns),

@@ -13,6 +13,7 @@ from aggregator.authority import log_path, open_joining
 from aggregator.config import AggregatorConfig, Factory, read_config
 from aggregator.joining import Applicant, Certificate
 from aggregator.ledger import Ledger
+from aggregator.trust import Trust, in_words, trust_of
 from protocols.language import counted, tr
 from protocols.sheet import Row, show_sheet
 from protocols.topics import Address
@@ -44,8 +45,8 @@ class Standing:
     """How a factory stands; times in seconds since 1970 UTC, None where there is none.
 
     Attributes:
-        trust: `waiting` for approval, `silent` (nothing came yet), `good`, `alarms`, `quarantined`,
-            `revoked` (its certificates, or all keys of its officers' list).
+        trust: as `aggregator.trust` says; instead of `good` also `waiting` for approval, `silent`
+            (nothing came yet) and `alarms`.
         joined: `code` or `card`, as it came.
         sheet: hash of the newest release sheet, hex; empty before the first.
     """
@@ -95,25 +96,24 @@ def _standing(
     certificates: Sequence[Certificate],
 ) -> Standing:
     agent = ledger.agents().get(address) if ledger is not None else None
-    trust, alarms, version, sheet, seen = "silent", 0, None, "", None
+    trust, alarms, version, sheet, seen, quarantine = "silent", 0, None, "", None, ""
     if ledger is not None and agent is not None:
+        quarantine = ledger.record.quarantine_of(agent)
         alarms = len(ledger.record.alarms(agent))
         seen = ledger.totals(agent)[3]
         trust = "good" if seen is not None else "silent"
         trust = "alarms" if alarms else trust
-        trust = "quarantined" if ledger.record.quarantined(agent) else trust
         newest = ledger.newest_sheet(agent)
         if newest is not None:
             version, sheet = newest.version, newest.hash.hex()
     own = [one for one in certificates if one.agent == address.agent]
     ends = [one.ends_s for one in own if one.revoked_s is None]
-    if (own and not ends) or _all_ended(factory):
-        trust = "revoked"
+    believed = trust_of(quarantine, factory)
     return Standing(
         enterprise=factory.enterprise,
         site=factory.site,
         agent=address.agent.hex(),
-        trust=trust,
+        trust=trust if believed is Trust.GOOD else believed,
         alarms=alarms,
         joined="card" if came is None else "code",
         joined_s=None if came is None else came.decided_s,
@@ -124,12 +124,6 @@ def _standing(
         last_seen_s=seen,
         certificate_ends_s=max(ends, default=None),
     )
-
-
-def _all_ended(factory: Factory) -> bool:
-    """Tell whether the officers' newest list has no key that still counts."""
-    known = factory.key_list
-    return known is not None and all(record.until is not None for record in known.records)
 
 
 def _waiting(one: Applicant) -> Standing:
@@ -185,11 +179,8 @@ def _in_words(one: Standing) -> str:
     return {
         "waiting": tr("to approve", "等待核准"),
         "silent": tr("no data yet", "尚无数据"),
-        "good": tr("good", "正常"),
         "alarms": tr(f"{counted(one.alarms, 'alarm')}", f"{one.alarms} 个告警"),
-        "quarantined": tr("QUARANTINED", "已隔离"),
-        "revoked": tr("REVOKED", "已吊销"),
-    }[one.trust]
+    }.get(one.trust) or in_words(Trust(one.trust))
 
 
 def _moment(at_s: int | None) -> str:

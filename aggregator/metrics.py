@@ -5,6 +5,7 @@ from typing import Final
 
 from aggregator.alarms import Severity
 from aggregator.condition import STATEMENTS, Condition, State
+from aggregator.trust import Trust
 from protocols import metrics
 from protocols.metrics import Family, Sample
 
@@ -87,6 +88,16 @@ def exposition(condition: Condition) -> str:
                 (who | {"state": state}, one.state == state)
                 for who, one in agents
                 for state in State
+            ],
+        ),
+        (
+            "trust",
+            "gauge",
+            "1 for how far an agent is believed: only of one that is good messages are taken.",
+            [
+                (who | {"trust": trust}, one.trust == trust)
+                for who, one in agents
+                for trust in Trust
             ],
         ),
         (

@@ -54,6 +54,9 @@ CREATE TABLE alarm (
 CREATE INDEX alarm_open ON alarm (agent, until_s);
 """
 
+REVOKED: Final = "revoked"
+"""Why an agent is quarantined whose certificates were revoked; see `aggregator.trust`."""
+
 _MOST_PROOFS: Final = 16
 _MOST_ATTESTATIONS: Final = 20_000
 
@@ -275,8 +278,13 @@ class Record:
         self.quarantine(agent, now_s, "equivocation")
 
     def quarantine(self, agent: int, now_s: int, why: str) -> None:
-        """Take nothing more from an agent; one that is quarantined stays so."""
-        self._db.execute("INSERT OR IGNORE INTO quarantine VALUES (?,?,?)", (agent, now_s, why))
+        """Take nothing more from an agent; the first reason stays, but being revoked is for good."""
+        self._db.execute(
+            "INSERT INTO quarantine VALUES (?,?,?) ON CONFLICT (agent) DO UPDATE"
+            " SET since_s=excluded.since_s, why=excluded.why"
+            " WHERE excluded.why=? AND why<>excluded.why",
+            (agent, now_s, why, REVOKED),
+        )
 
     def signed_leaf(self, leaf: Leaf) -> bytes:
         """Return the signed bytes that a leaf names; empty when they are no longer here."""
@@ -306,8 +314,12 @@ class Record:
 
     def quarantined(self, agent: int) -> bool:
         """Tell whether nothing more is taken from an agent."""
-        row = self._db.execute("SELECT 1 FROM quarantine WHERE agent=?", (agent,)).fetchone()
-        return row is not None
+        return bool(self.quarantine_of(agent))
+
+    def quarantine_of(self, agent: int) -> str:
+        """Return why nothing more is taken from an agent; empty where it is."""
+        row = self._db.execute("SELECT why FROM quarantine WHERE agent=?", (agent,)).fetchone()
+        return "" if row is None else str(row[0])
 
     def release(self, agent: int) -> bool:
         """End a quarantine; the proof stays. Return whether there was one."""

@@ -13,6 +13,7 @@ from aggregator.ledger import Ledger
 from aggregator.provenance import Origin, Provenance
 from aggregator.record import Alarm
 from aggregator.stores import SeriesKey
+from aggregator.trust import trust_of
 from protocols.frame import SECOND
 from protocols.topics import Address
 from protocols.vocabulary.purposes import PURPOSES
@@ -80,10 +81,12 @@ class Reporter:
         batches, values, refused, received_s, end_s = (
             self._ledger.totals(agent) if agent is not None else (0, 0, 0, None, None)
         )
+        quarantine = "" if agent is None else self._ledger.record.quarantine_of(agent)
         return Arrival(
             factory=address.factory.hex(),
             agent=address.agent.hex(),
             name=factory.enterprise,
+            trust=trust_of(quarantine, factory),
             online=self._online.get(address),
             last_received_ns=None if received_s is None else received_s * SECOND,
             last_slot_end_ns=None if end_s is None else end_s * SECOND,

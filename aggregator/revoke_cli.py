@@ -1,6 +1,5 @@
 """`millgate aggregator revoke`: let the broker refuse an agent's certificates."""
 
-import time
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -16,8 +15,8 @@ from aggregator.authority import (
 from aggregator.broker_files import ACCESS, access_list
 from aggregator.config import AggregatorConfig, read_config
 from aggregator.ledger import Ledger
+from aggregator.revocations import take_nothing_more
 from protocols.errors import MillgateError
-from protocols.frame import SECOND
 from protocols.language import tr
 from protocols.topics import Address
 from security.admin_log import record_admin
@@ -65,7 +64,7 @@ def revoke(
         revoked = joining.revoke_certificates(address.agent)
     finally:
         joining.close()
-    _take_nothing_more(config, address)
+    _end_in_ledger(config, address)
     # Also where nothing was left to revoke: the list may be what is missing.
     found = write_revoked(config, authority)
     if broker is not None:
@@ -104,13 +103,10 @@ def _what_now(path: Path, broker: Path | None) -> str:
     )
 
 
-def _take_nothing_more(config: AggregatorConfig, address: Address) -> None:
-    """Quarantine an agent; the running aggregator finds it with the next message."""
+def _end_in_ledger(config: AggregatorConfig, address: Address) -> None:
     ledger = Ledger(config.ledger)
     try:
-        with ledger.transaction():
-            agent = ledger.agent(address)
-            ledger.record.quarantine(agent, time.time_ns() // SECOND, "revoked")
+        take_nothing_more(ledger, address)
     finally:
         ledger.close()
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from aggregator.alarms import Severity
 from aggregator.alarms_cli import local_moments
 from aggregator.condition import STATEMENTS, State
+from aggregator.trust import Trust, in_words
 from protocols.language import tr
 from protocols.sheet import Row, screen, show_sheet
 
@@ -64,6 +65,7 @@ def _factories(console: Console, agents: list[dict[str, Any]]) -> None:
         tr("firm", "企业"),
         tr("agent", "代理"),
         tr("state", "状态"),
+        tr("trust", "信任"),
         tr("newest value", "最新值"),
         tr("last kept", "最近留存"),
         tr("policy", "策略"),
@@ -81,11 +83,12 @@ def _factories(console: Console, agents: list[dict[str, Any]]) -> None:
     for one in agents:
         word, style = words[State(one["state"])]
         offline = tr(", offline", "，离线") if one["online"] is False else ""
-        version = one["policy_version"]
+        version, trust = one["policy_version"], Trust(one["trust"])
         cells = (
             one["name"],
             one["agent"][:8],
             f"{word}{offline}",
+            in_words(trust),
             _age(one["value_age_s"]),
             _age(one["kept_age_s"]),
             "-" if version is None else f"v{version}",
@@ -93,7 +96,7 @@ def _factories(console: Console, agents: list[dict[str, Any]]) -> None:
             str(one["values"]),
             str(one["refused"]),
         )
-        rows.append(Row(cells, style))
+        rows.append(Row(cells, style if trust is Trust.GOOD else "red"))
     show_sheet(headings, rows, title=tr("Factories", "工厂"), console=console)
 
 

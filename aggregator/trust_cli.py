@@ -9,8 +9,10 @@ import typer
 from aggregator.alarms import in_words
 from aggregator.alarms_cli import ledger_exists
 from aggregator.authority import log_path, open_joining
-from aggregator.config import AggregatorConfig, read_config
+from aggregator.config import AggregatorConfig, Factory, read_config
 from aggregator.ledger import Ledger
+from aggregator.trust import Trust, trust_of
+from aggregator.trust import in_words as trust_in_words
 from protocols.errors import MillgateError
 from protocols.language import counted, tr
 from protocols.topics import Address
@@ -38,14 +40,14 @@ def trust(
     """Show what can be believed, or release an agent."""
     config = read_config(path)
     ledger_exists(config)
-    names = {address: factory.enterprise for address, factory in config.factories().items()}
+    factories = config.factories()
     ledger = Ledger(config.ledger)
     try:
         if release:
             _release(ledger, release, config)
             return
         open_alarms = [
-            _show(ledger, address, agent, names.get(address, "?"))
+            _show(ledger, address, agent, factories.get(address))
             for address, agent in sorted(ledger.agents().items())
         ]
         log = ledger.record.log()
@@ -61,9 +63,10 @@ def trust(
         raise typer.Exit(1)
 
 
-def _show(ledger: Ledger, address: Address, agent: int, name: str) -> int:
+def _show(ledger: Ledger, address: Address, agent: int, factory: Factory | None) -> int:
     """Print an agent; return how many alarms are open."""
     record = ledger.record
+    name = "?" if factory is None else factory.enterprise
     number, received_s = record.attested(agent)
     attested = (
         tr(f"attestation {number} at {_at(received_s)}", f"第 {number} 次见证，{_at(received_s)}")
@@ -75,8 +78,9 @@ def _show(ledger: Ledger, address: Address, agent: int, name: str) -> int:
         f"{name}  {address.agent.hex()}  "
         + tr(f"{counted(len(heads), 'chain')}, {attested}", f"{len(heads)} 条链，{attested}")
     )
-    if record.quarantined(agent):
-        typer.echo("  " + tr("QUARANTINED", "已隔离"))
+    believed = trust_of(record.quarantine_of(agent), factory)
+    if believed is not Trust.GOOD:
+        typer.echo(f"  {trust_in_words(believed)}")
     alarms = record.alarms(agent)
     for alarm in alarms:
         typer.echo(f"  {_at(alarm.since_s)}  {alarm.kind}: {in_words(alarm)}")

@@ -6,6 +6,7 @@ from typing import Final
 from aggregator.alarms import (
     ATTESTATION_LATE,
     ATTESTATION_MISSING,
+    AWAITING,
     CHAIN_DIFFERS,
     EPOCH_UNEXPLAINED,
     EQUIVOCATION,
@@ -21,6 +22,7 @@ from aggregator.ledger import Ledger
 from aggregator.outlook import Outlook
 from aggregator.raising import Raising
 from aggregator.record import Alarm
+from aggregator.trust import Trust, trust_of
 from protocols.frame import NowNs
 from protocols.topics import Address
 from security.envelope import REASON_EXPIRED, REASON_REFUSED, REASON_STOPPED, Header
@@ -131,14 +133,22 @@ class Watch:
         certificates = self._outlook.certificates()
         with self._ledger.transaction():
             agents = self._ledger.agents()
-            for address in self._factories():
-                if address in agents:
+            for address, factory in self._factories().items():
+                if address in agents and not self._is_revoked(agents[address], factory):
                     self._look_at(agents[address], address)
                     self._outlook.look_at(agents[address], address)
             self._outlook.look_at_brain()
             known = {one.agent: (agents[one], one) for one in self._factories() if one in agents}
             self._outlook.look_at_certificates(certificates, known)
             self._raising.tidy()
+
+    def _is_revoked(self, agent: int, factory: Factory) -> bool:
+        """Tell whether nothing more is awaited of an agent; what warned of it is over then."""
+        if trust_of(self._record.quarantine_of(agent), factory) is not Trust.REVOKED:
+            return False
+        for kind in AWAITING:
+            self._raising.over(agent, kind)
+        return True
 
     def _look_at(self, agent: int, address: Address) -> None:
         now_s = self._raising.now_s

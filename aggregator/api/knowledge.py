@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from aggregator.stores import SeriesKey
+from aggregator.trust import Trust
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class Arrival:
     Attributes:
         factory, agent: opaque ids, hex.
         name: the brain's own name for the factory; never sent by it.
+        trust: whether its messages are taken, see `aggregator.trust`.
         online: whether the agent says it is connected; None when it never said.
         last_received_ns: when its newest kept batch arrived; None before the first.
         last_slot_end_ns: end of its newest kept slot; None before the first.
@@ -72,6 +74,7 @@ class Arrival:
     factory: str
     agent: str
     name: str
+    trust: Trust
     online: bool | None
     last_received_ns: int | None
     last_slot_end_ns: int | None

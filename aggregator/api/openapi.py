@@ -39,6 +39,7 @@ from aggregator.api.openapi_parts import (
     record,
     ref,
 )
+from aggregator.trust import Trust
 
 _SERIES: Final = {
     "id": {"type": "string", "pattern": SERIES_ID},
@@ -88,6 +89,7 @@ _SCHEMAS: Final[dict[str, Schema]] = {
         factory=OPAQUE,
         agent=OPAQUE,
         name=TEXT,
+        trust={"enum": list(Trust)},
         online={"type": ["boolean", "null"]},
         last_received=OPTIONAL_TIME,
         last_slot_end=OPTIONAL_TIME,

@@ -102,6 +102,7 @@ def arrival(each: Arrival, sheets: int) -> dict[str, Any]:
         "factory": each.factory,
         "agent": each.agent,
         "name": each.name,
+        "trust": each.trust,
         "online": each.online,
         "last_received": _optional_time(each.last_received_ns),
         "last_slot_end": _optional_time(each.last_slot_end_ns),

@@ -10,9 +10,11 @@ const SOON_MS = 14 * 86_400_000;
 /**
  * @param {any} arrival
  * @param {number} nowMs
- * @returns {"online"|"offline"|"unsaid"|"silent"} silent: says it is online but sends nothing
+ * @returns {"online"|"offline"|"unsaid"|"silent"|"quarantined"|"revoked"} silent: says it is online but sends
+ *   nothing; the last two: nothing of it is taken, whatever it says
  */
 export function presenceOf(arrival, nowMs) {
+  if (arrival.trust !== "good") return arrival.trust;
   if (arrival.online === null) return "unsaid";
   if (!arrival.online) return "offline";
   if (arrival.last_received === null) return "online";

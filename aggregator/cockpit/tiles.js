@@ -48,12 +48,12 @@ function factories({ agents, nowMs }) {
   if (agents.length === 0) return absent();
   const presences = agents.map((each) => presenceOf(each, nowMs));
   const count = (wanted) => presences.filter((each) => each === wanted).length;
-  const troubles = ["silent", "offline", "unsaid"].filter((each) => count(each) > 0);
+  const troubles = ["silent", "offline", "unsaid", "quarantined", "revoked"].filter((each) => count(each) > 0);
   const more = troubles.map((each) => `${number(count(each))} ${t(each)}`).join(" · ");
   const value = `${number(count("online"))} / ${number(agents.length)}`;
   return {
     text: value, unit: t("onlineUnit"), more: more || t("allOnline"), span: t("spanNow"),
-    level: count("silent") + count("offline") > 0 ? "warn" : "good",
+    level: count("silent") + count("offline") + count("quarantined") > 0 ? "warn" : "good",
     origin: { title: t("tile.factories"), value, span: null, parts: [], how: t("how.presence") },
   };
 }

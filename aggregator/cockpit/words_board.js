@@ -202,7 +202,7 @@ export const BOARD = {
   pointNumbers: ["Points", "点号"],
   erased: ["erased", "已删除"],
 
-  "how.presence": ["What each agent says of itself, and when its newest batch came. Silent: it says it is online but nothing has come for five slots and a minute.", "代理自报状态与最近一批到达时间。静默：自称在线，但超过五个时段加一分钟没有数据。"],
+  "how.presence": ["What each agent says of itself, and when its newest batch came. Silent: it says it is online but nothing has come for five slots and a minute. Quarantined, revoked: nothing more of it is taken.", "代理自报状态与最近一批到达时间。静默：自称在线，但超过五个时段加一分钟没有数据。已隔离、已吊销：不再接收其内容。"],
   "how.coverage": ["Slots received / slots expected, of all main meters in the period.", "时段内全部总表：收到的时段数 / 应收的时段数。"],
   "how.alarms": ["Early warnings that the aggregator has open, and cross checks that did not hold in their newest hour.", "汇聚端未结的预警，以及最近一小时未通过的校核。"],
   "how.checks": ["Cross checks that did not hold in their newest hour.", "最近一小时未通过的校核。"],

@@ -43,6 +43,8 @@ export const PAGE = {
   offline: ["offline", "离线"],
   unsaid: ["has not said", "未报告"],
   silent: ["silent", "静默"],
+  quarantined: ["quarantined", "已隔离"],
+  revoked: ["revoked", "已吊销"],
   noBatch: ["no batch yet", "尚无批次"],
   agent: ["agent {id}", "代理 {id}"],
 

@@ -16,6 +16,7 @@ from aggregator.localtime import LocalTime
 from aggregator.stores import SeriesBlock, SeriesKey, Store
 from aggregator.stores.embedded import Config
 from aggregator.stores.embedded import Store as Embedded
+from aggregator.trust import Trust
 from protocols.frame import SECOND, Floats, Ints
 
 TOKEN = "q3vXz0y8Jm1Tt5Rk7Wb2"  # noqa: S105 - opens nothing but the tests' own server
@@ -86,6 +87,7 @@ def arrival(now_ns: int, slots: int) -> Arrival:
         factory=FACTORY,
         agent=AGENT,
         name=NAME,
+        trust=Trust.GOOD,
         online=True,
         last_received_ns=now_ns - 2 * SECOND,
         last_slot_end_ns=now_ns - 4 * SECOND,

@@ -7,6 +7,7 @@ import numpy as np
 
 from aggregator.api.knowledge import Arrival, Notice, Source
 from aggregator.stores import SeriesBlock, SeriesKey
+from aggregator.trust import Trust
 from protocols.frame import SECOND, Floats, Ints
 from tests.system.brain import (
     AGENT,
@@ -109,6 +110,7 @@ def _arrival(at: int, firm: Firm, now_ns: int) -> Arrival:
         factory=FACTORY[at:] + FACTORY[:at],
         agent=AGENT[at:] + AGENT[:at],
         name=firm.name,
+        trust=Trust.GOOD,
         online=None if at == 4 else at != 2,
         last_received_ns=now_ns - (7400 if silent else 20 + 9 * at) * SECOND,
         last_slot_end_ns=now_ns - (8100 if silent else 40) * SECOND,

@@ -25,6 +25,7 @@ from aggregator.api.server import make_app, serving
 from aggregator.api.worker import Worker
 from aggregator.stores import FieldColumn, SeriesBlock, SeriesKey
 from aggregator.stores.embedded import Config, Store
+from aggregator.trust import Trust
 from protocols.errors import MillgateError
 from protocols.frame import SECOND
 from tests.system.brain import (
@@ -362,10 +363,11 @@ async def test_the_newest_row_is_the_newest_of_one_and_of_all(call: Caller) -> N
 
 
 async def test_factories_tell_who_sent_under_which_sheet(brain: Brain, call: Caller) -> None:
-    silent = Arrival("ab" * 8, "cd" * 8, "新厂", None, None, None, 0, 0, 0, ())
+    silent = Arrival("ab" * 8, "cd" * 8, "新厂", Trust.REVOKED, None, None, None, 0, 0, 0, ())
     brain.told.agents.append(silent)
     known, new = (await call.ok("/factories"))["factories"]
     assert (known["factory"], known["name"], known["online"]) == (FACTORY, NAME, True)
+    assert (known["trust"], new["trust"]) == ("good", "revoked")
     assert known["last_received"] == "2026-01-05T08:03:22Z"
     sheet = known["sheets"][0]
     assert (sheet["policy_version"], sheet["right"]) == (3, "DR-2026-0017")

@@ -14,6 +14,7 @@ from playwright.async_api import Browser, expect
 from aggregator.api.server import make_app, serving
 from aggregator.stores import SeriesBlock, SeriesKey
 from aggregator.stores.embedded import Config, Store
+from aggregator.trust import Trust
 from protocols.frame import SECOND
 from tests.system.brain import NAME, SHANGHAI, TOKEN, Brain, energy_of, running, series
 from tests.system.visits import ask_again, launched, see_cards, visiting, with_token
@@ -191,6 +192,9 @@ async def test_values_that_are_not_of_now_say_how_old_they_are(
         await expect(late.first).to_have_text("ended 3 h ago")
         await expect(visit.page.locator(".factory .age")).to_have_text("data up to 3 h ago")
         await expect(visit.page.locator(".presence")).to_have_text("silent")
+        brain.told.agents[:] = [replace(one, trust=Trust.REVOKED) for one in brain.told.agents]
+        await ask_again(visit)
+        await expect(visit.page.locator(".presence")).to_have_text("revoked")
         visit.assert_quiet(brain)
 
 

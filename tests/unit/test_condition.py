@@ -8,6 +8,7 @@ import pytest
 from aggregator.api.knowledge import Arrival, ReleasedPoint, Sheet
 from aggregator.condition import AgentCondition, Condition, State, state_of
 from aggregator.metrics import exposition
+from aggregator.trust import Trust
 from protocols.frame import SECOND
 
 NOW = 1_800_000_000 * SECOND
@@ -36,6 +37,7 @@ ARRIVAL = Arrival(
     factory="aa" * 16,
     agent="bb" * 16,
     name='steel "works"\n',
+    trust=Trust.GOOD,
     online=True,
     last_received_ns=NOW,
     last_slot_end_ns=NOW,
@@ -87,6 +89,7 @@ def condition(**changes: object) -> Condition:
         name=ARRIVAL.name,
         agent=ARRIVAL.agent,
         state=State.LATE,
+        trust=Trust.GOOD,
         online=None,
         value_age_s=12.5,
         kept_age_s=None,
@@ -141,6 +144,14 @@ def test_metrics_say_what_is_and_leave_out_what_is_not_known() -> None:
     assert "millgate_up 1\n" in text
     assert 'state="late"} 1\n' in text
     assert 'state="fresh"} 0\n' in text
+
+
+def test_metrics_say_of_an_agent_that_is_revoked_that_it_is_however_new_its_values_are() -> None:
+    found = condition()
+    agents = [replace(one, state=State.FRESH, trust=Trust.REVOKED) for one in found.agents]
+    text = exposition(replace(found, agents=agents))
+    assert 'trust="revoked"} 1\n' in text
+    assert 'trust="good"} 0\n' in text
 
 
 @pytest.mark.parametrize("changes", [{"broker": False}, {"store_fault": "InfluxDB is away"}])

@@ -20,11 +20,14 @@ from agent.config import read_config
 from agent.founding import make_keys
 from agent.registry import Registry
 from aggregator import joining_api
+from aggregator.alarms import SILENCE
 from aggregator.api.server import serving
 from aggregator.authority import open_authority, open_joining, renew_own
 from aggregator.joining import APPROVAL_S, MOST_TRIES, Joining, JoiningFault, Terms
 from aggregator.joining_api import make_app
 from aggregator.ledger import Ledger
+from aggregator.reporting import Reporter
+from aggregator.revocations import note_revocations
 from protocols.errors import MillgateError
 from protocols.https import NotBelieved, ask_server, believing
 from protocols.tls import server_context
@@ -226,6 +229,46 @@ def test_nothing_more_is_taken_from_a_revoked_agent_also_over_a_connection_that_
     with pytest.raises(MillgateError, match="revoked, for good"):
         site.run("trust", "--release", keys.address.agent.hex())
     assert brain.take(keys, forger.batch(block(NOW // SHORT_S, [ENERGY], [5]))).kept == 0
+    brain.close()
+
+
+def test_all_that_tell_of_a_revoked_agent_say_so_at_once_and_nothing_is_awaited_of_it(
+    site: Site,
+) -> None:
+    keys = Keys()
+    write_card(site.config.brain.factories / "mill.card", keys.agent_card)
+    joining, authority = open_joining(site.config), open_authority(site.config)
+    request = make_private_key(site.folder / "agent.key")
+    joining.add_certificate(keys.address.agent, authority.issue_client(request, "mill"))
+    joining.close()
+    brain = Brain(site.config.ledger.parent, keys)
+    brain.take(keys, Forger(keys).sheet_message())
+    brain.clock += 3600
+    brain.inbox.look()
+    assert [one.kind for one in brain.ledger.record.alarms(1)] == [SILENCE]
+
+    def told() -> set[str]:
+        reporter = Reporter(site.config.ledger, site.config.factories, {})
+        try:
+            (arrival,) = reporter.arrivals()
+        finally:
+            reporter.close()
+        (standing,) = json.loads(site.run("factories", "--json"))
+        return {arrival.trust, standing["trust"].replace("alarms", "good")}
+
+    assert told() == {"good"}
+    with brain.ledger.transaction():
+        brain.ledger.record.quarantine(1, NOW, "equivocation")
+    assert told() == {"quarantined"}
+    site.run("revoke", "mill")
+    assert told() == {"revoked"}
+    brain.inbox.look()
+    assert brain.ledger.record.alarms(1) == []
+    # A ledger from before the revocation was put back.
+    with brain.ledger.transaction():
+        brain.ledger.record.release(1)
+    note_revocations(site.config, brain.ledger)
+    assert told() == {"revoked"}
     brain.close()
 
 
