@@ -231,7 +231,34 @@ class Inbox:
         self._watch.look()
 
     def process(self, messages: Sequence[tuple[str, bytes]]) -> Outcome:
-        """Decide about messages, in one durable transaction."""
+        """Decide about messages, in one durable transaction.
+
+        Where one meets a fault that no check foresaw, each is decided about alone and that one
+        discarded: it would come again at every start, and nothing else would ever be taken.
+
+        Raises:
+            LedgerError: nothing is decided; call again with the same.
+        """
+        try:
+            return self._process(messages)
+        except LedgerError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the last wall: whatever one message does, the others go on
+            _log.error("a message met a fault in the inbox: %s", type(error).__name__)
+        whole = Outcome()
+        if len(messages) == 1:
+            whole.counts["unforeseen"] += 1
+            with self._ledger.transaction():
+                self._ledger.count(whole.counts)
+            return whole
+        for message in messages:
+            part = self.process([message])
+            whole.answers += part.answers
+            whole.counts += part.counts
+            whole.kept += part.kept
+        return whole
+
+    def _process(self, messages: Sequence[tuple[str, bytes]]) -> Outcome:
         outcome = Outcome()
         touched: dict[int, dict[tuple[int, int], Head]] = {}
         addresses: dict[int, Address] = {}

@@ -44,6 +44,8 @@ _EK: Final = -4
 _IV: Final = 5
 _MOST_RECIPIENTS: Final = 4
 _MOST_GAPS: Final = 64
+_LAST_SEQUENCE: Final = (1 << 63) - 2
+"""The next one has 63 bits as well, which is what files keep."""
 
 _SUITE: Final = Suite(KEM.MLKEM768_X25519, KDF.SHAKE256, AEAD.AES_256_GCM)
 
@@ -385,7 +387,7 @@ def _read_claims(claims: object) -> Header:
         agent=fixed(claims[3], ID_BYTES),
         epoch=uint(claims[4]),
         stream=uint(claims[5]),
-        sequence=uint(claims[6]),
+        sequence=sequence_in(claims[6]),
         previous=fixed(claims[7], HASH_BYTES),
         policy_version=uint(policy_version),
         policy_hash=fixed(policy_hash, HASH_BYTES),
@@ -403,6 +405,18 @@ def _read_claims(claims: object) -> Header:
     if before is not None and (header.sequence or before.epoch >= header.epoch):
         raise Malformed("an epoch before is named by the first message of a later one")
     return header
+
+
+def sequence_in(value: object) -> int:
+    """Return a place in a chain, which leaves room for the one behind it.
+
+    Raises:
+        Malformed: when it is none.
+    """
+    found = uint(value)
+    if found > _LAST_SEQUENCE:
+        raise Malformed("a chain does not go on behind this place")
+    return found
 
 
 def _is_bytes(value: object, length: int) -> bool:

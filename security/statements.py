@@ -16,6 +16,7 @@ from security.envelope import (
     HASH_BYTES,
     MOST_REASON,
     REASON_REFUSED,
+    sequence_in,
 )
 from security.keys import KID_BYTES, AttestationKey, AttestationVerifyKey, Signer, VerifyKey
 
@@ -158,7 +159,8 @@ def parse_statement(data: bytes) -> tuple[cose.Signed, Statement]:
 
 
 def _loss(address: Address, at: int, rest: list[object]) -> Loss:
-    epoch, stream, first, last, reason = (uint(rest[place]) for place in (0, 1, 2, 3, 5))
+    epoch, stream, first, reason = (uint(rest[place]) for place in (0, 1, 2, 5))
+    last = sequence_in(rest[3])
     if first > last or not REASON_REFUSED <= reason <= MOST_REASON:
         raise Malformed("not a loss")
     return Loss(address, at, epoch, stream, first, last, fixed(rest[4], HASH_BYTES), reason)

@@ -35,6 +35,7 @@ from security.keys import OpeningKey, SigningKey
 from security.policy.bundle import read_bundle, sign_bundle
 from security.policy.compiled import content_hash, to_bytes
 from security.policy.compiler import compile_policy, stream_id
+from security.statements import Loss, sign_statement
 from tests.small_factory import (
     ENERGY,
     HOURLY,
@@ -925,6 +926,42 @@ def test_a_fault_half_way_through_a_batch_leaves_nothing_of_it(
     monkeypatch.undo()
     assert brain.take(KEYS, forger.batch(energy(0, 2))).counts == {"kept": 1}
     assert energies(brain) == {0: 2}
+
+
+LAST = (1 << 63) - 1
+"""The largest number that the decoder lets through, and that the ledger can keep."""
+
+
+def loss_up_to(last: int, stream: int) -> bytes:
+    loss = Loss(KEYS.address, NOW, 1, stream, 0, last, bytes(32), REASON_REFUSED)
+    return sign_statement(loss, KEYS.signing)
+
+
+def test_no_number_that_an_agent_signs_stops_the_inbox(brain: Brain, forger: Forger) -> None:
+    begin(brain, forger)
+    assert brain.take(KEYS, loss_up_to(LAST, 7)).counts == {"malformed": 1}
+    assert brain.take(KEYS, loss_up_to(LAST - 1, 7)).counts == {"declared_lost": 1}
+    forger.ends[1, 7] = (LAST, bytes(32))
+    assert brain.take(KEYS, forger.batch(energy(0, 1), stream=7)).counts == {"malformed": 1}
+    for name in ("epoch", "stream", "policy_version", "issued_at", "purpose"):
+        message = forger.batch(energy(0, 1), advance=False, **{name: LAST})
+        assert not brain.take(KEYS, message).counts["unforeseen"]
+    brain.inbox.look()
+
+
+def test_a_statement_that_meets_an_unforeseen_fault_is_discarded_alone(
+    brain: Brain, forger: Forger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(brain, forger)
+
+    def fault(*_: object) -> None:
+        raise ZeroDivisionError("never foreseen")
+
+    monkeypatch.setattr(brain.ledger.record, "keep_loss", fault)
+    messages = [forger.batch(energy(0, 1)), loss_up_to(3, 7), forger.batch(energy(1, 1))]
+    outcome = brain.take(KEYS, *messages)
+    assert outcome.counts == {"kept": 2, "unforeseen": 1}
+    assert energies(brain) == {0: 1, 1: 1}
 
 
 def test_old_batches_that_no_longer_open_do_not_stop_the_inbox(
