@@ -139,9 +139,13 @@ class Collector:
         last = self.state.last_frame_ns
         return None if last is None else (self._now() - last) / SECOND
 
+    def clock_note(self) -> str:
+        """Return what a person should know of the device's clock; of one that is away nobody knows it now."""
+        return self.skew.line() if self.state.connected else ""
+
     def notes(self) -> list[str]:
         """Return what the driver has learned and counted, in a few short lines."""
         driver: object = self._driver
         lines = driver.notes() if isinstance(driver, Noting) else []
-        lines = [*filter(None, [self.skew.line()]), *lines]
+        lines = [*filter(None, [self.clock_note()]), *lines]
         return [shortened(line, _LONGEST_NOTE) for line in lines[:_MOST_NOTES]]

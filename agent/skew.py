@@ -56,8 +56,8 @@ class Skew:
         seconds = round(abs(ahead_s))
         if ahead_s > 0:
             return tr(
-                f"its clock is {seconds} s ahead of this machine's; set one of them right",
-                f"其时钟比本机快 {seconds} 秒；请校正其中之一",
+                f"its clock is {seconds} s ahead of this machine's (in the last 20 minutes); set one right",
+                f"其时钟比本机快 {seconds} 秒（最近 20 分钟内）；请校正其中之一",
             )
         return tr(
             f"all that comes is stamped {seconds} s ago or earlier: its clock is behind this machine's, or "

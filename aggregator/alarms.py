@@ -45,6 +45,9 @@ HAPPENED: Final = frozenset({GAP, REFUSAL, REVOKED_KEY, ATTESTATION_MISSING, EPO
 
 HAPPENED_S: Final = 7 * 86_400
 
+RIGHT_S: Final = 900
+"""For so long a clock that was ahead must be right before `CLOCK_AHEAD` ends; its `last` is since when it is."""
+
 AWAITING: Final = (
     MESSAGES_MISSING,
     ATTESTATION_LATE,
@@ -134,8 +137,8 @@ def _moment(seconds: int) -> str:
 def _messages_missing(alarm: Alarm) -> Words:
     (en, zh), span = _chain(alarm), _span(alarm)
     return (
-        f"messages {span} of {en} were attested an hour ago and have not come",
-        f"{zh} 的消息 {span} 一小时前已被见证，但至今未到",
+        f"messages {span} of {en} were attested an hour ago or earlier and have not come",
+        f"{zh} 的消息 {span} 在一小时前或更早已被见证，但至今未到",
     )
 
 
@@ -251,6 +254,12 @@ def _policy_ended(alarm: Alarm) -> Words:
 
 
 def _clock_ahead(alarm: Alarm) -> Words:
+    if alarm.last != alarm.first:
+        since, end = _moment(alarm.last), _moment(alarm.last + RIGHT_S)
+        return (
+            f"its clock was {alarm.first} s ahead of the brain's; it is right since {since}, over at {end}",
+            f"其时钟曾比产业大脑快 {alarm.first} 秒；自 {since} 起恢复正常，{end} 解除",
+        )
     return (
         f"its clock is {alarm.first} s ahead of the brain's",
         f"其时钟比产业大脑快 {alarm.first} 秒",

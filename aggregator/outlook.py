@@ -16,6 +16,7 @@ from aggregator.alarms import (
     POLICY_ENDED,
     POLICY_ENDS,
     POLICY_OLDER,
+    RIGHT_S,
     SILENCE,
     STOPPED,
 )
@@ -39,7 +40,6 @@ _POLICY_S: Final = 14 * 86_400
 _ANNOUNCED_S: Final = 600
 _BEHIND_S: Final = 120
 _STEADY_S: Final = 60
-_HEARD_S: Final = 900
 _HEARD: Final = 3
 
 Sheets = Callable[[int, bytes], ReleaseSheet | None]
@@ -93,6 +93,7 @@ class Outlook:
         self._expiring = expiring
         self._raising = Raising(ledger.record, now_ns)
         self._ages: dict[int, _Ages] = {}
+        self._right_since: dict[int, int] = {}
 
     def heard(self, agent: int, address: Address, issued_s: int) -> None:
         """Note when a message came that an agent signed at a time."""
@@ -102,7 +103,10 @@ class Outlook:
         age = now_s - issued_s
         if age < -SLACK_S:
             alarm = Alarm(agent, CLOCK_AHEAD, 0, 0, -age, -age, now_s)
-            self._raising.begins(alarm, address)
+            self._raising.follows(alarm, address)
+            self._right_since.pop(agent, None)
+        else:
+            self._right_since.setdefault(agent, now_s)
         ages = self._ages.get(agent)
         if ages is None:
             self._ages[agent] = _Ages(now_s, age, age)
@@ -124,7 +128,8 @@ class Outlook:
 
     def look_at(self, agent: int, address: Address) -> None:
         """Look at an agent, every minute or so."""
-        self._look_at_ages(agent, address)
+        self._look_at_ahead(agent, address)
+        self._look_at_behind(agent, address)
         newest = self._ledger.newest_sheet(agent)
         sheet = self._sheets(agent, newest.hash) if newest is not None else None
         if sheet is None:
@@ -175,7 +180,7 @@ class Outlook:
             (BRAIN_AHEAD, ahead, ahead > 0),
         ):
             if holds:
-                self._raising.begins(Alarm(BRAIN, kind, 0, 0, by, by, now_s), None)
+                self._raising.follows(Alarm(BRAIN, kind, 0, 0, by, by, now_s), None)
             else:
                 self._raising.over(BRAIN, kind)
 
@@ -197,24 +202,42 @@ class Outlook:
         else:
             self._raising.over(agent, SILENCE)
 
-    def _look_at_ages(self, agent: int, address: Address) -> None:
-        """Judge an agent's clock by the last quarter of an hour.
+    def _look_at_ahead(self, agent: int, address: Address) -> None:
+        """Tell since when a clock that was ahead is right, and end that after a quarter of an hour.
+
+        Not before: a message that waited looks right.
+        """
+        known = self._ledger.record.open_alarm(agent, CLOCK_AHEAD)
+        if known is None:
+            return
+        # What an earlier process told goes on to count.
+        since_s = known.last if known.last != known.first else self._right_since.get(agent)
+        if since_s is None:
+            return
+        if 0 <= self._raising.now_s - since_s < RIGHT_S:
+            self._raising.follows(replace(known, last=since_s), address)
+        else:
+            self._raising.over(agent, CLOCK_AHEAD)
+
+    def _look_at_behind(self, agent: int, address: Address) -> None:
+        """Judge by a quarter of an hour whether a clock is behind, and at once whether it no longer is.
 
         Messages that waited arrive ever younger; only a clock that is behind makes all of them
         equally old.
         """
         ages = self._ages.get(agent)
-        now_s = self._raising.now_s
-        if ages is None or 0 <= now_s - ages.since_s < _HEARD_S:
+        if ages is None:
             return
-        del self._ages[agent]
-        if ages.least >= -SLACK_S:
-            self._raising.over(agent, CLOCK_AHEAD)
+        known, now_s = self._open(agent, CLOCK_BEHIND), self._raising.now_s
+        whole = not 0 <= now_s - ages.since_s < RIGHT_S
+        steady = ages.count >= _HEARD and ages.most - ages.least <= _STEADY_S
+        if whole:
+            del self._ages[agent]
         if ages.least <= _BEHIND_S:
             self._raising.over(agent, CLOCK_BEHIND)
-        elif ages.count >= _HEARD and ages.most - ages.least <= _STEADY_S:
+        elif known or (whole and steady):
             alarm = Alarm(agent, CLOCK_BEHIND, 0, 0, ages.least, ages.least, now_s)
-            self._raising.begins(alarm, address)
+            self._raising.follows(alarm, address)
 
     def _certificate(self, number: int, address: Address | None, one: Expiry) -> None:
         end_s = one.span.ends_s

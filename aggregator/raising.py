@@ -31,11 +31,11 @@ class Raising:
         if self._record.raise_alarm(alarm):
             self._say(alarm, address)
 
-    def begins(self, alarm: Alarm, address: Address | None) -> None:
-        """Raise an alarm whose range changes all the time: the one that is open stays as it is."""
+    def follows(self, alarm: Alarm, address: Address | None) -> None:
+        """Raise an alarm whose range changes all the time: an open one takes it over, and is not said again."""
         known = self._record.open_alarm(alarm.agent, alarm.kind, alarm.epoch, alarm.stream)
-        if known is None:
-            self.holds(alarm, address)
+        if self._record.raise_alarm(alarm) and known is None:
+            self._say(alarm, address)
 
     def happened(self, alarm: Alarm, address: Address | None) -> None:
         """Raise an alarm of something that has happened, joined with the open one of its place."""

@@ -171,7 +171,7 @@ class Watch:
         following = self._ledger.next_of(agent, epoch, stream)
         if following < count:
             alarm = Alarm(agent, MESSAGES_MISSING, epoch, stream, following, count - 1, now_s)
-            self._raising.holds(alarm, address)
+            self._raising.follows(alarm, address)
             return
         self._raising.over(agent, MESSAGES_MISSING, epoch, stream)
         known = self._record.digest_at(agent, epoch, stream, count - 1) if count else b""

@@ -193,10 +193,32 @@ def test_a_clock_that_is_ahead_is_told_at_once_and_ends_when_it_is_right(
     brain.clock += 900
     brain.inbox.look()
     assert (CLOCK_AHEAD, 500, 500) in open_alarms(brain)
-    send(brain, forger, issued_at=NOW + 900)
-    brain.clock += 900
+    send(brain, forger, issued_at=NOW + 1050)
+    brain.inbox.look()
+    # The figure is the latest, and it is the same alarm.
+    assert open_alarms(brain) == [(CLOCK_AHEAD, 150, 150)]
+    send(brain, forger, SLOT + 1, issued_at=NOW + 900)
+    brain.clock += 899
+    brain.inbox.look()
+    (alarm,) = brain.ledger.record.alarms(1)
+    assert (alarm.first, alarm.last, alarm.since_s) == (150, NOW + 900, NOW)
+    assert "150 s" in in_words(alarm)
+    assert "2026-02-02 02:55:00Z" in in_words(alarm)
+    assert ", over at 2026-02-02 03:10:00Z" in in_words(alarm)
+    brain.clock += 1
     brain.inbox.look()
     assert open_alarms(brain) == []
+
+
+def test_a_clock_that_was_ahead_is_not_called_right_while_it_is_so_now_and_then(
+    brain: Brain, forger: Forger
+) -> None:
+    brain.take(KEYS, forger.sheet_message(issued_at=NOW + 500))
+    for slot in range(3):
+        brain.clock += 400
+        send(brain, forger, SLOT + slot, issued_at=brain.clock + 400 * (slot % 2))
+        brain.inbox.look()
+    assert open_alarms(brain) == [(CLOCK_AHEAD, 400, NOW + 1200)]
 
 
 def test_a_clock_that_is_behind_is_not_mistaken_for_messages_that_waited(
@@ -216,8 +238,11 @@ def test_a_clock_that_is_behind_is_not_mistaken_for_messages_that_waited(
     brain.clock += 900
     brain.inbox.look()
     assert open_alarms(brain) == [(CLOCK_BEHIND, 600, 600)]
-    send(brain, forger, SLOT + 6, issued_at=brain.clock)
-    brain.clock += 900
+    send(brain, forger, SLOT + 6, issued_at=brain.clock - 700)
+    brain.inbox.look()
+    assert open_alarms(brain) == [(CLOCK_BEHIND, 700, 700)]
+    # One message that is as old as it may be ends it: with a clock that is behind none could be.
+    send(brain, forger, SLOT + 7, issued_at=brain.clock - 120)
     brain.inbox.look()
     assert open_alarms(brain) == []
 
@@ -338,7 +363,10 @@ def test_a_brain_whose_clock_was_set_back_says_so(brain: Brain, forger: Forger) 
     brain.clock -= 1000
     brain.inbox.look()
     assert open_alarms(brain, BRAIN) == [(BRAIN_CLOCK, 1000, 1000)]
-    brain.clock += 1000
+    brain.clock += 400
+    brain.inbox.look()
+    assert open_alarms(brain, BRAIN) == [(BRAIN_CLOCK, 600, 600)]
+    brain.clock += 600
     brain.inbox.look()
     assert open_alarms(brain, BRAIN) == []
 

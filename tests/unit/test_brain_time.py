@@ -165,7 +165,12 @@ def test_a_brain_that_is_ahead_of_all_agents_says_so_and_by_how_much(
         brain_time=clocks.time,
     )
     agent = ledger.agent(WHO)
-    for ahead_s, kinds in ((0, []), (YEARS_S, [BRAIN_AHEAD]), (0, [])):
+    for ahead_s, kinds in (
+        (0, []),
+        (YEARS_S, [BRAIN_AHEAD]),
+        (YEARS_S // 2, [BRAIN_AHEAD]),
+        (0, []),
+    ):
         clocks.ahead_s = ahead_s
         clocks.true_s += 60
         outlook.heard(agent, WHO, clocks.true_s)

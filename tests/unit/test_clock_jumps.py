@@ -149,5 +149,5 @@ async def test_a_devices_clock_that_differs_is_told_once_in_the_log(
         async with asyncio.timeout(20):
             await Collector(Config.model_validate(DEVICE), Clock()).run(put, stop)
     assert [line for line in caplog.messages if "500 s ahead" in line] == [
-        "meter: its clock is 500 s ahead of this machine's; set one of them right"
+        "meter: its clock is 500 s ahead of this machine's (in the last 20 minutes); set one right"
     ]
