@@ -12,7 +12,7 @@ from protocols.points import PointTable
 
 _LAST_FRAME_S: Final = 2.0
 
-Put = Callable[[Frame], Awaitable[None]]
+Put = Callable[[Frame, PointTable], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Devices:
 
     Args:
         configs: what to read.
-        put: takes frames; it may wait.
+        put: takes frames, each with the table that its device is read by; it may wait.
     """
 
     def __init__(self, configs: Sequence[DeviceConfig], put: Put, now_ns: NowNs) -> None:
@@ -123,7 +123,7 @@ class Devices:
 
         async def put(frame: Frame) -> None:
             one.handing = True
-            await self._put(frame)
+            await self._put(frame, one.collector.table)
             one.handing = False
 
         one.task = self._group.create_task(one.collector.run(put, one.stop), name=f"collect-{name}")

@@ -16,6 +16,7 @@ from protocols.errors import MillgateError
 from protocols.frame import SECOND, Frame
 from protocols.heap import give_back
 from protocols.language import tr
+from protocols.points import PointTable
 from protocols.topics import Address
 from security.policy.account import POLICY_ENDED, STOPPED
 from security.policy.bundle import TrustedPolicy
@@ -73,7 +74,8 @@ class GateSide:
 
     Attributes:
         gate: the gate of the policy that is enforced; None before the first.
-        frames: where collectors put frames; a full queue stops them.
+        frames: where collectors put frames, each with the table that it was read by; a full queue
+            stops them.
         wanted: what is to be enforced.
         suspended: what leaves as missing until a person has looked.
         resumed: set when the gate takes frames again after a while in which it took none.
@@ -89,7 +91,7 @@ class GateSide:
     ) -> None:
         self.suspended = suspended or Keeper(None)
         self.gate: Gate | None = None
-        self.frames: asyncio.Queue[Frame] = asyncio.Queue(_FRAMES)
+        self.frames: asyncio.Queue[tuple[Frame, PointTable]] = asyncio.Queue(_FRAMES)
         self.wanted = Verdict()
         self._enforced = Verdict()
         self._make_gate = make_gate
@@ -99,7 +101,7 @@ class GateSide:
         self._epoch = self._number = -1
         self._pending: Released | None = None
         self._tries = 0
-        self._held: Frame | None = None
+        self._held: tuple[Frame, PointTable] | None = None
         self._room = asyncio.Event()
         self._closed = asyncio.Event()
         self._busy = True
@@ -112,9 +114,9 @@ class GateSide:
         self._was_halted = False
         self.resumed = asyncio.Event()
 
-    async def put(self, frame: Frame) -> None:
-        """Take a frame from a collector; waits while the gate is full."""
-        await self.frames.put(frame)
+    async def put(self, frame: Frame, table: PointTable) -> None:
+        """Take a frame from a collector that reads by this table; waits while the gate is full."""
+        await self.frames.put((frame, table))
 
     def want(self, verdict: Verdict) -> None:
         """Say what is to be enforced from now on; what halts the gate does so at once."""
@@ -139,12 +141,16 @@ class GateSide:
             self._feed_held()
 
     def _feed_held(self) -> None:
-        frame, self._held = self._held, None
-        if frame is not None:
-            self._feed(frame)
+        held, self._held = self._held, None
+        if held is not None:
+            self._feed(*held)
 
-    def _feed(self, frame: Frame) -> None:
+    def _feed(self, frame: Frame, table: PointTable) -> None:
         if self.gate is None or self._strange is None:
+            return
+        if self.gate.tables.get(frame.device) is not table:
+            # The configuration has changed since it was read: its columns are other points now.
+            _log.warning("%s", _read_before(frame.device))
             return
         # Before a frame is placed in time: one of a wrong hour must not open a slot there.
         self._look_at_clock()
@@ -343,7 +349,7 @@ class GateSide:
     def _drain_frames(self) -> None:
         self._feed_held()
         while not self.frames.empty() and self.gate is not None:
-            self._feed(self.frames.get_nowait())
+            self._feed(*self.frames.get_nowait())
         self._look_at_clock()
         if self.gate is not None:
             self.gate.advance()
@@ -407,6 +413,13 @@ def suspended_line(name: str) -> str:
         f"failed twice in a day; look at it, then 'millgate agent acknowledge agent.toml {name}'",
         f"{name}：已挂起，按缺失外发；其读数与签署内容不符，或闸门一天内两次故障；"
         f"请检查后执行 'millgate agent acknowledge agent.toml {name}'",
+    )
+
+
+def _read_before(device: str) -> str:
+    return tr(
+        f"{device}: what was read before its configuration changed is not used",
+        f"{device}：配置更改前读取的数据不再使用",
     )
 
 

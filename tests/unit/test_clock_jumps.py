@@ -18,6 +18,7 @@ from agent.devices import Devices
 from protocols.drivers import read_devices
 from protocols.drivers.modbus import Config
 from protocols.frame import SECOND, Frame
+from protocols.points import PointTable
 from tests.unit.gate_material import T0, Clock, frame
 from tests.unit.test_collect import DEVICE
 from tests.unit.test_gate_side import OWNER, Sealed, feed, gate_in, running, side_of
@@ -50,7 +51,7 @@ async def test_a_frame_of_a_wrong_hour_opens_no_slot_even_if_it_is_the_first_to_
         before, book = sealed.found, gate.accounts[OWNER.device]
         withheld = book.withheld
         go(25, jump_s)
-        side._feed(frame(OWNER, 25 + jump_s, {"energy": 75}))
+        side._feed(frame(OWNER, 25 + jump_s, {"energy": 75}), OWNER)
         assert not gate.in_force
         assert (book.open, book.withheld) == (0, withheld + 1)
         # Set right, and even for long enough.
@@ -100,7 +101,7 @@ async def test_devices_that_tell_only_changes_are_listened_to_anew_and_no_other(
     polled = {**DEVICE, "id": "polled", "port": 9}
     configs = read_devices([{**told, "points": points}, polled], Path("agent.toml"))
 
-    async def put(frame: Frame) -> None:
+    async def put(frame: Frame, _: PointTable) -> None:
         raise AssertionError(frame)
 
     found = Devices(configs, put, lambda: 0)

@@ -10,6 +10,7 @@ from agent.devices import Devices
 from agent.watched_files import WatchedFiles, files_of
 from protocols.drivers import DeviceConfig, read_devices
 from protocols.frame import Frame
+from protocols.points import PointTable
 
 TABLE = {"id": "p", "address": "holding:0", "type": "uint16"}
 
@@ -27,7 +28,7 @@ async def test_only_what_changed_is_taken_from_its_place(tmp_path: Path) -> None
     del tmp_path
     order: list[str] = []
 
-    async def put(frame: Frame) -> None:
+    async def put(frame: Frame, _: PointTable) -> None:
         raise AssertionError(frame)
 
     async def renew() -> None:

@@ -21,6 +21,7 @@ from tests.unit.gate_material import (
     cells_of,
     counter,
     frame,
+    point,
     policy,
     rule,
     table,
@@ -154,7 +155,7 @@ async def feed(side: GateSide, clock: Clock, seconds: range) -> None:
     for s in seconds:
         clock.set(s)
         side.step()
-        await side.put(frame(OWNER, s, {"energy": 3 * s}))
+        await side.put(frame(OWNER, s, {"energy": 3 * s}), OWNER)
         await until(lambda: side.frames.empty() and side._held is None)
         await until(lambda: not gate_in(side).has_closed)
 
@@ -269,7 +270,7 @@ async def test_a_full_gate_takes_no_frame_until_something_was_handed_over(
     full = True
     monkeypatch.setattr(Gate, "full", property(lambda _: full))
     async with running(side, sealed) as stop:
-        await side.put(frame(OWNER, 0, {"energy": 0}))
+        await side.put(frame(OWNER, 0, {"energy": 0}), OWNER)
         await asyncio.sleep(0.05)
         assert gate_in(side).accounts["dev"].produced == 0
         full = False
@@ -357,7 +358,7 @@ async def test_a_changed_configuration_loses_no_sample_though_the_sealed_side_is
         message = await sealed.receive(link)
         for s in range(15, 19):
             clock.set(s)
-            await side.put(frame(OWNER, s, {"energy": 3 * s}))
+            await side.put(frame(OWNER, s, {"energy": 3 * s}), OWNER)
         await asyncio.sleep(0.05)
         assert first.accounts["dev"].produced == 15
         await sealed.commit(link, message)
@@ -425,3 +426,29 @@ async def test_another_answer_than_its_own_commit_ends_it(answer: Committed) -> 
             await its.send(answer)
             with pytest.raises(OutOfTurn):
                 await side.converse(mine, stop)
+
+
+async def test_what_was_read_by_another_point_table_never_leaves_as_a_point_of_this_one() -> None:
+    """While the sealed side is slow, a device's table may change behind frames that wait."""
+    clock, sealed = Clock(), Sealed()
+    before, after = (
+        table([point(name, "power.active") for name in names])
+        for names in (("withheld", "released"), ("released", "withheld"))
+    )
+    what = TrustedPolicy(policy([rule(after, "released", 1)]), HASH, ())
+    tables = {"dev": before}
+    side = GateSide(
+        lambda one: Gate(one.policy, tables, clock),
+        KEY,
+        ADDRESS,
+        ClockWatch(clock, lambda: clock.ns),
+    )
+    side.want(Verdict(what))
+    await side.put(frame(before, 0, {"withheld": 666, "released": 1}), before)
+    await side.put(frame(table([counter("gone")], device="gone"), 0, {"gone": 1}), before)
+    tables["dev"] = after
+    async with running(side, sealed):
+        await side.put(frame(after, 0, {"released": 2}), after)
+        await until(lambda: gate_in(side).accounts["dev"].produced > 0)
+        clock.set(12)
+    assert sealed.found == {(1, 0): (2, 1, 1)}
