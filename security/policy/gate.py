@@ -103,19 +103,17 @@ class Gate:
         self._released = {
             device: np.zeros(len(table.points), np.bool_) for device, table in self._tables.items()
         }
-        policy = self.policy
+        policy = self.whole()
         self._lanes = self._make_lanes(policy.rules)
         self._derived = Derived(policy, self._tables, self.suspended)
         self._budgets = Budgets(policy)
 
-    @property
-    def policy(self) -> CompiledPolicy:
-        """What it applies."""
+    def whole(self) -> CompiledPolicy:
+        """Return what it applies; of a packed policy this takes a moment for each thousand rules."""
         policy = self._policy
         return policy.whole() if isinstance(policy, PackedPolicy) else policy
 
-    @policy.setter
-    def policy(self, policy: CompiledPolicy) -> None:
+    def change_terms(self, policy: CompiledPolicy) -> None:
         """Apply other terms at once, and other rules from the next beginning on."""
         self._policy = self._head = policy
 

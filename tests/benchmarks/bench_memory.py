@@ -29,7 +29,7 @@ from tests.system.mills import MOSQUITTO
 
 PER_MODBUS_DEVICE: Final = 125
 WRITES_PER_S: Final = 1000.0
-START_S: Final = 120.0
+START_S: Final = 600.0
 Kind = Literal["modbus", "opcua"]
 _KB: Final = 1000.0
 _HEAD: Final = re.compile(r"[0-9a-f]+-[0-9a-f]+ \S+ \S+ \S+ (\d+) *(.*)")

@@ -327,7 +327,7 @@ def compare(world: World, steps: int) -> None:
     clock.ns = world.now
     plain = ReferenceGate(world.rules, world.tables, world.derived, GATE_KEY)
     gate = gate_of(world.tables, world.rules, clock, world.derived, budget_rows=world.budget)
-    terms = stream_terms(release_sheets(gate.policy)[0])
+    terms = stream_terms(release_sheets(gate.whole())[0])
     memory = gate.memory()
     everything: Out = {}
     for _ in range(steps):
@@ -386,13 +386,13 @@ def stop(world: World, gate: Gate, plain: ReferenceGate, clock: Clock) -> None:
 def expire(world: World, gate: Gate, plain: ReferenceGate, clock: Clock) -> None:
     """Let the validity end before there is a newer policy; that is noticed a while later."""
     world.seam = True
-    valid = gate.policy
-    gate.policy = valid.model_copy(update={"valid_until": world.now // SECOND})
+    valid = gate.whole()
+    gate.change_terms(valid.model_copy(update={"valid_until": world.now // SECOND}))
     plain.stop("policy_ended")
     pause(world, gate, plain, clock)
     gate.forget("policy_ended")
     assert_books_agree(gate, plain)
-    gate.policy = valid
+    gate.change_terms(valid)
     plain.go_on()
 
 
