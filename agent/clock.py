@@ -18,6 +18,7 @@ STEADY_NS: Final = 300 * SECOND
 """How long the clock must go evenly after a jump before anything leaves again."""
 
 _SPAN_NS: Final = 600 * SECOND
+_MINUTE_NS: Final = 60 * SECOND
 _KEEP_NS: Final = 30 * SECOND
 
 
@@ -50,6 +51,7 @@ class ClockWatch:
         self._running = running
         self._committed_ns = 0
         self._jumped_ns: int | None = None
+        self._until_s = 0
         self._base_ns = now_ns() - running()
         self._based_ns = running()
         self._kept = kept
@@ -57,8 +59,8 @@ class ClockWatch:
         self._keep_at_ns = 0
         before = kept.read() if kept is not None else None
         if before is not None and abs(self._standing().moved_ns(before)) > LARGEST_JUMP_NS:
-            self._jumped_ns = running()
-            self._judge(self._jumped_ns)
+            self._has_jumped(running())
+            self._judge(running())
 
     def keep(self) -> None:
         """Write down, now and then, how the clocks stand, for the next start; only what is believed."""
@@ -86,12 +88,17 @@ class ClockWatch:
         running, offset = self._running(), self._now() - self._running()
         jumped = abs(offset - self._base_ns) > LARGEST_JUMP_NS
         if jumped:
-            self._jumped_ns = running
+            self._has_jumped(running)
         # Slow corrections add up to no jump, many small jumps do.
         if jumped or running - self._based_ns > _SPAN_NS:
             self._base_ns, self._based_ns = offset, running
         self._judge(running)
         return jumped
+
+    def _has_jumped(self, running: int) -> None:
+        """Note a jump, and the first whole minute, by the clock as it is now, that is not too early."""
+        self._jumped_ns = running
+        self._until_s = -(-(self._now() + self.steady_ns) // _MINUTE_NS) * 60
 
     def _judge(self, running: int) -> None:
         if self._now() < self._committed_ns - LARGEST_JUMP_NS:
@@ -104,10 +111,11 @@ class ClockWatch:
                 "则到该时间为止不放行任何数据，或停止代理程序后执行 'millgate agent new-epoch agent.toml'",
             )
         elif self._jumped_ns is not None and running - self._jumped_ns < self.steady_ns:
-            span = duration_text(self.steady_ns)
+            span, until = duration_text(self.steady_ns), utc_words(self._until_s)
             self.fault = tr(
-                f"the clock has jumped; it must go evenly for {span} first",
-                f"时钟发生跳变；须先平稳运行 {span}",
+                f"the clock has jumped; it must go evenly for {span} first: until {until} UTC, unless it jumps "
+                "again",
+                f"时钟发生跳变；须先平稳运行 {span}：至 UTC {until}，除非再次跳变",
             )
         else:
             self.fault = ""

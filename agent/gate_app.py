@@ -54,7 +54,7 @@ class GateApp:
         self._key = config.identity.load(config.identity.gate_key, "aes256")
         self._clock = ClockWatch(
             steady_ns=config.clock.steady,
-            kept=KeptClock(config.spool.folder / "gate" / "clock.json"),
+            kept=KeptClock(config.spool.folder),
         )
         self.side = GateSide(
             self._make_gate,

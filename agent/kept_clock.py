@@ -45,10 +45,10 @@ class Standing:
 
 
 class KeptClock:
-    """The file that it is kept in."""
+    """The file that it is kept in, in the folder of an agent's data."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "gate" / "clock.json"
 
     def read(self) -> Standing | None:
         """Return what was kept; None where there is nothing that can be read."""

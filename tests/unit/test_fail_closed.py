@@ -24,6 +24,7 @@ from agent.registry import Registry
 from agent.released import Ended
 from protocols.broker import BrokerConfig
 from protocols.frame import SECOND
+from protocols.moments import utc_words
 from security.cards import BrainCard
 from security.keys import OpeningKey, SigningKey
 from security.policy.bundle import NoPolicy, PolicyEnded, sign_bundle, write_bundle
@@ -508,6 +509,7 @@ def test_clock_jumps_forwards_and_backwards_stop_until_the_clock_goes_evenly(jum
     clocks.go(1, jump_s * SECOND)
     assert watch.check()
     assert "jumped" in watch.fault
+    assert utc_words(clocks.wall // SECOND + 359) in watch.fault
     clocks.go(STEADY_NS / SECOND - 1)
     assert not watch.check()
     assert watch.fault
@@ -546,7 +548,7 @@ def test_a_lost_clock_stops_until_it_is_not_behind_what_was_released() -> None:
 
 @pytest.fixture
 def kept(tmp_path: Path) -> KeptClock:
-    return KeptClock(tmp_path / "gate" / "clock.json")
+    return KeptClock(tmp_path)
 
 
 @pytest.mark.parametrize("boot", ["one start", ""])
@@ -591,16 +593,17 @@ def test_a_machine_that_was_started_anew_makes_no_jump(
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"boot": "", "wall_ns": "x", "running_ns": 1}'])
 def test_a_kept_clock_that_cannot_be_read_is_none(text: str, tmp_path: Path) -> None:
-    path = tmp_path / "clock.json"
-    assert KeptClock(path).read() is None
-    path.write_text(text)
-    assert KeptClock(path).read() is None
-    assert Clocks().watch(KeptClock(path)).fault == ""
+    kept = KeptClock(tmp_path)
+    assert kept.read() is None
+    (tmp_path / "gate").mkdir()
+    (tmp_path / "gate" / "clock.json").write_text(text)
+    assert kept.read() is None
+    assert Clocks().watch(kept).fault == ""
 
 
 def test_what_the_disk_does_not_take_ends_nothing(tmp_path: Path) -> None:
     (tmp_path / "gate").write_text("no folder")
-    kept = KeptClock(tmp_path / "gate" / "clock.json")
+    kept = KeptClock(tmp_path)
     Clocks().watch(kept).keep()
     assert kept.read() is None
 

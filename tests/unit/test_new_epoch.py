@@ -1,5 +1,6 @@
 """The way out for an agent whose clock was far ahead: a new epoch, by order, explained to the brain."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,12 +8,16 @@ from typing import Any, cast
 
 import pytest
 
-from agent.config import AgentConfig
+from agent import epoch_cli
+from agent.config import AgentConfig, ClockConfig
+from agent.kept_clock import KeptClock, Standing
 from agent.new_epoch import begin_new_epoch
 from agent.registry import Registry
 from agent.spool import Spool
 from aggregator.alarms import CLOCK_AHEAD
 from protocols.errors import MillgateError
+from protocols.frame import SECOND
+from protocols.running import boot_id, running_ns
 from protocols.status import AlreadyRunning, only_one
 from security.envelope import Before, parse
 from tests.small_factory import ENERGY, NOW, SHORT_S, Agent, Brain, Keys, block, signed_policy
@@ -82,6 +87,30 @@ def test_an_agent_that_was_a_year_ahead_goes_on_in_a_new_epoch_that_says_where_t
     assert outcome.counts["kept"] == len(again.waiting())
     known = brain.ledger.record.alarms(brain.ledger.agents()[KEYS.address])
     assert {one.kind for one in known} == {CLOCK_AHEAD}
+
+
+@pytest.mark.parametrize("moved_s", [0, 3600])
+def test_who_begins_a_new_epoch_is_told_at_once_whether_the_agent_will_wait_for_what_and_how_long(
+    moved_s: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = config_of(tmp_path)
+    cast("Any", config).clock = ClockConfig()
+    before = Standing(boot_id(), time.time_ns() - moved_s * SECOND, running_ns())
+    KeptClock(tmp_path).write(before)
+    monkeypatch.setattr(epoch_cli, "read_config", lambda _: config)
+    agent = Agent(tmp_path, KEYS, POLICY)
+    agent.start()
+    agent.spool.set_meta({"released": 0})
+    agent.spool.db.execute("DELETE FROM batch")
+    agent.spool.close()
+    epoch_cli.new_epoch(config.path)
+    said = capsys.readouterr().out
+    assert "epoch 2" in said
+    assert ("nothing leaves for 5m" in said) is bool(moved_s)
+    assert ("it does not wait" in said) is not bool(moved_s)
 
 
 def test_a_new_epoch_is_refused_while_something_waits_or_nothing_was_released(
