@@ -58,7 +58,7 @@ from security.policy.compiled import SheetPoint
 _BATCHES: Final = 64
 _PIECES: Final = 8
 _MOST_POINT_SETS: Final = 4096
-_VERSION: Final = 3
+_VERSION: Final = 4
 
 _log = logging.getLogger(__name__)
 
@@ -555,7 +555,7 @@ class Projection:
             if agent in self._names:
                 place = self._names[agent].enterprise, self._names[agent].site
                 touched.setdefault(place, []).append((first, last))
-        for place in self._sites() if people_changed else touched:
+        for place in self._sites() if people_changed else list(touched):
             site, fingerprint = derivation.site(*place, self._plan(*place))
             name = "/".join(place)
             before = position.sites.get(name)

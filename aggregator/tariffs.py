@@ -135,12 +135,12 @@ class Tariff:
             self._deep[_each_hour(file.holidays.deep)] = True
         self._holidays = np.array(sorted(set(holidays)), "datetime64[D]")
 
-    def codes(self, starts: Ints, window_s: int, spans: Ints | None = None) -> Ints:
+    def codes(self, starts: Ints, window_s: int | Ints, spans: Ints | None = None) -> Ints:
         """Return the code (see `NAMES`) of each slot, shape (r,).
 
         Args:
             starts: window starts, ns since 1970 UTC.
-            window_s: slot length in seconds.
+            window_s: slot length in seconds, of all or shape (r,).
             spans: over how many slots each value counts; the last is the slot itself.
         """
         count = np.ones(len(starts), np.int64) if spans is None else spans

@@ -28,6 +28,10 @@ from aggregator.series.fields import FIELDS
 from aggregator.series.future_factory import EnergyTerms
 from aggregator.stores import Store, StoreUnavailable
 from protocols.batch import NO_VALUE
+from protocols.frame import SECOND
+from security.policy.bundle import read_bundle, sign_bundle
+from security.policy.compiler import compile_policy, stream_id
+from security.policy.language import PolicyText
 from tests.servers.influx import InfluxServer
 from tests.small_factory import (
     ENERGY,
@@ -41,6 +45,7 @@ from tests.small_factory import (
     Forger,
     Keys,
     block,
+    policy_source,
     signed_policy,
 )
 
@@ -51,6 +56,14 @@ BUCKETS = ("future_factory", "carbon_emission")
 HOUR_S = 3600
 FIRST = NOW // HOUR_S * HOUR_S // SHORT_S
 """A slot at the beginning of an hour."""
+
+ALL_DAY = """
+version = "a"
+[[shift]]
+days = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+start = "00:00"
+end = "24:00"
+"""
 
 Rows = dict[tuple[str, ...], list[tuple[Any, ...]]]
 
@@ -208,15 +221,43 @@ def test_what_comes_later_is_derived_anew(site: Site) -> None:
     assert site.column("ce_balance", "main") == [36.0]
 
 
+def test_a_policy_with_longer_slots_leaves_what_was_derived_under_the_one_before(
+    site: Site,
+) -> None:
+    (site.folder / "calendars").mkdir()
+    (site.folder / "calendars" / "mill.main.toml").write_text(ALL_DAY, "utf-8")
+    site.take(*hour(site.forger))
+    site.follow()
+    wanted = site.rows()
+    assert site.column("ff_oee", "availability") == [1.0]
+    source = policy_source(KEYS, 2)
+    for point in source["point"]:
+        point["release"]["slot"] = "1800s"
+    bundle = sign_bundle(compile_policy(PolicyText.model_validate(source)), KEYS.officers)
+    longer = Forger(KEYS, read_bundle(bundle, [key.public for key in KEYS.officers], 2))
+    longer.ends = site.forger.ends
+    start = FIRST * SHORT_S + 2 * HOUR_S
+    values = longer.batch(
+        block(start // 1800, [ENERGY, POWER], [[5, 360]] * 2),
+        stream=stream_id(KEYS.pin, 1800),
+        window=(start, start + HOUR_S),
+        issued_at=start + HOUR_S,
+    )
+    # All of it while the brain runs.
+    site.take(longer.sheet_message(issued_at=start), values)
+    site.follow()
+    for name, rows in wanted.items():
+        assert [row for row in site.rows()[name] if row[0] < start * SECOND] == rows
+    assert site.column("ff_power", "coverage") == [1.0, 1.0]
+
+
 def test_facts_and_calendars_act_when_they_are_entered_and_when_they_go(site: Site) -> None:
     site.take(*hour(site.forger))
     site.follow()
     wanted = site.rows()
     folder = site.folder / "calendars"
     folder.mkdir()
-    days = '["mon", "tue", "wed", "thu", "fri", "sat", "sun"]'
-    text = f'version = "a"\n[[shift]]\ndays = {days}\nstart = "00:00"\nend = "24:00"\n'
-    (folder / "mill.main.toml").write_text(text, "utf-8")
+    (folder / "mill.main.toml").write_text(ALL_DAY, "utf-8")
     site.facts("mill,main,,land_area,10,2020-01-01,,register,2026-01-01")
     site.follow()
     assert site.column("ff_oee", "availability") == [1.0]

@@ -89,7 +89,7 @@ def _integral(
     inside = (column.time >= hours.start_ns) & ~np.isnan(energy)
     place = hours.place(column.time[inside])
     total = summed(place, energy[inside], hours.count)
-    seconds = counted(place, hours.count) * power.window_s
+    seconds = summed(place, column.window_s[inside], hours.count)
     rise = hours.rise(counter)
     usable = rise.complete & (seconds == HOUR_S) & (total > 0) & (rise.values > 0)
     ratio = np.where(usable, rise.values / np.where(usable, total, 1.0), 1.0)
@@ -147,7 +147,7 @@ def connectivity(hours: Hours) -> Iterator[SeriesBlock]:
 
 def _heard(hours: Hours, equipment: str) -> Flags:
     heard = np.zeros(hours.count, np.bool_)
-    if equipment in hours.site.state_windows:
+    if equipment in hours.site.with_state:
         key = hours.site.key("ff_equipment_state", equipment_id=equipment, state_model="operating")
         block = hours.query("future_factory", key, ["coverage"])
         coverage = np.asarray(block.fields.get("coverage", np.zeros(len(block))), np.float64)

@@ -34,8 +34,6 @@ from protocols.frame import SECOND, Flags, Floats
 Fields: TypeAlias = dict[str, FieldColumn]
 
 IMPORT, EXPORT, POWER = "energy.active_import", "energy.active_export", "power.active"
-_HOLD = 2
-"""A value from power is held for at most this many intervals: never across a gap (domain rule)."""
 
 
 def from_power(hours: Hours) -> Iterator[SeriesBlock]:
@@ -47,7 +45,6 @@ def from_power(hours: Hours) -> Iterator[SeriesBlock]:
             method = "mean_power" if point.aggregate == "mean" else "integrated"
             column, energy = power_integral(hours, point)
             inside = ~np.isnan(energy) & (column.time >= hours.start_ns)
-            span = np.full(len(column), point.window_s, np.int64)
             key = hours.site.key(
                 "ff_energy",
                 equipment_id=equipment,
@@ -57,26 +54,25 @@ def from_power(hours: Hours) -> Iterator[SeriesBlock]:
             )
             fields: Fields = {
                 "energy": energy,
-                "span_s": span,
+                "span_s": column.window_s,
                 "quality": [QUALITY_ESTIMATED] * len(column),
                 "method": [method] * len(column),
             }
-            yield from rows_of(key, column.time, inside, fields, point.window_s)
+            yield from rows_of(key, column.time, inside, fields, column.window_s)
 
 
 def power_integral(hours: Hours, point: PlanPoint) -> tuple[Column, Floats]:
-    """Return a power's rows, from one slot before the hours on, and each slot's energy in kWh.
+    """Return a power's rows, from a slot before the hours on, and each slot's energy in kWh.
 
     A mean is the mean of its slot. Of last values, which stand at the ends of slots, the trapezoid
     of two neighbours; NaN where the slot before has no value.
     """
-    window_ns = point.window_s * SECOND
-    column = hours.column(point, lead_ns=window_ns)
-    hour_share = point.window_s / HOUR_S
+    column = hours.column(point, lead_ns=point.longest_s * SECOND)
+    hour_share = column.window_s / HOUR_S
     if point.aggregate == "mean" or not len(column):
         return column, column.values * hour_share
     before = np.append(np.nan, column.values[:-1])
-    follows = np.append(False, np.diff(column.time) == window_ns)
+    follows = np.append(False, np.diff(column.time) == column.window_s[:-1] * SECOND)
     return column, np.where(follows, (before + column.values) / 2 * hour_share, np.nan)
 
 
@@ -110,6 +106,7 @@ def _sum(hours: Hours, points: Sequence[PlanPoint]) -> Rise | None:
         np.sum([rise.values for rise in rises], axis=0),
         np.min([rise.coverage for rise in rises], axis=0),
         np.all([rise.known for rise in rises], axis=0),
+        np.any([rise.outside for rise in rises], axis=0),
         np.all([rise.complete for rise in rises], axis=0),
     )
 
@@ -217,7 +214,7 @@ def market(hours: Hours) -> Iterator[SeriesBlock]:
                 scope="2",
                 source_id=point.equipment,
             )
-            block = hours.query("carbon_emission", key, ["activity", "span_s"])
+            block = hours.query("carbon_emission", key, ["activity", "span_s", "window_s"])
             yield from _market(hours, point.equipment, block, shares)
 
 
@@ -254,7 +251,8 @@ def _market(hours: Hours, meter: str, block: SeriesBlock, shares: Floats) -> Ite
             "factor_grade": [chosen.factor.grade] * count,
             "span_s": spans,
         }
-        yield from rows_of(key, block.time[own], np.ones(count, np.bool_), fields)
+        windows = floats(block, "window_s")[own].astype(np.int64)
+        yield from rows_of(key, block.time[own], np.ones(count, np.bool_), fields, windows)
 
 
 def exported(hours: Hours) -> Iterator[SeriesBlock]:
@@ -290,7 +288,7 @@ def exported(hours: Hours) -> Iterator[SeriesBlock]:
                 "span_s": column.span_s[own],
             }
             yield from rows_of(
-                key, column.time[own], np.ones(len(values), np.bool_), fields, point.window_s
+                key, column.time[own], np.ones(len(values), np.bool_), fields, column.window_s[own]
             )
 
 
@@ -373,7 +371,7 @@ def _power(hours: Hours, equipment: str, point: PlanPoint, method: str) -> list[
         rise = hours.rise(counter)
         # The rise of a whole hour in kWh is its mean power in kW.
         average = np.where(rise.complete, rise.values, np.nan)
-    coverage = np.minimum(counted(place, hours.count) * point.window_s / HOUR_S, 1.0)
+    coverage = np.minimum(summed(place, column.window_s, hours.count) / HOUR_S, 1.0)
     fields: Fields = {
         "power_max_kw": np.where(known, highest, np.nan),
         "power_avg_kw": average,

@@ -79,12 +79,13 @@ def _rows(
     rises: Mapping[str, Rise],
     more: Mapping[str, Floats],
 ) -> list[SeriesBlock]:
-    coverage = np.min([rise.coverage for rise in rises.values()], axis=0)
-    known = np.any([rise.known for rise in rises.values()], axis=0)
+    parts = tuple(rises.values())
+    coverage = np.min([rise.coverage for rise in parts], axis=0)
+    known = np.any([rise.known for rise in parts], axis=0)
     fields: dict[str, FieldColumn] = {field: rise.or_nan() for field, rise in rises.items()}
     fields |= more
     fields["coverage"] = coverage
-    fields["quality"] = quality(coverage)
+    fields["quality"] = quality(coverage, *parts)
     return rows_of(hours.site.key(measurement, **tags), hours.starts, known, fields)
 
 
@@ -111,34 +112,54 @@ def _without(block: SeriesBlock, names: set[str]) -> SeriesBlock:
 
 @dataclass(frozen=True, slots=True)
 class _Times:
-    """Seconds per time element and hour, within planned busy time where that is known."""
+    """Seconds per time element and hour, within planned busy time where that is known.
+
+    Attributes:
+        known_s: of which the state is known.
+        rows: how many slots of the state there are.
+        edges_s, up_to_s: known seconds before a moment, at the edges of slots, seconds from the first hour.
+    """
 
     elements: Mapping[TimeElement, Floats]
     known_s: Floats
     planned_s: Floats
     rows: Ints
+    edges_s: Floats
+    up_to_s: Floats
+
+    def between(self, start_s: Floats, end_s: Floats) -> Floats:
+        """Return how much of spans is known and planned, seconds, shape as given."""
+        first, last = (np.interp(at, self.edges_s, self.up_to_s) for at in (start_s, end_s))
+        return np.asarray(last - first, np.float64)
 
 
 def oee(hours: Hours) -> Iterator[SeriesBlock]:
     """Yield `ff_oee`: where the calendar or the cycle time is not known, what needs it is absent."""
-    for equipment, window_s in hours.site.state_windows.items():
-        times = _times(hours, equipment, window_s)
+    for equipment in hours.site.with_state:
+        times = _times(hours, equipment)
         if times is not None:
             yield from _oee(hours, equipment, times)
 
 
-def _times(hours: Hours, equipment: str, window_s: int) -> _Times | None:
+def _planned_s(hours: Hours, starts: Ints, windows_s: Ints) -> Floats:
+    """Return the planned seconds of windows; all of them where no calendar says otherwise."""
+    planned = windows_s.astype(np.float64)
+    calendar = hours.site.calendar
+    if calendar is not None:
+        for window_s in np.unique(windows_s).tolist():
+            own = windows_s == window_s
+            planned[own] = calendar.planned_s(starts[own], window_s)
+    return planned
+
+
+def _times(hours: Hours, equipment: str) -> _Times | None:
     key = hours.site.key("ff_equipment_state", equipment_id=equipment, state_model="operating")
-    block = hours.query("future_factory", key, [*_STATE_FIELDS, "unknown_s"])
+    block = hours.query("future_factory", key, [*_STATE_FIELDS, "unknown_s", "window_s"])
     if not len(block):
         return None
     place = hours.place(block.time)
-    calendar = hours.site.calendar
-    share = (
-        np.ones(len(block))
-        if calendar is None
-        else calendar.planned_s(block.time, window_s) / window_s
-    )
+    windows = floats(block, "window_s").astype(np.int64)
+    share = _planned_s(hours, block.time, windows) / windows
 
     def total(values: Floats) -> Floats:
         return summed(place, values * share, hours.count)
@@ -146,14 +167,17 @@ def _times(hours: Hours, equipment: str, window_s: int) -> _Times | None:
     elements = {element: np.zeros(hours.count) for element in TimeElement}
     for field, state in _STATE_FIELDS.items():
         elements[_ELEMENT_OF[state]] += total(floats(block, field))
-    known = total(window_s - floats(block, "unknown_s"))
-    planned = (
-        np.full(hours.count, float(HOUR_S))
-        if calendar is None
-        else calendar.planned_s(hours.starts, HOUR_S)
+    told = windows - floats(block, "unknown_s")
+    starts_s = hours.seconds(block.time)
+    after = np.cumsum(told * share)
+    return _Times(
+        elements,
+        total(told),
+        _planned_s(hours, hours.starts, np.full(hours.count, HOUR_S)),
+        counted(place, hours.count),
+        np.stack([starts_s, starts_s + windows], axis=1).ravel(),
+        np.stack([after - told * share, after], axis=1).ravel(),
     )
-    rows = counted(place, hours.count)
-    return _Times(elements, known, planned, rows)
 
 
 def _oee(hours: Hours, equipment: str, times: _Times) -> list[SeriesBlock]:
@@ -169,7 +193,7 @@ def _oee(hours: Hours, equipment: str, times: _Times) -> list[SeriesBlock]:
     aupt = apt + aust
     aubt = aupt + adet
     points = site.by_equipment.get(equipment, {})
-    made = _made(hours, points)
+    made = _made(hours, points, times)
     pru = hours.fact("ideal_cycle_time", equipment)
     total, good = made.get("production.total"), made.get("production.good")
     none = np.full(hours.count, np.nan)
@@ -202,31 +226,26 @@ def _oee(hours: Hours, equipment: str, times: _Times) -> list[SeriesBlock]:
     return rows_of(key, hours.starts, (times.rows > 0) & (times.planned_s > 0), fields)
 
 
-def _made(hours: Hours, points: Mapping[str, PlanPoint]) -> dict[str, tuple[Floats, Floats]]:
-    """Return per hour what was made in planned time, and its coverage, by measurand."""
+def _made(
+    hours: Hours, points: Mapping[str, PlanPoint], times: _Times
+) -> dict[str, tuple[Floats, Floats]]:
+    """Return per hour what was made in known planned time, and its coverage, by measurand."""
     found = {}
     for name in ("production.total", "production.good"):
         if name in points and points[name].aggregate == "delta":
-            found[name] = _in_plan(hours, hours.column(points[name]))
+            found[name] = _in_plan(hours, hours.column(points[name]), times)
     return found
 
 
-def _in_plan(hours: Hours, column: Column) -> tuple[Floats, Floats]:
+def _in_plan(hours: Hours, column: Column, times: _Times) -> tuple[Floats, Floats]:
     place = hours.place(column.time)
-    calendar = hours.site.calendar
-    planned = (
-        np.full(len(column), float(column.window_s))
-        if calendar is None
-        else calendar.planned_s(column.time, column.window_s)
-    )
-    # What a machine makes outside its planned time belongs to no ratio over that time.
-    share = planned / column.window_s
-    pieces = summed(place, column.values * share, hours.count)
-    received = summed(place, np.minimum(column.span_s, HOUR_S) * share, hours.count)
-    of_plan = (
-        np.full(hours.count, float(HOUR_S))
-        if calendar is None
-        else calendar.planned_s(hours.starts, HOUR_S)
-    )
+    # What a machine makes outside its planned time, or while nobody knows its state, belongs to no
+    # ratio over that time; nor what a counter made before the hour and tells now, after a gap.
+    ends_s = hours.seconds(column.time) + column.window_s
+    begins_s = np.maximum(ends_s - column.span_s, hours.seconds(hours.starts[place]))
+    part = times.between(begins_s, ends_s) / column.span_s
+    pieces = summed(place, column.values * part, hours.count)
+    share = _planned_s(hours, column.time, column.window_s) / column.window_s
+    received = summed(place, (ends_s - begins_s) * share, hours.count)
     known = counted(place, hours.count) > 0
-    return np.where(known, pieces, np.nan), np.nan_to_num(kpi.ratio(received, of_plan))
+    return np.where(known, pieces, np.nan), np.nan_to_num(kpi.ratio(received, times.planned_s))

@@ -1,6 +1,6 @@
 """What a site releases, and what people said of it: everything derived series are made of."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
@@ -13,7 +13,13 @@ from aggregator.carbon_codes import CodeProfile
 from aggregator.factors import Factors
 from aggregator.facts import SiteFacts
 from aggregator.localtime import HOUR_S, LocalTime
-from aggregator.series.slots import QUALITY_GOOD, QUALITY_PARTIAL, statistic, statistic_tag
+from aggregator.series.slots import (
+    QUALITY_ESTIMATED,
+    QUALITY_GOOD,
+    QUALITY_PARTIAL,
+    statistic,
+    statistic_tag,
+)
 from aggregator.stores import FieldColumn, SeriesBlock, SeriesKey, Store
 from aggregator.tariffs import Tariff
 from protocols.frame import SECOND, Flags, Floats, Ints
@@ -30,7 +36,7 @@ class PlanPoint:
     Attributes:
         aggregate: what its values are, as `statistic` says.
         exponent: values are whole multiples of 10**exponent.
-        window_s: its slot length in seconds.
+        longest_s: its longest slot in seconds; each row says how long its own is.
     """
 
     equipment: str
@@ -40,7 +46,7 @@ class PlanPoint:
     role: str
     aggregate: str
     exponent: int
-    window_s: int
+    longest_s: int
 
 
 def plan_of(lines: Iterable[tuple[SheetPoint, int]]) -> tuple[PlanPoint, ...]:
@@ -54,6 +60,7 @@ def plan_of(lines: Iterable[tuple[SheetPoint, int]]) -> tuple[PlanPoint, ...]:
         place = (line.equipment, line.measurand, line.part, statistic(line))
         before = found.get(place)
         exponent = min(line.exponent, before.exponent) if before else line.exponent
+        longest_s = max(window_s, before.longest_s) if before else window_s
         found[place] = PlanPoint(
             line.equipment,
             line.measurand,
@@ -62,7 +69,7 @@ def plan_of(lines: Iterable[tuple[SheetPoint, int]]) -> tuple[PlanPoint, ...]:
             line.role,
             statistic(line),
             exponent,
-            window_s,
+            longest_s,
         )
     return tuple(found[place] for place in sorted(found))
 
@@ -117,9 +124,9 @@ class Site:
         return found
 
     @cached_property
-    def state_windows(self) -> Mapping[str, int]:
-        """Slot length in seconds of each equipment's state."""
-        return {one.equipment: one.window_s for one in self.plan if one.part == "end"}
+    def with_state(self) -> Sequence[str]:
+        """The equipment whose state is released."""
+        return [one.equipment for one in self.plan if one.part == "end"]
 
     @property
     def equipments(self) -> list[str]:
@@ -129,12 +136,12 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """Rows of one point: window starts (ns), values, and how many seconds each value counts for."""
+    """Rows of one point, each with its window's start (ns) and length, and how long its value counts for."""
 
     time: Ints
     values: Floats
     span_s: Ints
-    window_s: int
+    window_s: Ints
     exponent: int
 
     def __len__(self) -> int:
@@ -184,12 +191,12 @@ class Hours:
                 measurand=point.measurand,
                 statistic=statistic_tag(point.aggregate),
             )
-            block = self.query("future_factory", key, ["value", "span_s"], lead_ns)
+            block = self.query("future_factory", key, ["value", "span_s", "window_s"], lead_ns)
             known = Column(
                 block.time,
                 floats(block, "value"),
                 floats(block, "span_s").astype(np.int64),
-                point.window_s,
+                floats(block, "window_s").astype(np.int64),
                 point.exponent,
             )
             self._columns[point, lead_ns] = known
@@ -199,6 +206,10 @@ class Hours:
         """Return the position of the hour of each time."""
         hours: Ints = (time - self.start_ns) // HOUR_NS
         return hours
+
+    def seconds(self, time: Ints) -> Floats:
+        """Return times as seconds from the first hour on."""
+        return (time - self.start_ns) / SECOND
 
     def total(self, place: Ints, values: Floats, exponent: int) -> Floats:
         """Return per hour the exact sum of values that are multiples of 10**exponent."""
@@ -221,6 +232,7 @@ class Hours:
             self.total(place, column.values, column.exponent),
             np.minimum(covered, HOUR_S) / HOUR_S,
             rows > 0,
+            outside,
             (covered == HOUR_S) & ~outside,
         )
 
@@ -233,12 +245,14 @@ class Rise:
         values: the sum; 0 where `known` is False.
         coverage: part of the hour for which it was received, 0 to 1.
         known: any value came.
+        outside: a value counts from before the hour on.
         complete: values count for exactly this hour.
     """
 
     values: Floats
     coverage: Floats
     known: Flags
+    outside: Flags
     complete: Flags
 
     def or_nan(self) -> Floats:
@@ -269,9 +283,13 @@ def rows_of(
     time: Ints,
     keep: Flags,
     fields: Mapping[str, FieldColumn],
-    window_s: int = HOUR_S,
+    window_s: int | Ints = HOUR_S,
 ) -> list[SeriesBlock]:
-    """Return a block of the rows to keep, with the fields that all measurements have."""
+    """Return a block of the rows to keep, with the fields that all measurements have.
+
+    Args:
+        window_s: of all rows, or shape (n,).
+    """
     if not keep.any():
         return []
     kept: dict[str, FieldColumn] = {
@@ -280,13 +298,17 @@ def rows_of(
         else column[keep]
         for name, column in fields.items()
     }
-    kept["window_s"] = np.full(int(keep.sum()), window_s, np.int64)
+    kept["window_s"] = np.broadcast_to(np.asarray(window_s, np.int64), time.shape)[keep]
     return [SeriesBlock(key, time[keep], kept)]
 
 
-def quality(coverage: Floats) -> list[str]:
-    """Return the quality that goes with a coverage."""
-    return [QUALITY_GOOD if part >= 1.0 else QUALITY_PARTIAL for part in coverage.tolist()]
+def quality(coverage: Floats, *rises: Rise) -> list[str]:
+    """Return the quality that goes with a coverage; a rise that has more than its hour is ESTIMATED."""
+    found = [QUALITY_GOOD if part >= 1.0 else QUALITY_PARTIAL for part in coverage.tolist()]
+    for rise in rises:
+        for at in np.flatnonzero(rise.outside).tolist():
+            found[at] = QUALITY_ESTIMATED
+    return found
 
 
 def exact(value: float) -> Decimal:
