@@ -38,6 +38,7 @@ _SESSION_S: Final = 7 * 86400
 _GREET_S: Final = 5.0
 _PACKET_ROOM: Final = 256
 _TOO_LARGE: Final = frozenset({0x82, 0x95})
+_NO_ANSWER: Final = 0x8D
 _MOST_SIZES: Final = 1024
 
 __all__ = ["MAX_MESSAGE", "BrokerConfig", "Message", "Mqtt", "NotConnected", "connection"]
@@ -277,14 +278,8 @@ class Mqtt:
         was_up, self._up = self._up and not self._closing, False
         if was_up:
             self._suspect(reason)
-        if self._config.tls and not (was_up or self._closing or self._said):
-            # In TLS 1.3 our side is done before the broker has looked at our certificate.
-            self._say(
-                tr(
-                    "the broker ended the connection at once; it may not accept our certificate",
-                    "消息代理立即断开连接；可能不接受本机证书",
-                )
-            )
+        if not (was_up or self._closing or self._said):
+            self._say(self._never_up(reason))
         if was_up and not reason.is_failure:
             self._say(tr("the broker ended the connection", "消息代理断开了连接"))
         elif was_up:
@@ -296,6 +291,23 @@ class Mqtt:
             )
         self._tell(self.connected.clear)
         self._show_renewed()
+
+    def _never_up(self, reason: ReasonCode) -> str:
+        """Return what is wrong with a broker that took a connection, and ended it without a word."""
+        if reason.value == _NO_ANSWER:
+            return tr("the broker does not answer", "消息代理无应答")
+        if self._config.tls:
+            # In TLS 1.3 our side is done before the broker has looked at our certificate.
+            return tr(
+                "the broker ended the connection at once; it may not accept our certificate",
+                "消息代理立即断开连接；可能不接受本机证书",
+            )
+        if self._config.protocol == "mqtt5":
+            return tr(
+                'the broker ended the connection at once; it may only speak protocol = "mqtt311"',
+                '消息代理立即断开连接；可能仅支持 protocol = "mqtt311"',
+            )
+        return tr("the broker ended the connection at once", "消息代理立即断开连接")
 
     def _show_renewed(self) -> None:
         """Show the certificate that lies there now from the next connection on."""

@@ -5,12 +5,12 @@ import contextlib
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from protocols.errors import MillgateError
 from simulators.demo import Mill, configure, stopping_all
@@ -49,14 +49,12 @@ class Wishes:
         seed: which plant, and every choice of the relays.
         slot: length of the released slots.
         poll: how often the meter is read.
-        protocol: what is spoken with the broker.
         embedded: broker and store of our own, even where Mosquitto and InfluxDB are installed.
     """
 
     seed: int
     slot: str = "2s"
     poll: str = "500ms"
-    protocol: str = "mqtt5"
     embedded: bool = False
 
 
@@ -183,6 +181,11 @@ class Yard:
         return Quota([self.mill.processes["agent"].pid, *sides.values()])
 
 
+def spoken(servers: Collection[str]) -> Literal["mqtt311", "mqtt5"]:
+    """Return what is spoken with the broker; the embedded one knows the older protocol only."""
+    return "mqtt5" if "broker" in servers else "mqtt311"
+
+
 async def _insist(start: Callable[[], Awaitable[None]]) -> None:
     """Start a server on its old port, which another program may hold for a moment."""
     for _ in range(_AGAIN):
@@ -266,7 +269,7 @@ async def _start_mill(found: Yard) -> None:
         mill,
         plant,
         found.brain_way.port,
-        wishes.protocol,
+        spoken(found.servers),
         agent_port=found.agent_way.port,
         slot=wishes.slot,
         poll=wishes.poll,

@@ -21,8 +21,10 @@ from asyncua.common.subscription import DataChangeEvent
 from paho.mqtt.enums import CallbackAPIVersion
 from pymodbus.client import AsyncModbusTcpClient
 
+from protocols.broker import BrokerConfig
 from protocols.errors import MillgateError
 from protocols.frame import SECOND
+from protocols.mqtt import connection
 from simulators.broker import EmbeddedBroker
 from simulators.mbap import ModbusServer
 from simulators.minute import MINUTE
@@ -31,6 +33,7 @@ from simulators.opcua_server import FOLDERS, NAMESPACE, MachineServer, node_iden
 from simulators.plant import MACHINE, Change, Plant, Signal
 from simulators.recording import Recording, generate, read_recording, zone
 from simulators.replay import Reading, ReplayMeter, readings
+from simulators.torture.yard import spoken
 
 ua: Any = typed_ua  # its annotations ask for number types of its own
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -313,6 +316,13 @@ async def test_the_broker_carries_300_kib_and_says_nothing_of_its_own() -> None:
             client.disconnect()
             await asyncio.to_thread(client.loop_stop)
     assert got == [("mill/up", payload)]
+
+
+async def test_a_mill_without_a_broker_of_others_speaks_what_the_embedded_one_understands() -> None:
+    async with EmbeddedBroker() as broker:
+        config = BrokerConfig(host="127.0.0.1", port=broker.port, protocol=spoken(()))
+        async with connection(config, "mill", []) as link, asyncio.timeout(TIMEOUT):
+            await link.connected.wait()
 
 
 async def test_the_broker_stops_with_clients_connected_and_frees_its_port() -> None:

@@ -258,6 +258,20 @@ async def test_a_broker_that_refuses_us_is_told_once_and_asked_again(
     assert len([line for line in told if "refuses" in line]) == 1
 
 
+@both
+async def test_a_broker_that_hangs_up_without_a_word_is_told_with_what_it_may_be(
+    protocol: Protocol, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = await asyncio.start_server(lambda _, writer: writer.close(), HOST, 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, connection(BrokerConfig(host=HOST, port=port, protocol=protocol), "c", []):
+        async with asyncio.timeout(LONG):
+            while not caplog.messages:  # noqa: ASYNC110 - a log has no event
+                await asyncio.sleep(0.01)
+    assert "the broker ended the connection at once" in caplog.messages[0]
+    assert ('protocol = "mqtt311"' in caplog.messages[0]) is (protocol == "mqtt5")
+
+
 @pytest.mark.parametrize("garbage", ["3001ff", "32060002c30003c3"])
 async def test_bytes_that_no_broker_sends_cost_a_connection_and_not_the_way_to_the_broker(
     garbage: str, caplog: pytest.LogCaptureFixture
