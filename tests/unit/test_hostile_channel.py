@@ -47,6 +47,7 @@ POLICY = signed_policy(KEYS)
 FIRST = NOW // SHORT_S - 100_000
 MANY = 400
 FEW = 20
+PART = 50
 
 
 @dataclass(frozen=True)
@@ -503,11 +504,14 @@ class Hostile(RuleBasedStateMachine):
             assert here == set(range(following))
 
 
-@pytest.mark.timeout(600)
-def test_what_is_acknowledged_is_kept_once_and_what_is_missing_was_declared(
-    pytestconfig: pytest.Config,
-) -> None:
-    histories = pytestconfig.getoption("--hostile")
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Each part has its own time, however many histories are asked for."""
+    asked = metafunc.config.getoption("--hostile")
+    metafunc.parametrize("histories", [min(PART, asked - done) for done in range(0, asked, PART)])
+
+
+@pytest.mark.timeout(900)
+def test_what_is_acknowledged_is_kept_once_and_what_is_missing_was_declared(histories: int) -> None:
     run_state_machine_as_test(
         Hostile,
         settings=settings(
