@@ -7,6 +7,7 @@ import importlib
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -19,7 +20,7 @@ from protocols.version import VERSION
 
 if TYPE_CHECKING:
     from aggregator.account import BrainAccount, Ends, PointCells
-    from aggregator.sums import ChainSum
+    from aggregator.sums import ChainSum, LostRange
     from protocols.topics import Address
 
 
@@ -171,7 +172,7 @@ def account(
         if truth is not None:
             ours = [owner for owner in brain.restarts if address in {None, owner}]
             restarts = [moment for owner in ours for moment in brain.restarts[owner]]
-            losses = [span for owner in ours for span in brain.losses.get(owner, [])]
+            losses = [one for owner in ours for one in brain.losses.get(owner, [])]
             _add_truth(report, cells, truth, tolerance, (restarts, losses))
     return report
 
@@ -210,6 +211,7 @@ def _add_agent(report: dict[str, Any], found: dict[str, Any], stored: int | None
         "waiting": waiting,
         "refused": out["refused"],
         "given_up": given_up,
+        "said_given_up": out["given_up"],
     }
     report["lost"] = rest - given_up - waiting
     report["streams"] = found["streams"]
@@ -271,7 +273,7 @@ def _add_truth(
     cells: Sequence["PointCells"],
     truth: Path,
     tolerance: str,
-    said: tuple[Sequence[int], Sequence[tuple[int, int]]],
+    said: tuple[Sequence[int], Sequence["LostRange"]],
 ) -> None:
     from protocols.frame import SECOND  # noqa: PLC0415 - only when it is asked for
     from protocols.settings import parse_duration  # noqa: PLC0415 - only when it is asked for
@@ -305,7 +307,7 @@ def _add_truth(
         kept,
         tolerance_ns=parse_duration(tolerance),
         restarts=[moment * SECOND for moment in said[0]],
-        losses=[(start * SECOND, end * SECOND) for start, end in said[1]],
+        losses=[(one.start_s * SECOND, one.end_s * SECOND) for one in said[1]],
     )
     verdict = together(verdicts)
     delta = together(
@@ -316,7 +318,8 @@ def _add_truth(
     # A counter counts over what could not be read; a quantity or state of that time is absent.
     report["lost"] += delta.gaps
     report["declared"] = delta.declared + delta.given_up
-    report["missing_given_up"] = verdict.given_up
+    report["losses"] = [asdict(one) for one in said[1]]
+    report["missing"] = [asdict(one) for one in verdict.missing]
     report["absent"] = verdict.gaps + verdict.declared - delta.gaps - delta.declared
     report["wrong"] += verdict.wrong + verdict.doubled
     report["first_wrong"] = report["first_wrong"] or verdict.first_wrong

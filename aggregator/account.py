@@ -17,7 +17,7 @@ from aggregator.inbox import Opened, Opener
 from aggregator.ledger import Kept, Ledger
 from aggregator.series import carbon, future_factory
 from aggregator.stores import SeriesBlock, SeriesKey, Store
-from aggregator.sums import ChainSum, chain_sums, checked_batches, lost_spans
+from aggregator.sums import ChainSum, LostRange, chain_sums, checked_batches, lost_ranges
 from protocols.batch import NO_VALUE, Block
 from protocols.frame import SECOND, Floats, Ints
 from protocols.topics import Address
@@ -70,8 +70,7 @@ class BrainAccount:
         cells: kept values of each point, by agent.
         restarts: by agent, when (s) the first slot begins of each epoch of which the agent said why the
             one before ended: counters lack what they rose by since their last value.
-        losses: by agent, from when to when (s) the messages lie that it declared lost: from the end of what
-            is kept before them in their stream to the beginning of what is kept behind them.
+        losses: by agent, the messages that it declared lost.
         series: rows in the stores, by measurement.
         sums: the output sum of every chain.
         altered: batches of the ledger that are not what came.
@@ -85,7 +84,7 @@ class BrainAccount:
     refused: dict[Address, int] = field(default_factory=dict)
     cells: dict[Address, list[PointCells]] = field(default_factory=dict)
     restarts: dict[Address, list[int]] = field(default_factory=dict)
-    losses: dict[Address, list[tuple[int, int]]] = field(default_factory=dict)
+    losses: dict[Address, list[LostRange]] = field(default_factory=dict)
     series: dict[str, int] = field(default_factory=dict)
     sums: list[ChainSum] = field(default_factory=list)
     altered: int = 0
@@ -116,7 +115,7 @@ def read_account(config: AggregatorConfig, ends: Ends | None = None) -> BrainAcc
             account.refused[address] = ledger.totals(agent)[2]
             account.restarts[address] = _restarts(ledger, agent)
         account.sums = chain_sums(config.ledger)
-        account.losses = lost_spans(config.ledger)
+        account.losses = lost_ranges(config.ledger)
         _compare(config, ledger, stores, account)
         for module in (future_factory, carbon):
             for measurement in module.MEASUREMENTS:

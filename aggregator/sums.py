@@ -21,7 +21,7 @@ from security.keys import BadSignature
 _AT_ONCE: Final = 256
 
 _LOST: Final = """
-SELECT factory, agent.agent,
+SELECT factory, agent.agent, loss.epoch, loss.stream, first, last,
 COALESCE((SELECT end_s FROM batch WHERE agent=loss.agent AND stream=loss.stream AND cells>0
 AND (epoch, sequence)<(loss.epoch, loss.first) ORDER BY epoch DESC, sequence DESC LIMIT 1), 0),
 (SELECT start_s FROM batch WHERE agent=loss.agent AND stream=loss.stream AND cells>0
@@ -69,6 +69,23 @@ class Checked:
     altered: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class LostRange:
+    """Messages of a chain, first to last, that the agent declared lost.
+
+    Attributes:
+        start_s: the end of what is kept before them in their stream.
+        end_s: the beginning of what is kept behind them.
+    """
+
+    epoch: int
+    stream: int
+    first: int
+    last: int
+    start_s: int
+    end_s: int
+
+
 def chain_sums(path: Path) -> list[ChainSum]:
     """Return the sums of all chains of a ledger.
 
@@ -111,19 +128,16 @@ def chain_sums(path: Path) -> list[ChainSum]:
     ]
 
 
-def lost_spans(path: Path) -> dict[Address, list[tuple[int, int]]]:
-    """Return from when to when (s) the messages lie that agents declared lost.
-
-    That is from the end of what is kept before them in their stream to the beginning of what is kept
-    behind them; where nothing is, no span is given.
+def lost_ranges(path: Path) -> dict[Address, list[LostRange]]:
+    """Return which messages agents declared lost, as far as something is kept behind them.
 
     Raises:
         sqlite3.Error: when the ledger cannot be read.
     """
-    found: dict[Address, list[tuple[int, int]]] = {}
+    found: dict[Address, list[LostRange]] = {}
     with closing(_reading(path)) as db:
-        for factory, agent, start, end in db.execute(_LOST):
-            found.setdefault(Address(factory, agent), []).append((start, end))
+        for factory, agent, *place in db.execute(_LOST):
+            found.setdefault(Address(factory, agent), []).append(LostRange(*place))
     return found
 
 

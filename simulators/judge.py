@@ -15,7 +15,18 @@ from simulators.machine_rules import MachineRules
 from simulators.meter_rules import MeterRules
 from simulators.plant import MACHINE, METER
 from simulators.truth import Truth
-from simulators.verdict import STATE, Finding, Kept, Loss, Outcome, Row, Rule, Verdict, together
+from simulators.verdict import (
+    STATE,
+    Finding,
+    Kept,
+    Loss,
+    Outcome,
+    Row,
+    Rule,
+    Stretch,
+    Verdict,
+    together,
+)
 
 __all__ = ["Kept", "Verdict", "judge", "together"]
 
@@ -92,6 +103,7 @@ def _verdict(series: Kept, chain: "_Chain", findings: Iterator[Finding]) -> Verd
         declared=chain.declared,
         given_up=chain.given_up,
         first_gap=f"{series.name} {_moment(chain.first_gap)}" if chain.first_gap else "",
+        missing=tuple(chain.missing),
     )
 
 
@@ -105,6 +117,7 @@ class _Chain:
     Attributes:
         doubled, gaps, declared, given_up: complete once all rows were taken.
         first_gap: where the first gap begins; 0 if there is none.
+        missing: the gaps that touch a time in which messages were declared lost.
     """
 
     def __init__(
@@ -126,6 +139,7 @@ class _Chain:
         self.declared = 0
         self.given_up = 0
         self.first_gap = 0
+        self.missing: list[Stretch] = []
 
     def rows(self) -> Iterator[Row]:
         """Yield each value with the time it counts over."""
@@ -147,6 +161,7 @@ class _Chain:
         missing = self._slots(begin, end)
         if begin is None or end is None or not missing:
             return
+        self._note_missing(begin, end)
         if any(begin <= moment <= end for moment in self._restarts):
             self.declared += missing
             return
@@ -155,6 +170,12 @@ class _Chain:
             return
         self.gaps += missing
         self.first_gap = self.first_gap or begin
+
+    def _note_missing(self, begin: int, end: int) -> None:
+        series = self._series
+        if any(begin < until and start < end for start, until in self._losses):
+            counter = series.aggregate == "delta"
+            self.missing.append(Stretch(series.name, counter, begin, end, series.window_ns))
 
     def _slots(self, begin: int | None, end: int | None) -> int:
         """Return how many slots lie between, at least partly; 0 where either is not known."""

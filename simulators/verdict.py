@@ -51,6 +51,24 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
+class Stretch:
+    """Slots in a row that one series lacks.
+
+    Attributes:
+        series: its name.
+        counter: whether each value counts from the one before on, so that no slot is left out.
+        begin_ns, end_ns: from when to when.
+        window_ns: length of a slot.
+    """
+
+    series: str
+    counter: bool
+    begin_ns: int
+    end_ns: int
+    window_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What was found about one series, or about several together.
 
@@ -65,6 +83,8 @@ class Verdict:
         declared: slots that are missing where the sender began anew and said so; they are no gaps.
         given_up: slots that are missing where the sender declared messages lost; they are no gaps.
         first_gap: where the first gap begins; '' if there is none.
+        missing: all that is missing and touches a time in which messages were declared lost,
+            whatever it was counted as.
     """
 
     name: str
@@ -77,6 +97,7 @@ class Verdict:
     declared: int = 0
     given_up: int = 0
     first_gap: str = ""
+    missing: tuple[Stretch, ...] = ()
 
     @property
     def clean(self) -> bool:
@@ -97,6 +118,7 @@ def together(verdicts: Sequence[Verdict]) -> Verdict:
         declared=sum(verdict.declared for verdict in verdicts),
         given_up=sum(verdict.given_up for verdict in verdicts),
         first_gap=next((verdict.first_gap for verdict in verdicts if verdict.first_gap), ""),
+        missing=tuple(stretch for verdict in verdicts for stretch in verdict.missing),
     )
 
 

@@ -8,6 +8,7 @@ from statistics import median
 from typing import Final
 
 from protocols.language import tr
+from simulators.torture.given_up import NOTHING, GivenUp
 from simulators.torture.run import Figures, Result
 
 KIND: Final = "millgate-torture/1"
@@ -27,6 +28,7 @@ class Report:
         lost, doubled, wrong: at the last account, which holds all from the beginning on; not what a
             violation found.
         declared: slots of counters that were declared lost.
+        given_up: what was given up; exactly that is missing.
         whole_median_s, whole_most_s: until values of a later time were in the store; None for no step.
         took_s: how long it all took.
         settled: whether all that was released had arrived at the end.
@@ -41,6 +43,7 @@ class Report:
     judged: int
     lost: int
     declared: int
+    given_up: GivenUp
     doubled: int
     wrong: int
     whole_median_s: float | None
@@ -72,6 +75,8 @@ class Report:
                 f"重复 {self.doubled}，错误 {self.wrong}",
             ),
         ]
+        if self.given_up.values:
+            said.append(self.given_up.in_words())
         if self.whole_median_s is not None:
             said.append(
                 tr(
@@ -117,6 +122,7 @@ def make_report(
         judged=last.judged if last else 0,
         lost=last.lost if last else 0,
         declared=last.declared if last else 0,
+        given_up=sum((result.given_up for result in results), NOTHING),
         doubled=last.doubled if last else 0,
         wrong=last.wrong if last else 0,
         whole_median_s=round(median(whole), 1) if whole else None,

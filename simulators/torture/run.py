@@ -11,9 +11,12 @@ from protocols.errors import MillgateError
 from protocols.frame import SECOND
 from protocols.language import tr
 from simulators.demo import DemoFault
+from simulators.torture.given_up import NOTHING, GivenUp, Range, judge_given_up
 from simulators.torture.ordeals import undergo
 from simulators.torture.plan import DROP, MAY_LOSE, Step
+from simulators.torture.witness import Witness, witnessing
 from simulators.torture.yard import Yard
+from simulators.verdict import Stretch
 
 PATIENCE_S: Final = 240.0
 _POLL_S: Final = 0.5
@@ -36,8 +39,9 @@ class Figures:
         lost: values that are nowhere, and slots of counters that nobody declared missing.
         declared: slots of counters that the agent declared missing: when it began a new epoch, and where it
             gave up what waited.
-        given_up: values of the present epoch that the agent says it gave up, declared to the brain.
-        missing: values that the truth misses where something was given up.
+        given_up: values of the present epoch that the agent says it gave up.
+        losses: the messages that the agent declared lost to the brain.
+        missing: what the brain lacks around them, by the truth.
         doubled, wrong: as the ledger, the stores and the plant's truth say.
         judged: values that were held against the truth.
         first: the first of what is wrong or lost, in words.
@@ -50,7 +54,8 @@ class Figures:
     lost: int
     declared: int
     given_up: int
-    missing: int
+    losses: frozenset[Range]
+    missing: frozenset[Stretch]
     doubled: int
     wrong: int
     judged: int
@@ -72,6 +77,7 @@ class Result:
         took_s: how long the step itself took.
         whole_s: from its end until values of a later time of every device were in the store.
         declared: slots that it cost, every one of them declared.
+        given_up: what the agent gave up, where it may.
     """
 
     step: Step
@@ -79,6 +85,7 @@ class Result:
     whole_s: float
     declared: int
     figures: Figures
+    given_up: GivenUp = NOTHING
 
 
 def figures(report: dict[str, Any]) -> Figures:
@@ -89,8 +96,12 @@ def figures(report: dict[str, Any]) -> Figures:
         refused=report["refused"],
         lost=report["lost"],
         declared=report["declared"],
-        given_up=report["given_up"],
-        missing=report["missing_given_up"],
+        given_up=report["said_given_up"],
+        losses=frozenset(
+            Range(one["epoch"], one["stream"], one["first"], one["last"])
+            for one in report["losses"]
+        ),
+        missing=frozenset(Stretch(**one) for one in report["missing"]),
         doubled=report["doubled"],
         wrong=report["wrong"],
         judged=report["judged"],
@@ -115,42 +126,55 @@ async def torture(yard: Yard, plan: Sequence[Step], every: int = 1) -> AsyncIter
     await yard.mill.first_values(asyncio.Event())
     declared = 0
     for step in plan:
-        before: Figures | None = None
         if step.what == DROP:
             before = await clean_account(yard, step.name, declared, may_lose=False)
-        began = time.monotonic()
-        await undergo(yard, step)
-        ended, ended_ns = time.monotonic(), time.time_ns()
-        await values_since(yard, ended_ns, step.name)
-        whole = time.monotonic()
-        if step.number % every and step.what not in MAY_LOSE:
-            continue
-        found = await clean_account(yard, step.name, declared, may_lose=step.what in MAY_LOSE)
-        if before is not None:
-            check_given_up(before, found, step.name)
+            async with witnessing(yard) as witness:
+                took, whole = await _timed(yard, step)
+            found, given_up = await exact_loss(yard, step.name, before, witness)
+        else:
+            took, whole = await _timed(yard, step)
+            if step.number % every and step.what not in MAY_LOSE:
+                continue
+            found = await clean_account(yard, step.name, declared, may_lose=step.what in MAY_LOSE)
+            given_up = NOTHING
         cost, declared = found.declared - declared, found.declared
-        yield Result(step, ended - began, whole - ended, cost, found)
+        yield Result(step, took, whole, cost, found, given_up)
 
 
-def check_given_up(before: Figures, after: Figures, what: str) -> None:
-    """Hold what the agent says it gave up in a step against what the truth misses since.
+async def _timed(yard: Yard, step: Step) -> tuple[float, float]:
+    """Do a step; return how long it took, and how long until all was whole again, seconds."""
+    began = time.monotonic()
+    await undergo(yard, step)
+    ended = time.monotonic()
+    await values_since(yard, time.time_ns(), step.name)
+    return ended - began, time.monotonic() - ended
 
-    The truth may miss more slots than values were given up: a counter's value counts over slots in
-    which it could not be read, and the others have no value there. That nothing else is gone, the
-    output sum says, value for value.
+
+async def exact_loss(
+    yard: Yard, what: str, before: Figures, witness: Witness
+) -> tuple[Figures, GivenUp]:
+    """Make the account until exactly that is missing which the agent declared lost in a step.
+
+    What it gave up and the brain turns out to have counts as given up until the receipt is there.
 
     Raises:
-        Violation: when it gave up nothing, or says that it gave up more than is missing.
+        Violation: when that does not come to be within four minutes.
     """
-    said, missing = after.given_up - before.given_up, after.missing - before.missing
-    if not 0 < said <= missing:
-        raise Violation(
-            tr(
-                f"the agent gave up {said} values, {missing} are missing",
-                f"代理放弃了 {said} 个值，实际缺少 {missing} 个",
-            ),
-            where=what,
+    until = time.monotonic() + PATIENCE_S
+    while True:
+        found = await clean_account(yard, what, before.declared, may_lose=True)
+        given_up = judge_given_up(
+            found.given_up - before.given_up,
+            found.losses - before.losses,
+            witness.cells,
+            found.missing - before.missing,
+            witness.away,
         )
+        if not given_up.fault:
+            return found, given_up
+        if time.monotonic() > until:
+            raise Violation(given_up.fault, where=what)
+        await asyncio.sleep(1.0)
 
 
 async def settle(yard: Yard, declared: int) -> Figures:

@@ -11,14 +11,17 @@ from simulators.torture.run import Figures, Result
 
 def line(result: Result) -> str:
     """Return what came of it."""
-    found = result.figures
-    return tr(
+    found, lost = result.figures, result.given_up
+    said = tr(
         f"    took {result.took_s:.1f} s, whole again after {result.whole_s:.1f} s: "
         f"{found.judged} values judged, lost {found.lost}, declared lost {result.declared}, "
         f"doubled {found.doubled}, wrong {found.wrong}",
         f"    用时 {result.took_s:.1f} 秒，{result.whole_s:.1f} 秒后恢复：核对 {found.judged} 个值，"
         f"丢失 {found.lost}，已声明丢失 {result.declared}，重复 {found.doubled}，错误 {found.wrong}",
     )
+    if not lost.values:
+        return said
+    return f"{said}\n    {lost.in_words()}"
 
 
 def summary(results: Sequence[Result], end: Figures | None) -> Table:

@@ -10,7 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from agent.cli import app
+from protocols.frame import SECOND
 from security.cards import write_card
+from simulators.torture.given_up import read_cells
 from tests.small_factory import (
     ENERGY,
     NOW,
@@ -98,6 +100,24 @@ def test_the_firm_reads_back_every_value_exactly(
     assert ("1", "2026-02-02T02:40:00Z") in values
     assert found[3]["quality"] == "missing"
     assert {row["measurand"] for row in found} >= {"energy.active_import"}
+
+
+def test_a_judge_of_what_was_given_up_reads_from_it_what_each_message_holds(
+    tmp_path: Path, config: Path, audit_key: Path
+) -> None:
+    left(tmp_path)
+    out = tmp_path / "left.csv"
+    run(str(config), "--key", str(audit_key), "--csv", str(out))
+    first, second = read_cells(out).values()
+    start = SLOT * SHORT_S * SECOND
+    assert [(cell.slots, cell.filled) for cell in first] == [
+        ((start,), True),
+        ((start,), True),
+        ((start + SHORT_S * SECOND,), True),
+        ((start + SHORT_S * SECOND,), False),
+    ]
+    assert first[0].series == second[0].series
+    assert first[0].series.endswith(" energy.active_import")
 
 
 def test_a_span_of_time_is_read_alone(tmp_path: Path, config: Path, audit_key: Path) -> None:

@@ -17,7 +17,7 @@ from simulators.machine_rules import OPERATING
 from simulators.modbus_server import registers
 from simulators.plant import MACHINE, METER, ROLLOVER, Plant, Signal
 from simulators.truth import Truth
-from simulators.verdict import on_grid
+from simulators.verdict import Stretch, on_grid
 
 START = 1_795_392_000 * SECOND
 WINDOW = 5 * SECOND
@@ -278,6 +278,8 @@ def test_what_is_missing_where_messages_were_declared_lost_is_no_gap() -> None:
         losses = [(0, WINDOW), (begin, start + 2 * WINDOW)]
         (found,) = judge(TRUTH, [kept], tolerance_ns=2 * SECOND, losses=losses)
         assert (found.gaps, found.declared, found.given_up) == (0, 0, 2)
+        gone = Stretch("meter-1 energy.active_import", True, start, start + 2 * WINDOW, WINDOW)
+        assert found.missing == (gone,)
     for span in ((start, start + WINDOW), (start + 2 * WINDOW, start + 3 * WINDOW), (0, start)):
         (found,) = judge(TRUTH, [kept], tolerance_ns=2 * SECOND, losses=[span])
         assert (found.gaps, found.given_up) == (2, 0)

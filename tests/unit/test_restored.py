@@ -14,7 +14,7 @@ from agent.chains import Missing, Verdict
 from agent.spool import Spool
 from aggregator.alarms import EPOCH_UNEXPLAINED, EQUIVOCATION
 from aggregator.early import WINDOW
-from aggregator.sums import lost_spans
+from aggregator.sums import LostRange, lost_ranges
 from protocols.batch import Block
 from security import cose
 from security.answers import Standing, answer_kid, read_answer
@@ -437,15 +437,16 @@ def test_where_messages_are_lost_is_told_by_what_is_kept_around_them(
     brain.take(KEYS, forger.sheet_message(), forger.batch(energy(0)))
     asker, last = asker_of(started(tmp_path / "a")), b"l" * 32
     brain.take(KEYS, *asker.losses([Missing(1, forger.short, 1, 3, last)]))
-    assert lost_spans(brain.path) == {}
+    assert lost_ranges(brain.path) == {}
     brain.take(KEYS, forger.batch(energy(9), sequence=4, previous=last))
     # A slot counts from when it begins; the new epoch's first message is what is kept behind the last.
     brain.take(KEYS, *asker.losses([Missing(1, forger.short, 5, 5, last)]))
     brain.take(KEYS, forger.batch(energy(20), sequence=0, epoch=2))
-    spans = [
-        ((SLOT + begin) * SHORT_S, (SLOT + end) * SHORT_S) for begin, end in ((1, 9), (10, 20))
+    found = [
+        LostRange(1, forger.short, first, last, (SLOT + begin) * SHORT_S, (SLOT + end) * SHORT_S)
+        for first, last, begin, end in ((1, 3, 1, 9), (5, 5, 10, 20))
     ]
-    assert lost_spans(brain.path) == {KEYS.address: spans}
+    assert lost_ranges(brain.path) == {KEYS.address: found}
 
 
 def test_a_loss_that_does_not_fit_is_answered_with_where_the_chain_stands(
