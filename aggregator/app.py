@@ -140,7 +140,7 @@ class Aggregator:
         self._ledger = Ledger(config.ledger)
         note_revocations(config, self._ledger)
         self._time = BrainTime(config.ledger.with_name("clock.json"))
-        self._doubt, self._doubts = "", 0
+        self._doubts = 0
         encryption = config.brain.opening()
         receipt = self._receipt_key = config.brain.signer()
         self._inbox = Inbox(
@@ -435,14 +435,15 @@ class Aggregator:
 
     async def _is_in_doubt(self, executor: ThreadPoolExecutor) -> bool:
         """Tell whether the clock may not be believed enough to delete by it; say so once it lasts."""
-        doubt = await asyncio.get_running_loop().run_in_executor(executor, self._time.doubt)
+        look = for_everyone()(self._time.doubt)
+        doubt = await asyncio.get_running_loop().run_in_executor(executor, look)
         # At a start no agent has spoken yet.
-        if doubt and doubt == self._doubt:
+        if doubt and doubt == self._live.erasure_waits:
             self._doubts += 1
             if self._doubts == _DOUBTS_SAID:
                 _log.warning("%s", doubt)
         else:
-            self._doubt, self._doubts = doubt, 0
+            self._live.erasure_waits, self._doubts = doubt, 0
         return bool(doubt)
 
     def _sites(self) -> set[SiteName]:

@@ -14,6 +14,7 @@ from typing import Final
 
 from protocols.frame import SECOND, NowNs
 from protocols.language import tr
+from protocols.moments import utc_words
 from protocols.running import boot_id, running_ns
 from security.files import write_whole
 
@@ -70,6 +71,7 @@ class BrainTime:
         self._agreed = self._kept().agreed
         self._newest: tuple[int, int] | None = None
         self._looked: tuple[int, int] | None = None
+        self._doubted_s: int | None = None
 
     def signed(self, issued_s: int) -> None:
         """Note that an agent's message came, and when the agent says that it signed it."""
@@ -108,29 +110,23 @@ class BrainTime:
         return ahead_s if ahead_s > CLOSE_S else 0
 
     def doubt(self) -> str:
-        """Return why nothing may be deleted by the clock now; empty where it may. Call it now and then.
+        """Return why nothing may be erased by the clock now, since when and until when; empty where it may.
+
+        Call it now and then.
 
         Raises:
             OSError: when the file cannot be written.
         """
         even_s = self._even_s()
-        if self.is_confirmed():
-            return ""
         newest = self._newest
         spoke = newest is not None and self._running() - newest[1] <= _DAY_NS
-        if even_s >= EVEN_S and not spoke:
+        if self.is_confirmed() or (even_s >= EVEN_S and not spoke):
+            self._doubted_s = None
             return ""
-        if spoke:
-            return tr(
-                "nothing is deleted although retention may have ended: no agent signs the time that the "
-                "brain's clock shows; set it right",
-                "即使保存期限已到也暂不删除：没有代理程序签署的时间与产业大脑的时钟相符；请校正时钟",
-            )
-        return tr(
-            "nothing is deleted yet although retention may have ended: no agent has confirmed the brain's "
-            "clock; without one it must go evenly for a week",
-            "即使保存期限已到也暂不删除：尚无代理程序印证产业大脑的时钟；若无印证，时钟须平稳运行一周",
-        )
+        now_s = self._now() // SECOND
+        if self._doubted_s is None:
+            self._doubted_s = now_s
+        return _doubt(self._doubted_s, None if spoke else now_s - even_s + EVEN_S)
 
     def _even_s(self) -> int:
         """Return for how long the clock has gone on from where it was, also over restarts."""
@@ -176,3 +172,22 @@ class BrainTime:
             return replace(kept, agreed=(word, running)) if running <= self._running() else kept
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return _Kept()
+
+
+def _doubt(since_s: int, until_s: int | None) -> str:
+    """Say why nothing is erased; `until_s` is None where agents speak, but of another time."""
+    since = utc_words(since_s)
+    if until_s is None:
+        return tr(
+            f"since {since}Z nothing is erased although retention may have ended: no agent signs the time that "
+            "the brain's clock shows; set it right",
+            f"自 {since}Z 起，即使保存期限已到也不删除：没有代理程序签署的时间与产业大脑的时钟相符；请校正时钟",
+        )
+    until = utc_words(until_s)
+    return tr(
+        f"since {since}Z nothing is erased although retention may have ended: no agent has confirmed the brain's "
+        f"clock since it was started; it goes on with the first message of one, without any at {until}Z, when "
+        "the clock will have gone evenly for a week",
+        f"自 {since}Z 起，即使保存期限已到也不删除：启动以来尚无代理程序印证产业大脑的时钟；"
+        f"收到任一代理程序的消息即继续，若一直没有，则至 {until}Z 时钟平稳运行满一周后继续",
+    )

@@ -39,10 +39,12 @@ class Live:
     Attributes:
         links: the connections to the brokers, once there are any.
         store_fault: why the store takes nothing, in one line; empty while it does.
+        erasure_waits: why what retention has ended is not erased, in one line; empty while it is.
     """
 
     links: list[Mqtt] = field(default_factory=list)
     store_fault: str = ""
+    erasure_waits: str = ""
 
     @property
     def connected(self) -> bool:
@@ -101,6 +103,7 @@ class Condition:
         waiting: batches kept but not yet in the series.
         waiting_s: age of the oldest of them; 0 for none.
         store_fault: why the store takes nothing; empty while it does.
+        erasure_waits: why nothing is erased, since when and until when; empty while it is.
         counters: durable counters of the inbox, by name.
         alarms: the open ones, newest first.
     """
@@ -112,6 +115,7 @@ class Condition:
     waiting: int
     waiting_s: float
     store_fault: str
+    erasure_waits: str = ""
     counters: dict[str, int] = field(default_factory=dict)
     agents: Sequence[AgentCondition] = ()
     alarms: Sequence[Notice] = ()
@@ -148,6 +152,7 @@ class Examiner:
             waiting=waiting,
             waiting_s=0.0 if oldest_s is None else float(max(now_s - oldest_s, 0)),
             store_fault=self._live.store_fault,
+            erasure_waits=self._live.erasure_waits,
             counters=self._reporter.counters(),
             agents=[_agent(arrival, self._now()) for arrival in self._reporter.arrivals()],
             alarms=self._reporter.alarms(),

@@ -6,8 +6,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 from aggregator.alarms import Severity
+from aggregator.alarms_cli import local_moments
 from aggregator.api.scopes import read_tokens
 from aggregator.app import make_stores, read_token
 from aggregator.config import AggregatorConfig
@@ -135,6 +137,9 @@ def _process(config: AggregatorConfig) -> Iterator[Finding]:
     if report["store_fault"]:
         remedy = tr("receipts go on meanwhile; series follow", "期间回执照常，序列稍后补齐")
         yield Finding(Grade.FAULT, tr("store", "存储"), str(report["store_fault"]), remedy)
+    if report["erasure_waits"]:
+        said = local_moments(report["erasure_waits"], ZoneInfo(config.local.zone))
+        yield Finding(Grade.NOTICE, tr("retention", "保存期限"), said)
     yield from _alarms(report["alarms"])
     lag = tr(f"{report['waiting']} batch(es) behind", f"落后 {report['waiting']} 个批次")
     grade = Grade.NOTICE if report["waiting_s"] > _LAG_S else Grade.GOOD

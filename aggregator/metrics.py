@@ -32,6 +32,12 @@ def exposition(condition: Condition) -> str:
             "1 while the store takes rows.",
             _one(not condition.store_fault),
         ),
+        (
+            "erasure_waits",
+            "gauge",
+            "1 while nothing is erased since the clock is not confirmed.",
+            _one(bool(condition.erasure_waits)),
+        ),
         ("ledger_bytes", "gauge", "Size of the ledger.", _one(condition.ledger_bytes)),
         ("projection_waiting", "gauge", "Batches not yet in the series.", _one(condition.waiting)),
         ("projection_lag_seconds", "gauge", "Age of the oldest.", _one(condition.waiting_s)),

@@ -34,6 +34,9 @@ def show(report: dict[str, Any], zone: ZoneInfo) -> None:
         markup=False,
         highlight=False,
     )
+    if report["erasure_waits"]:
+        said = local_moments(report["erasure_waits"], zone)
+        console.print(said, style="yellow", markup=False, highlight=False)
     _alarms(console, report["alarms"], zone)
     taken = {"kept", "replayed"} | STATEMENTS
     dropped = {n: c for n, c in report["counters"].items() if n not in taken and c}

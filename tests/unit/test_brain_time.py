@@ -15,6 +15,7 @@ from aggregator.outlook import Outlook
 from aggregator.statements import Statements
 from aggregator.watch import Watch
 from protocols.frame import SECOND
+from protocols.moments import utc_words
 from protocols.topics import Address
 from tests.small_factory import NOW, Forger, Keys
 from tests.small_factory import Brain as SmallBrain
@@ -129,6 +130,28 @@ def test_what_an_agent_confirmed_counts_for_the_next_process_too_but_not_after_a
     assert clocks.reboot(60).doubt()
     clocks.boot = ""
     assert clocks.begin().doubt()
+
+
+def test_while_nothing_is_erased_it_is_told_since_when_and_until_when(clocks: Clocks) -> None:
+    even_s = clocks.true_s
+    clocks.time.doubt()
+    clocks.go(3 * DAY_S - 600, speaks=False)
+    for _ in range(3):
+        clocks.go(200, speaks=False)
+        clocks.time.doubt()
+    # The machine is started anew: the week goes on, the wait is told from now on.
+    clocks.reboot(600)
+    began = f"since {utc_words(clocks.true_s)}Z nothing is erased"
+    said = clocks.time.doubt()
+    assert began in said
+    assert f"without any at {utc_words(even_s + EVEN_S)}Z" in said
+    clocks.go(3600, speaks=False)
+    assert clocks.time.doubt() == said
+    clocks.time.signed(clocks.true_s + 2 * 3600)
+    assert began in clocks.time.doubt()
+    assert "no agent signs the time" in clocks.time.doubt()
+    clocks.go(60)
+    assert clocks.time.doubt() == ""
 
 
 def test_a_damaged_file_of_the_clock_makes_it_wait_and_stops_nothing(clocks: Clocks) -> None:
