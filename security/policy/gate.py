@@ -204,22 +204,26 @@ class Gate:
     @property
     def has_closed(self) -> bool:
         """Whether something may be taken, or was closed that no committed memory knows yet."""
-        now_ns = self._now()
-        if any(one.waiting.fresh for one in (*self._outlets(), *self._derived.all_lanes())):
+        if any(one.waiting.fresh for one in self._waiting_places()):
             return True
-        return any(one.waiting.has_due(now_ns) for one in self._outlets())
+        now_ns = self._now()
+        return self.in_force and any(one.waiting.has_due(now_ns) for one in self._outlets())
 
     def take(self) -> dict[int, list[Block]]:
-        """Return the closed slots of every stream, and forget them."""
+        """Return the closed slots of every stream, and forget them.
+
+        While nothing may leave they wait: a counter's rise would be gone for good. What must not leave
+        afterwards either is forgotten with the readings, see `forget`.
+        """
         streams: dict[int, list[Block]] = {}
         now_ns = self._now()
-        for one in self._outlets():
+        for one in self._outlets() if self.in_force else ():
             blocks = one.drain(now_ns)
-            if blocks and self.in_force:
+            if blocks:
                 blocks = self._budgets.allow(one.stream, blocks, now_ns // SECOND)
                 streams.setdefault(one.stream, []).extend(blocks)
-        for lane in self._derived.all_lanes():
-            lane.waiting.fresh = False
+        for place in self._waiting_places():
+            place.waiting.fresh = False
         return {stream: blocks for stream, blocks in streams.items() if blocks}
 
     @property
@@ -348,6 +352,10 @@ class Gate:
         """Return all from which something leaves; inputs of derivations do not."""
         released = [lane for device in sorted(self._lanes) for lane in self._lanes[device]]
         return [*released, *self._derived.outputs]
+
+    def _waiting_places(self) -> list[Lane | Output]:
+        """Return all that keeps closed slots."""
+        return [*self._all_lanes(), *self._derived.outputs]
 
     def _make_lanes(self, all_rules: Sequence[Rule]) -> dict[str, list[Lane]]:
         groups: dict[tuple[Any, ...], list[Rule]] = {}

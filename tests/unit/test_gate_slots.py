@@ -425,3 +425,27 @@ def test_a_frame_may_hold_several_moments_and_absent_cells() -> None:
         (11, 2): (15, 0, 2),
     }
     assert gate.accounts["dev"].produced == 9
+
+
+@pytest.mark.parametrize("delay_s", [0, 15])
+def test_what_closed_before_a_halt_leaves_after_it_so_that_no_rise_is_lost(delay_s: int) -> None:
+    """A clock that is not believed, or a stop that cannot be read, comes between closing and leaving."""
+    clock, found = Clock(0), dict[tuple[int, int], object]()
+    gate = gate_of(POLLED, [rule(POLLED, "energy", 11, delay_s=delay_s)], clock)
+    for s in range(93):
+        clock.set(s)
+        gate.halted = "the clock has jumped" if 33 <= s < 50 else ""
+        gate.feed(frame(POLLED, s, {"energy": 3 * s}))
+        gate.advance()
+        if s in {25, 40, 49, 92}:
+            before, out = gate.has_closed, cells_of(gate.take())
+            assert not (out and gate.halted)
+            assert (before, gate.has_closed) == (s != 49, False)
+            found |= out
+            memory = gate.memory()
+            gate = gate_of(POLLED, [rule(POLLED, "energy", 11, delay_s=delay_s)], clock)
+            gate.restore(memory)
+    ends = range(9) if not delay_s else range(7)
+    assert {slot for _, slot in found} | {3} == set(ends)
+    assert found[11, 2] == (30, 0, 1)
+    assert found[11, 4] == (60, 0, 2)
