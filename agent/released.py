@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 
 from protocols import strict_cbor
-from protocols.batch import MAX_BLOCKS, Block, check_block
+from protocols.batch import Block, check_block
 from protocols.frame import Ints
 from protocols.strict_cbor import Malformed, fixed, uint
 
@@ -31,6 +31,7 @@ _HASH: Final = 32
 _INT64: Final = np.dtype("<i8")
 _MOST_STREAMS: Final = 256
 _MOST_SHEETS: Final = 16
+_MOST_BLOCKS: Final = 1 << 20
 _HELLO, _RESTORE, _RELEASED, _COMMITTED = 1, 2, 3, 4
 
 
@@ -185,7 +186,7 @@ def _read_streams(items: Sequence[object]) -> dict[int, list[Block]]:
     last = -1
     for item in items:
         match item:
-            case [int(stream), [_, *_] as blocks] if last < stream and len(blocks) <= MAX_BLOCKS:
+            case [int(stream), [_, *_] as blocks] if last < stream and len(blocks) <= _MOST_BLOCKS:
                 streams[stream] = [_read_block(block) for block in blocks]
                 last = stream
             case _:

@@ -15,7 +15,7 @@ from agent.link import SealedLink
 from agent.released import Committed, Ended, Hello, Released, Restore
 from agent.spool import Entry, Spool
 from protocols import batch
-from protocols.batch import Block
+from protocols.batch import MAX_BLOCKS, Block
 from protocols.broker import MAX_MESSAGE
 from protocols.errors import MillgateError
 from protocols.frame import SECOND, NowNs
@@ -394,14 +394,14 @@ class _Chain:
 
 
 def _portions(blocks: Sequence[Block], most_bytes: int = _MOST_PADDED) -> list[list[Block]]:
-    """Group blocks so that no group has more than about 100,000 cells."""
+    """Group blocks so that no group has more than about 100,000 cells, nor more blocks than a batch may."""
     groups: list[list[Block]] = [[]]
     room = _MOST_CELLS
     for block in (part for whole in blocks for part in _narrow(whole, most_bytes)):
         rows = max(_MOST_CELLS // len(block.numbers), 1)
         for start in range(0, block.rows, rows):
             part = block.row_slice(start, min(start + rows, block.rows))
-            if part.mantissa.size > room and groups[-1]:
+            if groups[-1] and (part.mantissa.size > room or len(groups[-1]) == MAX_BLOCKS):
                 groups.append([])
                 room = _MOST_CELLS
             groups[-1].append(part)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.batch import NO_VALUE, Block
+from protocols.batch import MAX_CELLS, NO_VALUE, Block
 from protocols.frame import Bytes, Ints, Values
 
 
@@ -50,11 +50,13 @@ def row_of(slot: int, mantissa: Ints, quality: Bytes) -> Row:
 
 
 def blocks_of(rows: Sequence[Row], numbers: Ints) -> list[Block]:
-    """Return rows as blocks of consecutive slots."""
+    """Return rows as blocks of consecutive slots, none larger than a block may be."""
     blocks = []
     start = 0
+    most = MAX_CELLS // len(numbers)
     for at in range(1, len(rows) + 1):
-        if at == len(rows) or rows[at].slot != rows[at - 1].slot + 1:
+        ends = at == len(rows) or rows[at].slot != rows[at - 1].slot + 1
+        if ends or at - start == most:
             blocks.append(_block(rows[start:at], numbers))
             start = at
     return blocks

@@ -25,8 +25,9 @@ from agent.released import (
     encode,
 )
 from protocols import strict_cbor
-from protocols.batch import LARGEST_MANTISSA, NO_VALUE, Block
+from protocols.batch import LARGEST_MANTISSA, MAX_BLOCKS, MAX_CELLS, NO_VALUE, Block
 from protocols.strict_cbor import Malformed
+from security.policy.rows import blocks_of, row_of
 
 HASH = bytes(range(32))
 UINT = st.integers(0, 2**62)
@@ -97,6 +98,22 @@ def test_what_the_gate_side_says_comes_back_as_it_was(message: FromGate) -> None
 @given(FROM_SEALED)
 def test_what_the_sealed_side_says_comes_back_as_it_was(message: FromSealed) -> None:
     assert decode_from_sealed(encode(message)) == message
+
+
+def test_however_much_closed_in_a_pause_it_passes_the_link() -> None:
+    """More cells in a row than a block may have, and more blocks in a stream than a batch may."""
+    width = 1 << 14
+    row = row_of(0, np.ones(width, np.int64), np.zeros(width, np.uint8))
+    slots = range(MAX_CELLS // width + 2)
+    long = blocks_of([row._replace(slot=slot) for slot in slots], np.arange(width))
+    assert [block.rows for block in long] == [MAX_CELLS // width, 2]
+    one = np.ones((1, 1), np.int64)
+    good = np.zeros((1, 1), np.uint8)
+    many = [Block(slot, np.arange(1), one, good) for slot in range(0, 2 * MAX_BLOCKS + 2, 2)]
+    decoded = decode_from_gate(encode(Released(9, HASH, {3: long, 8: many}, b"")))
+    assert isinstance(decoded, Released)
+    assert [block.slot for block in decoded.streams[3]] == [0, MAX_CELLS // width]
+    assert [block.slot for block in decoded.streams[8]] == [block.slot for block in many]
 
 
 @given(FROM_GATE, FROM_SEALED)

@@ -309,6 +309,16 @@ def test_a_wide_block_is_parted_with_its_spans_and_never_within_a_state(
     assert sorted(cells_of(decoded)) == sorted(cells_of([block]))
 
 
+def test_more_blocks_than_a_batch_may_hold_are_sealed_as_several() -> None:
+    one, good = np.ones((1, 1), np.int64), np.zeros((1, 1), np.uint8)
+    blocks = [
+        Block(slot, np.arange(1), one, good) for slot in range(0, 2 * batch.MAX_BLOCKS + 2, 2)
+    ]
+    groups = sealedside._portions(blocks)
+    assert [len(group) for group in groups] == [batch.MAX_BLOCKS, 1]
+    assert [len(batch.decode(batch.encode(group))) for group in groups] == [batch.MAX_BLOCKS, 1]
+
+
 def test_the_size_of_a_batch_says_nothing_about_its_values(
     spool: Spool, normal: TrustedPolicy
 ) -> None:
