@@ -18,6 +18,11 @@ from tests.system.mills import MOSQUITTO, edit, exact, replay_mill, rows, until
 SLOT_NS: Final = 900 * 10**9
 SLOTS: Final = 35_040
 ENOUGH_S: Final = 420.0
+SERIES: Final = (
+    ("future_factory", "ff_energy"),
+    ("carbon_emission", "ce_activity"),
+    ("carbon_emission", "ce_emission"),
+)
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -34,6 +39,12 @@ def stored(mill: Mill) -> tuple[Any, list[Decimal]]:
     assert dict(key.tags)["equipment_id"] == "meter-1"
     assert set(np.asarray(block.fields["span_s"]).tolist()) == {900}
     return block.time, exact(block.fields["energy"])
+
+
+def whole(mill: Mill, database: str, measurement: str, slots: int) -> bool:
+    """Return whether a store has every slot: InfluxDB shows one measurement before the next."""
+    found = rows(mill, database, measurement)
+    return bool(found) and len(found[0][1]) == slots
 
 
 def check_year(mill: Mill, counts: Sequence[int], first_ns: int, factor: str, year: int) -> None:
@@ -76,8 +87,7 @@ async def _run_year(
 
         def complete() -> bool:
             """all slots are in the series"""
-            found = rows(mill, "carbon_emission", "ce_emission")
-            return bool(found) and len(found[0][1]) == len(counts)
+            return all(whole(mill, *names, len(counts)) for names in SERIES)
 
         await mill.start("aggregator")
         await mill.start("agent", ready=False)
@@ -94,7 +104,7 @@ async def _run_year(
             """all slots are computed with the other factor"""
             found = rows(mill, "carbon_emission", "ce_emission")
             ids = [dict(key.tags)["factor_id"] for key, _ in found]
-            return ids == ["cn-electricity-2023/CN-ZJ"] and len(found[0][1]) == len(counts)
+            return ids == ["cn-electricity-2023/CN-ZJ"] and complete()
 
         await until(of_2023, ENOUGH_S, mill)
         check_year(mill, counts, first_ns, "0.4974", 2023)
