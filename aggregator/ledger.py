@@ -544,9 +544,10 @@ class Ledger:
         )
         return [Kept(*row) for row in rows]
 
-    def newest_batch(self) -> int:
-        """Return the id of the newest batch, also of one without values; 0 for none."""
-        return int(self._db.execute("SELECT COALESCE(MAX(id), 0) FROM batch").fetchone()[0])
+    def digest_of(self, batch: int) -> bytes:
+        """Return the hash of a batch by its id; empty where there is none."""
+        row = self._db.execute("SELECT digest FROM batch WHERE id=?", (batch,)).fetchone()
+        return b"" if row is None else bytes(row[0])
 
     def waiting(self, after_id: int) -> tuple[int, int | None]:
         """Return how many batches with values came after one, and when the oldest was received."""

@@ -85,7 +85,7 @@ class Mirror:
 
     def _copy(self, bucket: str, key: SeriesKey, start: int = 0, end: int = 1 << 62) -> int:
         store, rows = self._stores[bucket], 0
-        names = list(store.newest(key).fields)
+        names = store.fields(key.measurement)
         while start < end:
             block = store.query(key, names, start, end, limit=_PORTION)
             numbers = {

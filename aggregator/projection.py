@@ -76,6 +76,7 @@ class Position:
 
     Attributes:
         batch: the last projected batch.
+        digest: its hash, hex.
         rules: fingerprint of what else decides about rows.
         names: under which names rows were written.
         derived: the last batch whose hours are noted in `again`.
@@ -85,6 +86,7 @@ class Position:
     """
 
     batch: int = 0
+    digest: str = ""
     rules: str = ""
     names: Names = field(default_factory=dict)
     derived: int = 0
@@ -109,6 +111,7 @@ class Cursor:
             found = json.loads(self._path.read_text(encoding="utf-8"))
             return Position(
                 int(found["batch"]),
+                str(found["digest"]),
                 str(found["rules"]),
                 dict(found["names"]),
                 int(found["derived"]),
@@ -203,7 +206,7 @@ class Projection:
         if not batches:
             return 0
         self._project(batches)
-        position.batch = batches[-1].id
+        position.batch, position.digest = batches[-1].id, batches[-1].digest.hex()
         self._cursor.write(position)
         return len(batches)
 
@@ -295,8 +298,8 @@ class Projection:
             asked
             or self._stores_are_empty(position)
             or position.rules != self._rules
-            # An older ledger was put back: its next batches have numbers that were passed.
-            or position.batch > self._ledger.newest_batch()
+            # An older ledger was put back: batches that came since have numbers that were passed.
+            or (position.batch and self._ledger.digest_of(position.batch).hex() != position.digest)
             or any(names.get(number, old) != old for number, old in position.names.items())
             or any(self._ledger.has_batches(int(number), position.batch) for number in new)
         )

@@ -83,7 +83,7 @@ class Views:
         return _answer({"series": [render.series(*entry) for entry in entries], "next": following})
 
     async def rows(self, request: web.Request) -> web.Response:
-        """Return a series' rows of a period as columns; without `fields`, the newest row's."""
+        """Return a series' rows of a period as columns; without `fields`, all there are."""
         asked = Parameters(request.query, "start", "end", "fields", "limit")
         start, end = asked.period(self._now_ns(), _DAY_NS)
         fields = asked.names("fields")
@@ -92,7 +92,8 @@ class Views:
         await check_fields(self._catalog, entry, "fields", fields)
 
         def read(store: Store) -> bytes:
-            names = fields or list(store.newest(entry.key).fields)
+            # Not those of the newest row, which may lack what the others have.
+            names = fields or store.fields(entry.key.measurement)
             block = store.query(entry.key, names, start, end, limit=limit + 1)
             return _encode_rows(entry, block, limit)
 
@@ -162,8 +163,8 @@ class Views:
         entry = await self._entry(request)
         await check_fields(self._catalog, entry, "fields", names)
         if not names:
-            newest = await self._catalog.ask(entry.bucket, lambda store: store.newest(entry.key))
-            names = list(newest.fields)
+            measurement = entry.key.measurement
+            names = await self._catalog.ask(entry.bucket, lambda store: store.fields(measurement))
         return await export.send(request, self._catalog, entry, names, span, form)
 
     async def newest(self, request: web.Request) -> web.Response:

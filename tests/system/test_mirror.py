@@ -93,6 +93,16 @@ def test_all_numbers_are_mirrored_and_followed_and_no_text(
     assert named(victoria, "ff_energy_value")["values"][3] == 7.0
 
 
+def test_what_the_newest_row_lacks_is_mirrored_of_the_others(
+    side: Side, victoria: Victoria
+) -> None:
+    key = SeriesKey.of("ff_quality", {"enterprise_id": "hours"})
+    side.write(key, 0, 1.0, fpy=np.array([0.5]))
+    side.write(key, 1, 2.0)
+    side.follow()
+    assert named(victoria, "ff_quality_fpy")["values"] == [0.5]
+
+
 def test_a_mirror_that_was_away_too_long_copies_everything(
     side: Side, victoria: Victoria, tmp_path: Path
 ) -> None:

@@ -270,8 +270,11 @@ def test_rows_that_a_store_will_never_take_do_not_hold_up_the_others(way: Way) -
     assert way.energy() == {0: 0.05, 1: 0.05}
 
 
-def test_an_older_ledger_that_was_put_back_is_projected_from_its_beginning(way: Way) -> None:
-    """Its next batches have numbers that the position has passed already."""
+@pytest.mark.parametrize("meanwhile", [0, 2, 3])
+def test_an_older_ledger_that_was_put_back_is_projected_from_its_beginning(
+    way: Way, meanwhile: int
+) -> None:
+    """Its next batches have numbers that the position has passed already, also where they came first."""
     way.send(energy(0, 1))
     way.projection.close()
     way.brain.close()
@@ -287,11 +290,13 @@ def test_an_older_ledger_that_was_put_back_is_projected_from_its_beginning(way: 
     shutil.copy(way.folder / "backup.db", way.brain.path)
     way.brain.open()
     way.forger.ends = ends
+    for at in range(meanwhile):
+        way.send(energy(20 + at, 1))
     way.start()
     way.follow()
     way.send(energy(10, 4))
     way.follow()
-    assert way.energy() == {0: 0.05, 10: 0.2}
+    assert way.energy() == {0: 0.05, 10: 0.2} | {20 + at: 0.05 for at in range(meanwhile)}
 
 
 def test_a_factory_with_other_officers_keeps_its_series(way: Way) -> None:
