@@ -52,6 +52,7 @@ class Lane(ABC):
             (a counter's reading) or to the one that starts (a quantity at a moment).
         memory_per_point: bytes that a point takes in memory, with two slots open.
         memory_per_slot: bytes that a point takes in memory for each further open slot.
+        at_once: how many slots in a row that all hold samples it may close together.
         rank: 0 for the lane that has a sample in the account; a point that leaves in several
             ways is counted in one place only.
         waiting: closed rows that have not left.
@@ -63,6 +64,7 @@ class Lane(ABC):
     numbers_per_point: ClassVar[int] = 1
     memory_per_point: ClassVar[int] = 512
     memory_per_slot: ClassVar[int] = 64
+    at_once: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -134,6 +136,10 @@ class Lane(ABC):
     @abstractmethod
     def close_slot(self, slot: int) -> Row:
         """Close the next slot and return its row."""
+
+    def close_run(self, slots: Sequence[int]) -> list[Row]:
+        """Close the next slots, several in a row, and return their rows; see `at_once`."""
+        raise NotImplementedError
 
     @abstractmethod
     def open_slots(self) -> list[int]:
@@ -230,11 +236,15 @@ class Lane(ABC):
         """Return when a slot ends, ns."""
         return (slot + 1) * self.window_ns
 
+    def ends_of(self, slots: Ints) -> Ints:
+        """Return when each slot ends, ns."""
+        return (slots + 1) * self.window_ns
+
     def advance(self, until_ns: int) -> None:
         """Close every slot that ends at or before `until_ns`.
 
         Of a long run of slots without any sample only the first are written as rows without
-        value; the rest are absent, which means the same. A slot whose closing fails is absent.
+        value; the rest are absent, which means the same. Slots whose closing fails are absent.
         """
         last = until_ns // self.window_ns - 1
         if self._missing:
@@ -245,18 +255,28 @@ class Lane(ABC):
                 self._skip(self.cursor, last, until_ns)
                 empty = 0
                 continue
-            slot = self.cursor
-            try:
-                row = self.close_slot(slot)
-            finally:
-                # Whatever happened, this slot is never written again.
-                self.cursor = slot + 1
-            empty = empty + 1 if bool((row.quality == NO_VALUE).all()) else 0
-            self._book(slot)
-            if slot >= self.first_slot:
-                self.waiting.add(row)
-                if self.fill_ns:
-                    self._note_missing(slot, row.quality == NO_VALUE, until_ns)
+            for row in self._close(self._run(self.cursor, last)):
+                missing = row.quality == NO_VALUE
+                empty = empty + 1 if bool(missing.all()) else 0
+                self._book(row.slot)
+                if row.slot >= self.first_slot:
+                    self.waiting.add(row)
+                    if self.fill_ns:
+                        self._note_missing(row.slot, missing, until_ns)
+
+    def _run(self, slot: int, last: int) -> range:
+        """Return the next slots that are closed together: one, or several that all hold samples."""
+        end, longest = slot, min(slot + self.at_once, last + 1)
+        while end < longest and end in self.open_counts:
+            end += 1
+        return range(slot, max(end, slot + 1))
+
+    def _close(self, slots: range) -> list[Row]:
+        try:
+            return [self.close_slot(slots[0])] if len(slots) == 1 else self.close_run(slots)
+        finally:
+            # Whatever happened, these slots are never written again.
+            self.cursor = slots.stop
 
     def _skip(self, cursor: int, last: int, until_ns: int) -> None:
         """Go on at the next slot that holds something, or behind `last`."""
@@ -276,8 +296,12 @@ class Lane(ABC):
         """Return the closed rows that may leave as blocks of consecutive slots; forget them."""
         return blocks_of(self.waiting.take(now_ns), self.numbers)
 
-    def _leaving(self, slot: int, whole: Ints, real: Floats, valid: Flags) -> tuple[Ints, Flags]:
-        """Round or generalise values of shape (p,), and pseudonymise them.
+    def _leaving(self, slots: Ints, whole: Ints, real: Floats, valid: Flags) -> tuple[Ints, Flags]:
+        """Round or generalise values of shape (p,) or (k, p), and pseudonymise them.
+
+        Args:
+            slots: shape () or (k,).
+            whole, real, valid: what is held, and which of it may leave.
 
         Returns:
             what leaves, and which of it may.
@@ -286,10 +310,10 @@ class Lane(ABC):
             self.integer, whole, real, self.exponents, self.grid, self.step, self.factor
         )
         if len(self._bands.at):
-            mantissa[self._bands.at] = self._bands.of_values(self.integer, whole, real)
-            fits[self._bands.at] = True
+            mantissa[..., self._bands.at] = self._bands.of_values(self.integer, whole, real)
+            fits[..., self._bands.at] = True
         mantissa = self.clamp.leaving(mantissa)
-        return mantissa, self._pseudonyms.replace(slot, mantissa, valid & fits)
+        return mantissa, self._pseudonyms.replace(slots, mantissa, valid & fits)
 
     def lose_open(self) -> None:
         """After a fault: drop what is open; the slots become gaps, counters go on exactly."""
@@ -482,9 +506,13 @@ class Lane(ABC):
             if count:
                 self.account.dropped[reason] += count
         good = quality < _BAD
-        chosen, counts = np.unique(np.broadcast_to(slots, good.shape)[good], return_counts=True)
-        for slot, count in zip(chosen.tolist(), counts.tolist(), strict=True):
-            self._enter(slot, count)
+        chosen = np.broadcast_to(slots, good.shape)[good]
+        if len(chosen):
+            # All are within reach of the cursor, so that the counts are few.
+            first = int(chosen.min())
+            counts = np.bincount(chosen - first)
+            for at in np.flatnonzero(counts).tolist():
+                self._enter(first + at, int(counts[at]))
 
     def _enter(self, slot: int, count: int) -> None:
         self.open_counts[slot] = self.open_counts.get(slot, 0) + count

@@ -1,5 +1,8 @@
 """The newest sample of each point of a lane: per open slot, and as of the last closed one."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -9,13 +12,22 @@ from protocols.frame import Bytes, Flags, Floats, Ints, Quality, Values
 from security.policy.rows import Samples
 
 Arrays = dict[str, bytes]
+_LAYOUT: Final = (
+    ("value", np.dtype("<i8")),
+    ("real", np.dtype("<f8")),
+    ("time", np.dtype("<i8")),
+    ("quality", np.dtype("u1")),
+    ("seen", np.dtype("?")),
+    ("lost", np.dtype("?")),
+)
 # Members of an enum are slow to look up.
 _BAD: Final = int(Quality.BAD)
 _ABSENT: Final = int(Quality.ABSENT)
 
 
+@dataclass(slots=True, eq=False)
 class Cells:
-    """The newest sample of each point, arrays of shape (p,).
+    """The newest sample of each point: arrays of shape (p,), or (k, p) for that of k slots.
 
     Attributes:
         value, real: the reading, for integer and for float points.
@@ -25,23 +37,31 @@ class Cells:
         lost: whether contact was lost, or the device gave no usable value, after it.
     """
 
-    __slots__ = ("lost", "quality", "real", "seen", "time", "value")
-    _LAYOUT: Final = (
-        ("value", np.dtype("<i8")),
-        ("real", np.dtype("<f8")),
-        ("time", np.dtype("<i8")),
-        ("quality", np.dtype("u1")),
-        ("seen", np.dtype("?")),
-        ("lost", np.dtype("?")),
-    )
+    value: Ints
+    real: Floats
+    time: Ints
+    quality: Bytes
+    seen: Flags
+    lost: Flags
 
-    def __init__(self, size: int) -> None:
-        self.value: Ints = np.zeros(size, np.int64)
-        self.real: Floats = np.zeros(size, np.float64)
-        self.time: Ints = np.zeros(size, np.int64)
-        self.quality: Bytes = np.zeros(size, np.uint8)
-        self.seen: Flags = np.zeros(size, np.bool_)
-        self.lost: Flags = np.zeros(size, np.bool_)
+    @staticmethod
+    def none(*shape: int) -> "Cells":
+        """Return cells without any sample."""
+        return Cells(*(np.zeros(shape, dtype) for _, dtype in _LAYOUT))
+
+    @staticmethod
+    def stacked(parts: "Sequence[Cells]") -> "Cells":
+        """Return copies of k cells as rows of shape (k, p)."""
+        return Cells(*(np.stack([getattr(one, name) for one in parts]) for name, _ in _LAYOUT))
+
+    def rows(self) -> "list[Cells]":
+        """Return cells of shape (k, p) one by one; they share their arrays."""
+        arrays = (getattr(self, name) for name, _ in _LAYOUT)
+        return [Cells(*row) for row in zip(*arrays, strict=True)]
+
+    def copy(self) -> "Cells":
+        """Return cells with arrays of their own."""
+        return Cells(*(getattr(self, name).copy() for name, _ in _LAYOUT))
 
     def put(self, samples: Samples, inside: Flags | None = None) -> None:
         """Take samples, oldest row first; ABSENT changes nothing.
@@ -54,8 +74,7 @@ class Cells:
         """
         places, time, quality = samples.places, samples.time, samples.quality
         if samples.clean and inside is None:
-            self._set(places, time[-1], samples.values[-1], quality[-1])
-            self.lost[places] = False
+            self.put_usable(places, time[-1], samples.values[-1], quality[-1])
             return
         usable, gone = quality < _BAD, (quality >= _BAD) & (quality != _ABSENT)
         if inside is not None:
@@ -67,28 +86,37 @@ class Cells:
         self._set(places[column], times, samples.values[row, column], quality[row, column])
         self.lost[places] = np.where(newest >= 0, end > newest, self.lost[places] | (end >= 0))
 
+    def put_usable(
+        self, places: NDArray[np.int32], time: Ints, values: Values, quality: Bytes
+    ) -> None:
+        """Take one usable sample of each place, in each row."""
+        self._set(places, time, values, quality)
+        self.lost[..., places] = False
+
     def _set(self, at: NDArray[np.int32], time: Ints, values: Values, quality: Bytes) -> None:
         target: Values = self.value if values.dtype.kind == "i" else self.real
-        target[at] = values
-        self.time[at] = time
-        self.quality[at] = quality
-        self.seen[at] = True
+        target[..., at] = values
+        self.time[..., at] = time
+        self.quality[..., at] = quality
+        self.seen[..., at] = True
 
-    def merge(self, later: "Cells") -> None:
-        """Take over everything that `later` has."""
-        at = later.seen
+    def fill_from(self, earlier: "Cells") -> None:
+        """Take over what `earlier` has of the points without a sample here."""
+        if self.seen.all():
+            return
+        at = ~self.seen
         for name in ("value", "real", "time", "quality"):
-            getattr(self, name)[at] = getattr(later, name)[at]
-        self.lost = np.where(at, later.lost, self.lost | later.lost)
-        self.seen |= at
+            getattr(self, name)[at] = getattr(earlier, name)[at]
+        self.lost |= at & earlier.lost
+        self.seen |= earlier.seen
 
     def dump(self) -> Arrays:
         """Return the arrays as bytes."""
-        return {name: getattr(self, name).astype(dtype).tobytes() for name, dtype in self._LAYOUT}
+        return {name: getattr(self, name).astype(dtype).tobytes() for name, dtype in _LAYOUT}
 
     def load(self, data: Arrays, new: NDArray[np.intp], old: NDArray[np.intp]) -> None:
         """Take positions `old` of dumped arrays to positions `new`."""
-        for name, dtype in self._LAYOUT:
+        for name, dtype in _LAYOUT:
             getattr(self, name)[new] = np.frombuffer(data[name], dtype)[old]
 
 
@@ -102,7 +130,7 @@ class Latest:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.held = Cells(size)
+        self.held = Cells.none(size)
         self.slots: dict[int, Cells] = {}
 
     def take(self, samples: Samples) -> None:
@@ -111,31 +139,53 @@ class Latest:
             if samples.clean or bool((samples.quality != _ABSENT).any()):
                 self._cells(samples.slot).put(samples)
             return
+        of_rows = samples.slots[:, 0]
+        if samples.clean and bool((samples.slots == of_rows[:, None]).all()):
+            self._take_rows(samples, of_rows)
+            return
         slots = np.broadcast_to(samples.slots, samples.quality.shape)
         for slot in np.unique(slots[samples.quality != _ABSENT]).tolist():
             self._cells(slot).put(samples, slots == slot)
 
+    def _take_rows(self, samples: Samples, slots: Ints) -> None:
+        """Put usable samples, each row of one slot, into them; slots are of shape (r,), ascending."""
+        last = np.append(slots[1:] != slots[:-1], np.True_)
+        new = last & ~np.isin(slots, list(self.slots))
+        for row in np.flatnonzero(last & ~new).tolist():
+            self._cells(int(slots[row])).put_usable(*_part(samples, row))
+        stack = Cells.none(int(np.count_nonzero(new)), self.size)
+        stack.put_usable(*_part(samples, new))
+        self.slots.update(zip(slots[new].tolist(), stack.rows(), strict=True))
+
     def _cells(self, slot: int) -> Cells:
         found = self.slots.get(slot)
         if found is None:
-            found = self.slots[slot] = Cells(self.size)
+            found = self.slots[slot] = Cells.none(self.size)
         return found
 
-    def close(self, slot: int, end_ns: int, hold_ns: int | None) -> tuple[Cells, Flags, Flags]:
-        """Close a slot.
+    def close(
+        self, slots: Sequence[int], ends_ns: Ints, hold_ns: int | None
+    ) -> tuple[Cells, Flags, Flags]:
+        """Close k slots, one after the other; `ends_ns` is of shape (k,).
 
         Returns:
-            the newest samples (valid where `seen` was ever set), which points had a sample in
-            this very slot, and for which the value still holds at the slot's end.
+            the newest samples as of each slot's end (valid where `seen` was ever set), which points
+            had a sample in this very slot, and for which the value still holds at the slot's end;
+            all of shape (k, p).
         """
-        cells = self.slots.pop(slot, None)
-        inside = cells.seen if cells is not None else np.zeros(self.size, np.bool_)
-        if cells is not None:
-            self.held.merge(cells)
-        fresh = self.held.seen & ~self.held.lost
+        parts = [self._cells(slot) for slot in slots]
+        for slot in slots:
+            del self.slots[slot]
+        inside = np.stack([part.seen for part in parts])
+        for earlier, part in pairwise([self.held, *parts]):
+            part.fill_from(earlier)
+        # The rows of one frame lie in arrays that all of its slots share: those are to go.
+        self.held = parts[-1].copy()
+        cells = Cells.stacked(parts)
+        fresh = cells.seen & ~cells.lost
         if hold_ns is not None:
-            fresh &= end_ns - self.held.time <= hold_ns
-        return self.held, inside, fresh
+            fresh &= ends_ns[:, None] - cells.time <= hold_ns
+        return cells, inside, fresh
 
     def dump(self) -> dict[str, Any]:
         """Return the arrays as CBOR-able data."""
@@ -159,6 +209,11 @@ class Latest:
         if hold_ns is None:
             for cells in (self.held, *self.slots.values()):
                 cells.lost[new] = True
+
+
+def _part(samples: Samples, rows: "int | Flags") -> tuple[NDArray[np.int32], Ints, Values, Bytes]:
+    """Return what `put_usable` takes of one or more rows."""
+    return samples.places, samples.time[rows], samples.values[rows], samples.quality[rows]
 
 
 def _last_row(chosen: Flags) -> NDArray[np.intp]:

@@ -24,8 +24,8 @@ def round_values(
 ) -> tuple[Ints, Flags]:
     """Round what is held of integer and of float points, each by its own rule.
 
-    All arguments have shape (n,); `integer` tells which of `whole` and `real` counts. A value is
-    that x factor x 10**exponents. Returns as the two functions below.
+    All arguments have shape (n,); `integer` tells which of `whole` and `real` counts, and these may
+    have shape (k, n). A value is that x factor x 10**exponents. Returns as the two functions below.
     """
     if integer.all():
         return round_integers(whole, exponents, grid, step, factor)
@@ -42,8 +42,8 @@ def round_integers(
 ) -> tuple[Ints, Flags]:
     """Round values x factor x 10**exponents to multiples of step x 10**grid.
 
-    All arguments have shape (n,). Returns the mantissas in units of 10**grid, shape (n,), and
-    which of them could be computed exactly and fit 2**53.
+    All arguments have shape (n,); values may have shape (k, n). Returns the mantissas in units of
+    10**grid, shaped as the values, and which of them could be computed exactly and fit 2**53.
     """
     shift = exponents - grid
     multiply = 10 ** np.clip(shift, 0, 18)
@@ -99,8 +99,8 @@ def round_floats(
     """Round float64 values x factor to multiples of step x 10**grid.
 
     The exact binary value is what is rounded: where float arithmetic cannot tell the side of a
-    tie, exact fractions decide. All arguments have shape (n,). Returns the mantissas in units of
-    10**grid, shape (n,), and which of them fit 2**53.
+    tie, exact fractions decide. All arguments have shape (n,); values may have shape (k, n). Returns
+    the mantissas in units of 10**grid, shaped as the values, and which of them fit 2**53.
     """
     times = np.ones_like(step) if factor is None else factor
     unit = step * 10.0**grid / times
@@ -112,11 +112,12 @@ def round_floats(
     multiple = np.rint(ratio).astype(np.int64)
     distance = np.abs(np.abs(ratio - np.floor(ratio)) - 0.5)
     doubtful = fits & (distance <= np.maximum(np.abs(ratio), 1.0) * _DOUBT)
-    for at in np.flatnonzero(doubtful).tolist():
-        exact = Fraction(float(values[at])) / (
+    for cell in map(tuple, np.argwhere(doubtful).tolist()):
+        at = cell[-1]
+        exact = Fraction(float(values[cell])) / (
             Fraction(int(step[at]), int(times[at])) * Fraction(10) ** int(grid[at])
         )
-        multiple[at] = round(exact)
+        multiple[cell] = round(exact)
     fits &= np.abs(multiple) <= most
     return np.where(fits, multiple * step, 0), fits
 

@@ -45,8 +45,15 @@ class Row(NamedTuple):
 
 def row_of(slot: int, mantissa: Ints, quality: Bytes) -> Row:
     """Return a row whose values count over their own slot alone; without value they are 0."""
+    (row,) = rows_of([slot], mantissa[None], quality[None])
+    return row
+
+
+def rows_of(slots: Sequence[int], mantissa: Ints, quality: Bytes) -> list[Row]:
+    """Return a row as `row_of` does for each of k slots; arrays have shape (k, numbers)."""
     own = np.where(quality == NO_VALUE, 0, mantissa)
-    return Row(slot, own, quality, np.ones(len(own), np.int64))
+    spans = np.ones(own.shape[1], np.int64)
+    return [Row(*row, spans) for row in zip(slots, own, quality, strict=True)]
 
 
 def blocks_of(rows: Sequence[Row], numbers: Ints) -> list[Block]:

@@ -137,7 +137,9 @@ class Lane(lane.Lane):
         mixed = samples._replace(clean=False)
         for slot in np.unique(slots[late]).tolist():
             here = late & (slots == slot)
-            self._late.setdefault(slot, Cells(self.size)).put(mixed._replace(quality=given), here)
+            self._late.setdefault(slot, Cells.none(self.size)).put(
+                mixed._replace(quality=given), here
+            )
             came = places[here.any(axis=0)]
             self._tally(slot).broken[came] |= self._pending[came]
             self._pending[came] = False
@@ -182,10 +184,10 @@ class Lane(lane.Lane):
         tally = self.tallies.pop(slot, None) or Tally(self.size)
         if self._latest is not None:
             held = self._latest.held
-            late = self._late.pop(slot, None) or Cells(self.size)
+            late = self._late.pop(slot, None) or Cells.none(self.size)
             self._carry(tally, held, held.seen & ~held.lost & ~late.seen)
             self._carry(tally, late, late.seen)
-            self._latest.close(slot, self.end_of(slot), self.hold_ns)
+            self._latest.close([slot], np.array([self.end_of(slot)]), self.hold_ns)
         tally.broken |= self._pending
         return self._row(slot, tally)
 
@@ -272,7 +274,7 @@ class Extreme(Lane):
 
     def result(self, slot: int, tally: Tally, valid: Flags) -> tuple[Ints, Flags]:
         """Round the extreme."""
-        return self._leaving(slot, tally.high, tally.real, valid)
+        return self._leaving(np.array(slot), tally.high, tally.real, valid)
 
 
 class Total(Lane):

@@ -1,5 +1,6 @@
 """Slots: their edges, at most once each, pauses, late and early samples, faults."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -291,16 +292,22 @@ def test_a_fault_while_closing_leaves_a_gap_and_no_slot_twice(
         gate.feed(frame(owner, s, {"power": s, "energy": s, "m": 1}))
     lanes = gate._all_lanes()
     for lane in lanes:
-        works = lane.close_slot
-        calls = iter(range(100))
+        slots = itertools.count()
 
-        def close(slot: int, works: Any = works, calls: Any = calls) -> Row:
-            if next(calls) == after:
+        def close(slot: int, works: Any = lane.close_slot, slots: Any = slots) -> Row:
+            if next(slots) == after:
                 raise RuntimeError("injected")
             row: Row = works(slot)
             return row
 
+        def close_run(run: Any, works: Any = lane.close_run, slots: Any = slots) -> list[Row]:
+            if after in [next(slots) for _ in run]:
+                raise RuntimeError("injected")
+            rows: list[Row] = works(run)
+            return rows
+
         lane.close_slot = close  # type: ignore[method-assign] # a fault is injected
+        lane.close_run = close_run  # type: ignore[method-assign, assignment] # same
     for s in range(60, 90):
         clock.set(s)
         gate.advance()

@@ -12,6 +12,7 @@ above where it was. Any other is held back until a second reading, not 0, confir
 a reset. (Meters that lose their link often read 0 and then go on as before.)
 """
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.batch import GOOD, LARGEST_MANTISSA, NO_VALUE, UNCERTAIN
-from protocols.frame import Bytes, Flags, Quality, Values
+from protocols.frame import Bytes, Flags, Ints, Quality, Values
 from security.policy import account, lane
 from security.policy.latest import Cells, Latest
 from security.policy.rounding import round_values
@@ -34,15 +35,16 @@ class Lane(lane.Lane):
 
     closing_edge = True
     memory_per_point = 224
+    at_once = 64
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
         self._latest = Latest(self.size)
         # The newest reading as the device gave it; `lost` marks a fall that waits for a second one.
-        self._raw = Cells(self.size)
-        self._offset = Cells(self.size)
+        self._raw = Cells.none(self.size)
+        self._offset = Cells.none(self.size)
         # The last committed rounded reading, and the slot it closed.
-        self._base = Cells(self.size)
+        self._base = Cells.none(self.size)
         points = [self._point(at) for at in range(self.size)]
         self._modulus = [modulus for _, modulus in points]
         self._rebase = [policy == "rebase" for policy, _ in points]
@@ -71,10 +73,16 @@ class Lane(lane.Lane):
 
     def close_slot(self, slot: int) -> Row:
         """Subtract the last committed reading."""
-        cells, inside, fresh = self._latest.close(slot, self.end_of(slot), self.hold_ns)
+        (row,) = self.close_run([slot])
+        return row
+
+    def close_run(self, slots: Sequence[int]) -> list[Row]:
+        """Subtract from each reading the last committed one."""
+        run = np.array(slots, np.int64)
+        cells, inside, fresh = self._latest.close(slots, self.ends_of(run), self.hold_ns)
         if self.hold_ns is not None:
             # A polled counter may have risen since it was read: no reading, no rise of 0.
-            fresh = fresh & inside
+            fresh &= inside
         rounded, fits = round_values(
             self.integer,
             cells.value,
@@ -85,16 +93,42 @@ class Lane(lane.Lane):
             self.factor,
         )
         usable = fresh & fits
-        rise = rounded - self._base.value
+        before, since, known = self._bases(run, rounded, usable)
+        rise = rounded - before
         # Beyond these bounds the sealed side would stop; such a reading is a new baseline.
-        valid = usable & self._base.seen & (rise >= 0) & (rise <= LARGEST_MANTISSA)
+        valid = usable & known & (rise >= 0) & (rise <= LARGEST_MANTISSA)
         mantissa = np.where(valid, rise, 0)
-        spans = np.where(valid, slot - self._base.time, 1)
+        spans = np.where(valid, run[:, None] - since, 1)
         quality = np.where(valid, np.where(cells.quality > 0, UNCERTAIN, GOOD), NO_VALUE)
-        self._base.value[usable] = rounded[usable]
-        self._base.time[usable] = slot
-        self._base.seen |= usable
-        return Row(slot, mantissa, quality.astype(np.uint8), spans)
+        columns = mantissa, quality.astype(np.uint8), spans
+        return [Row(*row) for row in zip(slots, *columns, strict=True)]
+
+    def _bases(self, run: Ints, rounded: Ints, usable: Flags) -> tuple[Ints, Ints, Flags]:
+        """Return what each slot's readings count from, and make the newest of them the base.
+
+        Args:
+            run: shape (k,), the slots.
+            rounded, usable: shape (k, p), their readings, and which of them there are.
+
+        Returns:
+            the last reading before, the slot that it closed, and whether there is one; shape (k, p).
+        """
+        base = self._base
+        readings = np.concatenate([base.value[None], rounded])
+        closed = np.append(0, run)
+        # By slot, the row of the newest reading; row 0 is what was before all of them.
+        newest = np.zeros(readings.shape, np.intp)
+        np.multiply(usable, np.arange(1, len(readings))[:, None], out=newest[1:])
+        np.maximum.accumulate(newest, axis=0, out=newest)
+        before, last = newest[:-1], newest[-1]
+        value = np.take_along_axis(readings, before, axis=0)
+        since = np.where(before > 0, closed[before], base.time)
+        known = base.seen | (before > 0)
+        risen = np.flatnonzero(last)
+        base.value[risen] = readings[last[risen], risen]
+        base.time[risen] = closed[last[risen]]
+        base.seen[risen] = True
+        return value, since, known
 
     def open_slots(self) -> list[int]:
         """Return the slots that hold something."""

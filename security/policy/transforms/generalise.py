@@ -40,13 +40,18 @@ class Bands:
             self._there[row, : len(edges)] = True
 
     def of_values(self, integer: Flags, whole: Ints, real: Floats) -> Ints:
-        """Return the band of each banded point, shape (b,); arguments have shape (p,)."""
+        """Return the band of each banded point, shape (b,) or (k, b).
+
+        Args:
+            integer: shape (p,).
+            whole, real: shape (p,) or (k, p).
+        """
         reached = np.where(
             integer[self.at][:, None],
-            whole[self.at][:, None] >= self._whole,
-            real[self.at][:, None] >= self._real,
+            whole[..., self.at, None] >= self._whole,
+            real[..., self.at, None] >= self._real,
         )
-        bands: Ints = (reached & self._there).sum(axis=1, dtype=np.int64)
+        bands: Ints = (reached & self._there).sum(axis=-1, dtype=np.int64)
         return bands
 
     def of_means(self, high: Ints, low: Ints, count: Ints) -> Ints:

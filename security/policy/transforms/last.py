@@ -5,16 +5,17 @@ polled point for its holding time. A value seen in the slot that no longer holds
 released as uncertain.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from protocols.batch import GOOD, NO_VALUE, UNCERTAIN
-from protocols.frame import Flags, Ints
+from protocols.frame import Bytes, Flags
 from security.policy import lane
 from security.policy.latest import Latest
-from security.policy.rows import Row, Samples, row_of
+from security.policy.rows import Row, Samples, row_of, rows_of
 
 
 class Lane(lane.Lane):
@@ -22,6 +23,7 @@ class Lane(lane.Lane):
 
     memory_per_point = 128
     memory_per_slot = 32
+    at_once = 64
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
@@ -33,9 +35,15 @@ class Lane(lane.Lane):
 
     def close_slot(self, slot: int) -> Row:
         """Round what was last."""
-        cells, inside, fresh = self._latest.close(slot, self.end_of(slot), self.hold_ns)
-        mantissa, valid = self._leaving(slot, cells.value, cells.real, inside | fresh)
-        return _row(slot, mantissa, valid, ~fresh | (cells.quality > 0))
+        (row,) = self.close_run([slot])
+        return row
+
+    def close_run(self, slots: Sequence[int]) -> list[Row]:
+        """Round what was last in each."""
+        run = np.array(slots, np.int64)
+        cells, inside, fresh = self._latest.close(slots, self.ends_of(run), self.hold_ns)
+        mantissa, valid = self._leaving(run, cells.value, cells.real, inside | fresh)
+        return rows_of(slots, mantissa, _quality(valid, ~fresh | (cells.quality > 0)))
 
     def refill(self, samples: Samples) -> None:
         """Keep the newest late sample of a closed slot."""
@@ -46,11 +54,11 @@ class Lane(lane.Lane):
         cells = self._latest.slots.pop(slot, None)
         if cells is None:
             return None
-        mantissa, valid = self._leaving(slot, cells.value, cells.real, cells.seen)
+        mantissa, valid = self._leaving(np.array(slot), cells.value, cells.real, cells.seen)
         over = cells.lost | (cells.quality > 0)
         if self.hold_ns is not None:
             over |= self.end_of(slot) - cells.time > self.hold_ns
-        return _row(slot, mantissa, valid, over)
+        return row_of(slot, mantissa, _quality(valid, over))
 
     def open_slots(self) -> list[int]:
         """Return the slots that hold something."""
@@ -69,6 +77,5 @@ class Lane(lane.Lane):
         self._latest.load(state, new, old, self.hold_ns)
 
 
-def _row(slot: int, mantissa: Ints, valid: Flags, uncertain: Flags) -> Row:
-    quality = np.where(valid, np.where(uncertain, UNCERTAIN, GOOD), NO_VALUE).astype(np.uint8)
-    return row_of(slot, mantissa, quality)
+def _quality(valid: Flags, uncertain: Flags) -> Bytes:
+    return np.where(valid, np.where(uncertain, UNCERTAIN, GOOD), NO_VALUE).astype(np.uint8)

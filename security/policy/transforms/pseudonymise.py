@@ -34,17 +34,28 @@ class Pseudonyms:
         self._key = Secret(_derived(key)) if key is not None and len(self.at) else None
         self._known: dict[tuple[int, int, int], int] = {}
 
-    def replace(self, slot: int, mantissa: Ints, valid: Flags) -> Flags:
-        """Replace the values of a slot in place, shape (p,); return what is still valid.
+    def replace(self, slots: Ints, mantissa: Ints, valid: Flags) -> Flags:
+        """Replace values in place; return what is still valid.
 
         Without a key nothing of these points is.
+
+        Args:
+            slots: shape () or (k,).
+            mantissa, valid: shape (p,) or (k, p).
         """
         if not len(self.at):
             return valid
         kept = valid.copy()
-        for at in self.at.tolist():
-            kept[at] = valid[at] and self._key is not None
-            mantissa[at] = self._of(at, slot, int(mantissa[at])) if kept[at] else 0
+        kept[..., self.at] &= self._key is not None
+        rows = zip(
+            np.atleast_1d(slots).tolist(),
+            np.atleast_2d(mantissa),
+            np.atleast_2d(kept),
+            strict=True,
+        )
+        for slot, row, may in rows:
+            for at in self.at.tolist():
+                row[at] = self._of(at, slot, int(row[at])) if may[at] else 0
         return kept
 
     def _of(self, at: int, slot: int, value: int) -> int:
