@@ -4,8 +4,12 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
+
+from protocols.points import Point
 from security.policy.compiler import compile_policy
 from security.policy.language import read_policy
+from security.policy.tools.drafting import suggestion
 from security.policy.tools.findings import Severity
 from security.policy.tools.lint import Subject, lint
 from tests.unit.test_policy_history import DEVICE, Mill, run
@@ -79,6 +83,28 @@ def test_every_suggestion_can_be_taken_as_it_is(tmp_path: Path) -> None:
     assert policy.leaving[-1].number == 13
     findings = lint(Subject.of(policy, text))
     assert [one for one in findings if one.severity is Severity.ERROR] == []
+
+
+@pytest.mark.parametrize(
+    ("measurand", "unit", "step", "note"),
+    [
+        ("power.active", "W", "0.1", "0.1 kW = 100 W"),
+        ("power.active", "kW", "1", "1 kW "),
+        ("energy.active_import", "MWh", "1", "1 kWh = 0.001 MWh"),
+        ("pressure", "kPa", "0.1", "0.1 bar = 10 kPa"),
+        ("machine.state", "1", "1", "1 s "),
+        ("power.factor", "1", "0.01", ""),
+    ],
+)
+def test_a_suggested_step_says_in_which_unit_it_counts(
+    measurand: str, unit: str, step: str, note: str
+) -> None:
+    model = "operating" if measurand == "machine.state" else None
+    point = Point(id="x", address="a", type="t", unit=unit, measurand=measurand, state_model=model)
+    line = next(one for one in suggestion("d", point, "b", 1) if "release =" in one)
+    assert f"round = {step}" in line
+    assert note in line
+    assert ("round 单位为" in line) == bool(note)
 
 
 def test_the_examples_in_the_head_are_valid_toml(tmp_path: Path) -> None:

@@ -2,20 +2,23 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from typing import Final
 
 from protocols.drivers import DeviceConfig
 from protocols.points import Point
-from protocols.vocabulary.measurands import Kind
+from protocols.vocabulary.measurands import Kind, unit_factor
 from security.policy.clauses import width
 from security.policy.tools.deny import sounds_secret
 
 _RELEASES: Final = {
-    Kind.COUNTER: 'aggregate = "delta", slot = "15m", round = 1',
-    Kind.STATE: 'aggregate = "state", slot = "15m", round = 1',
-    Kind.GAUGE: 'aggregate = "mean", slot = "15m", round = 1, min_samples = 10',
+    Kind.COUNTER: 'aggregate = "delta", slot = "15m", round = {:f}',
+    Kind.STATE: 'aggregate = "state", slot = "15m", round = {:f}',
+    Kind.GAUGE: 'aggregate = "mean", slot = "15m", round = {:f}, min_samples = 10',
 }
-_FINE: Final = {"power.factor": "0.01"}
+_FINE: Final = {"power.factor": Decimal("0.01"), "pressure": Decimal("0.1")}
+_COARSEST: Final = Decimal(1)
+_OF_THE_DEVICE: Final = 100
 _NOT_LABEL: Final = re.compile(r"[^a-z0-9-]+")
 
 
@@ -31,14 +34,34 @@ def suggestion(device: str, point: Point, consumer: str, number: int) -> Iterato
         return
     if release is None:
         return
-    if point.measurand in _FINE:
-        release = release.replace("round = 1", f"round = {_FINE[point.measurand]}")
     yield "# To release it, take the '# ' off these lines / 放行请删去以下各行的“# ”："
     yield f'# consumer = "{consumer}"'
     yield f"# number = {number}"
     yield f'# equipment = "{_label(device)}"'
-    yield f"# release = {{ {release} }}"
+    step = _step(point)
+    yield f"# release = {{ {release.format(step)} }}{_unit_note(point, step)}"
     yield '# classes = { raw = "general-2", released = "general-1" }'
+
+
+def _step(point: Point) -> Decimal:
+    """Return a step in the unit that leaves: a hundred of the device's own, where that is finer."""
+    factor = unit_factor(point.unit, point.standard)
+    if point.standard.kind is Kind.STATE or factor is None:
+        return _COARSEST
+    ten = Decimal(1).scaleb((_OF_THE_DEVICE * factor).adjusted())
+    return min(ten, _FINE.get(point.measurand, _COARSEST))
+
+
+def _unit_note(point: Point, step: Decimal) -> str:
+    """Return the remark in which unit `round` counts, which need not be the device's."""
+    unit = "s" if point.standard.kind is Kind.STATE else point.standard.unit
+    factor = unit_factor(point.unit, point.standard)
+    if unit == "1":
+        return ""
+    own = ""
+    if factor is not None and factor != 1:
+        own = f" = {(step / factor).normalize():f} {point.unit}"
+    return f"   # round: {step:f} {unit}{own} / round 单位为 {unit}"
 
 
 def numbers_of(point: Point) -> int:
