@@ -23,6 +23,7 @@ from agent.founding import (
 from agent.onboarding.cli import mount
 from protocols import logs
 from protocols.errors import ConfigError, MillgateError
+from protocols.hosts import given_host
 from protocols.language import counted, tr
 from protocols.sheet import Row, screen, show_sheet
 from protocols.status import ask
@@ -84,6 +85,7 @@ def init(
     signer: SignerPlace = None,
 ) -> None:
     """Make keys, agent.toml and the agent's card in a new folder."""
+    broker = BrokerWords(given_host(broker_host, "--broker-host"), broker_port, protocol)
     refuse_configured(folder)
     cards = [read_brain_card(path) for path in brain]
     folder.mkdir(parents=True, exist_ok=True)
@@ -99,7 +101,6 @@ def init(
     )
     for path in brain:
         (folder / path.name).write_bytes(path.read_bytes())
-    broker = BrokerWords(broker_host, broker_port, protocol)
     names = [path.name for path in brain]
     write_agent(folder, card, keys.audit, broker, names, {"signing_key": keys.signer})
     lines = [

@@ -12,6 +12,7 @@ from protocols.broker import BrokerConfig, read_brokers
 from protocols.drivers import DeviceConfig, read_devices
 from protocols.errors import ConfigError, MillgateError
 from protocols.frame import SECOND
+from protocols.hosts import Plain
 from protocols.language import tr
 from protocols.places import under
 from protocols.settings import Duration, Strict, check_settings, read_toml
@@ -53,7 +54,7 @@ class Identity(Strict):
     gate_key: Path
     attestation_key: Path = Path("keys/attestation.key")
     passphrase: Path | None = None
-    enrolment: str = Field(default="", pattern=r"(https://\S+[^/\s])?", max_length=512)
+    enrolment: Plain = Field(default="", pattern=r"(https://\S+[^/\s])?", max_length=512)
 
     @property
     def address(self) -> Address:

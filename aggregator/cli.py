@@ -33,6 +33,7 @@ from protocols import logs
 from protocols.broker import LOOPBACK
 from protocols.errors import MillgateError
 from protocols.frame import SECOND
+from protocols.hosts import given_host
 from protocols.language import tr
 from protocols.status import ask, only_one
 from protocols.templates import switch_on, template
@@ -103,6 +104,9 @@ def init(
     ] = "",
 ) -> None:
     """Make a new aggregator."""
+    given_host(broker_host, "--broker-host")
+    if host:
+        given_host(host, "--host")
     if (folder / "aggregator.toml").exists():
         raise MillgateError(
             tr("an aggregator is configured here already", "此处已有聚合器配置"),

@@ -1,9 +1,10 @@
 """`aggregator.toml`: who the brain is, whom it knows, where it listens and keeps."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, Field, model_validator
@@ -13,13 +14,13 @@ from aggregator.joining_config import EnrolmentConfig
 from aggregator.stores import StoreConfig
 from protocols.broker import LOOPBACK, BrokerConfig, read_brokers
 from protocols.errors import ConfigError, MillgateError
+from protocols.hosts import Host
 from protocols.language import tr
 from protocols.places import under
-from protocols.settings import Strict, check_settings, read_toml
+from protocols.settings import Strict, check_kind, check_settings, read_toml
 from protocols.status import socket_path
 from protocols.strict_cbor import Malformed
 from protocols.topics import Address
-from protocols.words import instead_of
 from security.at_rest import from_place
 from security.cards import AgentCard, read_agent_card
 from security.key_list import MAX_KEYS, KeyList, check_next, first_list, read_keys
@@ -158,7 +159,7 @@ class ApiConfig(Strict):
         plain_http: allows other machines without TLS, behind a proxy that has it.
     """
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: int = Field(default=8750, ge=0, le=65535)
     token_file: Path = Path("keys/api.token")
     tokens: Path = Path("keys/api-tokens.toml")
@@ -307,16 +308,9 @@ def read_config(path: Path) -> AggregatorConfig:
 
 
 def _read_store(table: object, path: Path) -> StoreConfig:
-    kind = table.get("kind") if isinstance(table, dict) else None
-    if not isinstance(table, dict) or kind not in stores.kinds():
-        fault = MillgateError(
-            tr(f"store.kind: there is no store '{kind}'", f"store.kind：没有存储 '{kind}'"),
-            where=str(path),
-            remedy=instead_of(kind or "", stores.kinds()),
-        )
-        raise ConfigError([fault])
+    kind = check_kind(table, stores.kinds(), path, ("store",))
     model: type[StoreConfig] = stores.load(kind).Config
-    return check_settings(table, model, path, ("store",))
+    return check_settings(cast("Mapping[str, Any]", table), model, path, ("store",))
 
 
 def _absolute(store: StoreConfig, folder: Path) -> StoreConfig:

@@ -7,6 +7,7 @@ from typing import Final
 from pydantic import Field
 
 from protocols.broker import BrokerConfig
+from protocols.hosts import Host, OptionalHost, OptionalPlace
 from protocols.places import under
 from protocols.settings import Strict
 from security.enrolment import BrokerPlace
@@ -27,15 +28,15 @@ class EnrolmentConfig(Strict):
         client_days: how long a factory's certificate is valid; it is renewed before.
     """
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: int = Field(default=8751, ge=0, le=65535)
-    address: str = Field(default="", max_length=255)
-    names: list[str] = Field(default=[], max_length=16)
+    address: OptionalPlace = Field(default="", max_length=255)
+    names: list[Host] = Field(default=[], max_length=16)
     authority: Path = Path("keys/ca.pem")
     authority_key: Path = Path("keys/ca.key")
     certificate: Path = Path("keys/server.pem")
     private_key: Path = Path("keys/server.key")
-    broker_host: str = Field(default="", max_length=255)
+    broker_host: OptionalHost = Field(default="", max_length=255)
     broker_port: int | None = Field(default=None, ge=1, le=65535)
     client_days: int = Field(default=90, ge=1, le=825)
 

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, Self
 from pydantic import Field, model_validator
 
 from protocols.errors import ConfigError, MillgateError
+from protocols.hosts import Host
 from protocols.language import tr
 from protocols.places import under
 from protocols.settings import KeyPath, Strict, check_settings
@@ -38,7 +39,7 @@ class BrokerConfig(Strict):
             MQTT 5 it does.
     """
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: int = Field(default=1883, ge=1, le=65535)
     protocol: Literal["mqtt311", "mqtt5"] = "mqtt311"
     keepalive_s: int = Field(default=20, ge=2, le=3600)

@@ -1,5 +1,7 @@
 """Faults as people meet them: what is wrong, where, and how to mend it."""
 
+from collections.abc import Iterable
+
 from protocols.language import counted, heard, tr
 
 
@@ -49,3 +51,27 @@ class ConfigError(MillgateError):
     def line(self) -> str:
         """One line for each fault; see `MillgateError`."""
         return "\n".join(fault.line for fault in self.faults)
+
+
+class Misfit(ValueError):
+    """What a validator says of a value that does not fit; `protocols.settings` makes it a fault.
+
+    Args:
+        what: what is wrong with it.
+        remedy: what to write instead.
+        keys: where it stands below the table or value that was validated.
+    """
+
+    def __init__(self, what: str, remedy: str = "", keys: tuple[str | int, ...] = ()) -> None:
+        super().__init__(what)
+        self.what = what
+        self.remedy = remedy
+        self.keys = keys
+
+
+class Misfits(ValueError):
+    """Several of them, of a table that was validated as a whole."""
+
+    def __init__(self, found: Iterable[Misfit]) -> None:
+        self.found = tuple(found)
+        super().__init__("; ".join(one.what for one in self.found))

@@ -8,6 +8,7 @@ from typing import Annotated, Final, Literal
 import numpy as np
 from pydantic import AfterValidator, Field, model_validator
 
+from protocols.errors import Misfit
 from protocols.frame import Flags
 from protocols.language import tr
 from protocols.settings import Duration, Strict
@@ -20,11 +21,12 @@ _ID: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 
 def _check_id(value: str) -> str:
     if _ID.fullmatch(value) is None:
-        raise ValueError(
+        raise Misfit(
+            tr("is no id", "不是有效的标识"),
             tr(
-                "an id has 1 to 64 of a-z, 0-9, '.', '_' and '-', and starts with a letter or digit",
-                "标识须为 1 至 64 个字符：a-z、0-9、'.'、'_'、'-'，且以字母或数字开头",
-            )
+                "write 1 to 64 of a-z, 0-9, '.', '_' and '-', a letter or digit first",
+                "请写 1 至 64 个字符：a-z、0-9、'.'、'_'、'-'，且以字母或数字开头",
+            ),
         )
     return value
 
@@ -83,11 +85,13 @@ class Point(Strict):
         if measurand.kind is Kind.STATE and self.state_model not in STATE_MODELS:
             raise no_such_model(self.state_model)
         if not (self.scale.is_finite() and self.offset.is_finite()) or self.scale == 0:
-            raise ValueError(
+            raise Misfit(
+                tr("gives no value", "无法得出数值"),
                 tr(
-                    "scale and offset must be finite, scale not 0",
-                    "scale、offset 须有限且 scale 不为 0",
-                )
+                    "write a finite scale other than 0, and a finite offset",
+                    "scale 须为非 0 的有限数，offset 须为有限数",
+                ),
+                ("scale",),
             )
         return self
 

@@ -5,19 +5,19 @@ Each fault names the file, the line where it can be had, the key path and the re
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Final, NamedTuple, TypeVar, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from protocols.errors import ConfigError, MillgateError
+from protocols.errors import ConfigError, MillgateError, Misfit, Misfits
 from protocols.language import tr
 from protocols.toml_faults import encoding_fault, read_text, toml_fault
-from protocols.words import instead_of, nearest
+from protocols.words import instead_of, nearest, no_such
 
 KeyPath = tuple[str | int, ...]
 
@@ -31,6 +31,8 @@ _UNITS: Final = {
 _DURATION: Final = re.compile(r"([0-9]{1,12})(ms|s|m|h|d)")
 _TABLE: Final = re.compile(r"\s*(\[\[?)\s*([A-Za-z0-9_\-\"'. ]+?)\s*\]\]?\s*(#.*)?")
 _KEY: Final = re.compile(r"\s*([A-Za-z0-9_\-\"'.]+)\s*=")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_LONG_WORD: Final = re.compile(r"'([^']{60})[^']{20,}'")
 
 
 class Strict(BaseModel):
@@ -154,21 +156,54 @@ def check_settings(
         return model.model_validate(data)
     except ValidationError as error:
         lines = key_lines(read_text(path.read_bytes())) if path.is_file() else {}
-        details = error.errors(include_url=False)
-        faults = [_fault(detail, model, path, prefix, lines, places) for detail in details]
+        faults = [
+            _fault(misfit, path, prefix, lines, places)
+            for detail in error.errors(include_url=False)
+            for misfit in _misfits(detail, model, prefix)
+        ]
         raise ConfigError(faults) from None
 
 
+def check_kind(table: object, known: Iterable[str], path: Path, prefix: KeyPath) -> str:
+    """Return the `kind` of a table whose other keys depend on it.
+
+    Raises:
+        ConfigError: when it is no table, or has no kind that is known.
+    """
+
+    def one_of_them(kind: str) -> str:
+        if not kind:
+            raise Misfit(tr("is missing", "缺少此项"), instead_of("", known))
+        if kind not in known:
+            raise no_such(kind, known)
+        return kind
+
+    class Kinded(BaseModel):
+        kind: Annotated[str, AfterValidator(one_of_them)] = Field("", validate_default=True)
+
+    return check_settings(cast("Mapping[str, Any]", table), Kinded, path, prefix).kind
+
+
+def _misfits(detail: ErrorDetails, model: type[BaseModel], prefix: KeyPath) -> Iterator[Misfit]:
+    """Yield what one finding of pydantic says, with key paths from the model on."""
+    error = cast("Mapping[str, Any]", detail.get("ctx", {})).get("error")
+    if isinstance(error, Misfits):
+        for one in error.found:
+            yield Misfit(one.what, one.remedy, (*detail["loc"], *one.keys))
+    elif isinstance(error, Misfit):
+        yield Misfit(error.what, error.remedy, (*detail["loc"], *error.keys))
+    else:
+        yield Misfit(*_explain(detail, model, prefix), detail["loc"])
+
+
 def _fault(
-    detail: ErrorDetails,
-    model: type[BaseModel],
+    misfit: Misfit,
     path: Path,
     prefix: KeyPath,
     lines: Mapping[KeyPath, int],
     places: Mapping[KeyPath, Place],
 ) -> MillgateError:
-    keys = (*prefix, *detail["loc"])
-    what, remedy = _explain(detail, model)
+    keys = (*prefix, *misfit.keys)
     depth = next((n for n in range(len(keys), 0, -1) if keys[:n] in places), 0)
     name = _dotted(keys[depth:])
     if depth:
@@ -178,7 +213,14 @@ def _fault(
     else:
         line = _line_of(keys, lines)
         where = f"{path}:{line}" if line else str(path)
-    return MillgateError(f"{name}: {what}" if name else what, where=where, remedy=remedy)
+    what = f"{name}: {misfit.what}" if name else misfit.what
+    return MillgateError(_in_one_line(what), where=where, remedy=_in_one_line(misfit.remedy))
+
+
+def _in_one_line(text: str) -> str:
+    """Return a text that may quote what was written: nothing of it moves the cursor or fills the page."""
+    plain = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    return _LONG_WORD.sub(r"'\1…'", plain)
 
 
 def _dotted(keys: KeyPath) -> str:
@@ -186,7 +228,7 @@ def _dotted(keys: KeyPath) -> str:
     return name.removeprefix(".")
 
 
-def _explain(detail: ErrorDetails, model: type[BaseModel]) -> tuple[str, str]:
+def _explain(detail: ErrorDetails, model: type[BaseModel], prefix: KeyPath) -> tuple[str, str]:
     kind = detail["type"]
     context = cast("Mapping[str, Any]", detail.get("ctx", {}))
     correct = tr("correct the value", "请更正取值")
@@ -195,7 +237,7 @@ def _explain(detail: ErrorDetails, model: type[BaseModel]) -> tuple[str, str]:
     if kind == "missing":
         return tr("is missing", "缺少此项"), tr("add it", "请补上")
     if kind == "value_error":
-        return str(context["error"]), getattr(context["error"], "remedy", "")
+        return str(context["error"]), ""
     if kind == "literal_error":
         expected = str(context["expected"])
         choices = re.findall(r"'([^']*)'", expected) or re.findall(r"[0-9]+", expected)
@@ -210,6 +252,10 @@ def _explain(detail: ErrorDetails, model: type[BaseModel]) -> tuple[str, str]:
         )
     elif kind.startswith("date_"):
         correct = tr("write it as 2026-01-31", "请写作 2026-01-31")
+    elif (kind, type(detail["input"])) in _BRACKETS:
+        name = ".".join(key for key in (*prefix, *detail["loc"]) if isinstance(key, str))
+        wanted = _BRACKETS[kind, type(detail["input"])].format(name)
+        correct = tr(f"write {wanted}", f"请写 {wanted}")
     template = _WORDS.get(kind)
     return (tr(*template).format(**context) if template else detail["msg"]), correct
 
@@ -237,6 +283,7 @@ _WORDS: Final = {
     "string_type": ("must be text in quotes", "须为带引号的文本"),
     "path_type": ("must be a path in quotes", "须为带引号的路径"),
     "list_type": ("must be a list", "须为列表"),
+    "tuple_type": ("must be a list", "须为列表"),
     "model_type": ("must be a table", "须为表"),
     "dict_type": ("must be a table", "须为表"),
     "date_type": ("must be a day", "须为日期"),
@@ -260,6 +307,12 @@ _WORDS: Final = {
     "less_than_equal": ("must be at most {le}", "不得大于 {le}"),
 }
 """What pydantic finds, in both languages; its own words are used for anything else."""
+
+_BRACKETS: Final[dict[tuple[str, type], str]] = {
+    ("model_type", list): "[{}]",
+    ("list_type", dict): "[[{}]]",
+}
+"""How a table is written where one, or any number, is meant and the other was found."""
 
 
 def _field_names(model: type[BaseModel], seen: frozenset[type] = frozenset()) -> set[str]:
@@ -314,6 +367,8 @@ def key_lines(text: str) -> dict[KeyPath, int]:
         if header is not None:
             table = _resolve(tuple(_parts(header[2])), counts, repeated=header[1] == "[[")
             lines.setdefault(table, number)
+            if header[1] == "[[":
+                lines.setdefault(table[:-1], number)
         elif key is not None:
             lines.setdefault((*table, *_parts(key[1])), number)
     return lines

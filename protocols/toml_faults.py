@@ -22,6 +22,18 @@ _SWITCHES: Final = {
 }
 _ADDRESS: Final = re.compile(r"\d+(\.\d+){3}(:\d+)?")
 _SHOWN: Final = 20
+_WIDEST: Final = 60
+_HEADER: Final = re.compile(r"\s*\[{1,2}\s*([^\[\]]+?)\s*\]")
+_INLINE: Final = re.compile(r"Duplicate inline table key '(.*)'")
+_REPEATS: Final = ("Cannot ", "Duplicate ")
+SEVERAL: Final = frozenset(
+    {
+        *("broker", "consumer", "device", "device.points"),
+        *("point", "point.also", "each", "derive", "secret", "relation"),
+    }
+)
+"""Tables of which there may be several: the parser knows no model that would tell."""
+
 _ENCODINGS: Final = {"utf-16": (b"\xff\xfe", b"\xfe\xff"), "gb18030": ()}
 
 
@@ -67,35 +79,48 @@ def toml_fault(text: str, said: str) -> tuple[int | None, str, str]:
     before = number or len(lines)
     # What was opened in a line before, such as a list, is missed only here.
     near = [line, *lines[max(before - 4, 0) : max(before - 1, 0)]]
-    found = next(filter(None, map(_full_width, near)), None)
+    found = next(filter(None, map(_full_width_in, near)), None)
     if found is not None:
-        wrong, right = found
-        shown = tr("a space", "空格") if right == " " else f"'{right}'"
-        what = tr(f"the full-width sign '{wrong}'", f"有全角符号“{wrong}”")
-        return number, what, tr(f"write {shown} instead", f"请改为半角 {shown}")
+        return number, *full_width_fault(*found)
     key, _, value = line.partition("=")
     if _ADDRESS.fullmatch(value.partition("#")[0].strip()):
         return number, *_unquoted(key.strip(), value.partition("#")[0].strip())
+    if said.startswith(_REPEATS):
+        return before, *_twice(lines, before, said)
     for sign, explain in _SLIPS:
         if sign in said:
             return number, *explain(line, column)
     return number, tr("is not valid TOML", "不是有效的 TOML"), said
 
 
-def _full_width(line: str) -> tuple[str, str] | None:
-    """Return the first sign outside texts and comments that has a half-width form, and that form."""
+def full_width(text: str) -> tuple[str, str] | None:
+    """Return the first sign of a text that has a half-width form, and that form."""
+    for sign in text:
+        plain = sign.translate(_ASCII)
+        plain = unicodedata.normalize("NFKC", plain) if plain == sign else plain
+        if plain != sign and plain.isascii():
+            return sign, plain
+    return None
+
+
+def full_width_fault(wrong: str, right: str) -> tuple[str, str]:
+    """Return what is wrong with a full-width sign, and the remedy."""
+    shown = tr("a space", "空格") if right == " " else f"'{right}'"
+    what = tr(f"the full-width sign '{wrong}'", f"有全角符号“{wrong}”")
+    return what, tr(f"write {shown} instead", f"请改为半角 {shown}")
+
+
+def _full_width_in(line: str) -> tuple[str, str] | None:
+    """Return the first such sign of a line that is in no text and no comment."""
     for part in _TEXT.split(line)[::2]:
-        for sign in part.partition("#")[0]:
-            plain = sign.translate(_ASCII)
-            plain = unicodedata.normalize("NFKC", plain) if plain == sign else plain
-            if plain != sign and plain.isascii():
-                return sign, plain
-        if "#" in part:
-            return None
+        found = full_width(part.partition("#")[0])
+        if found is not None or "#" in part:
+            return found
     return None
 
 
 def _unquoted(key: str, word: str) -> tuple[str, str]:
+    word = word if len(word) <= _WIDEST else "…"
     what = tr(f"{key}: a text without quotes", f"{key}：文本未加引号")
     return what, tr(f'write {key} = "{word}"', f'请写 {key} = "{word}"')
 
@@ -113,17 +138,44 @@ def _value(line: str, _: int) -> tuple[str, str]:
     return what, tr("look at quotes, brackets and commas", "请检查引号、括号与逗号")
 
 
-def _twice(line: str, _: int) -> tuple[str, str]:
-    name = line.partition("=")[0].strip()
-    if name.startswith("["):
-        what = tr(f"{name} is there twice", f"{name} 重复")
-        return what, tr(f"write [{name}] for each of several", f"有多个时，每个都写作 [{name}]")
-    what = tr(f"{name}: is there twice", f"{name}：重复")
-    remedy = tr(
-        "remove one of them; of several tables each begins with [[…]]",
-        "请删除其一；如有多个表，每个都以 [[…]] 开头",
-    )
-    return what, remedy
+def _twice(lines: list[str], number: int, said: str) -> tuple[str, str]:
+    """Explain what is there twice; what is first in which line, and whether there may be several."""
+    line = lines[number - 1]
+    header, inline = _HEADER.match(line), _INLINE.search(said)
+    if header is not None:
+        name = header[1]
+        first = next((at for at in range(1, number) if _named(lines[at - 1]) == name), 0)
+        if name in SEVERAL:
+            remedy = tr(f"write [[{name}]] for each of several", f"有多个时，每个都写作 [[{name}]]")
+        else:
+            remedy = tr(
+                f"keep one [{name}], with the keys of both", f"只保留一个 [{name}]，把键合并到其中"
+            )
+        return _again(f"[{name}]", first), remedy
+    above = next((at for at in range(number - 1, 0, -1) if _HEADER.match(lines[at - 1])), 0)
+    key = line.partition("=")[0].strip()
+    within = range(above + 1, number)
+    first = next((at for at in within if lines[at - 1].partition("=")[0].strip() == key), 0)
+    remedy = tr("remove one of them", "请删除其一")
+    table = _named(lines[above - 1]) if above else ""
+    if table in SEVERAL and inline is None:
+        remedy = tr(
+            f"{remedy}, or write [[{table}]] above it where another one begins",
+            f"{remedy}；若从这里开始是另一个，请在其上方写 [[{table}]]",
+        )
+    return _again(f"{key}.{inline[1]}", 0) if inline else _again(key, first), remedy
+
+
+def _again(name: str, first: int) -> str:
+    if not first:
+        return tr(f"{name}: is there twice", f"{name}：重复")
+    return tr(f"{name}: is there already, in line {first}", f"{name}：重复，第 {first} 行已有")
+
+
+def _named(line: str) -> str:
+    """Return the table that a line is the header of; empty where it is none."""
+    header = _HEADER.match(line)
+    return header[1] if header else ""
 
 
 def _open_text(line: str, _: int) -> tuple[str, str]:
@@ -156,9 +208,6 @@ def _equals(line: str, _: int) -> tuple[str, str]:
 
 
 _SLIPS: Final[tuple[tuple[str, Callable[[str, int], tuple[str, str]]], ...]] = (
-    ("Cannot overwrite a value", _twice),
-    ("Cannot declare", _twice),
-    ("Duplicate inline table key", _twice),
     ("Illegal character", _open_text),
     ("Unterminated string", _open_text),
     ("Unclosed", _open_list),

@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from protocols.errors import Misfit
 from protocols.language import tr
 
 _LONGEST: Final = 120
@@ -16,24 +17,9 @@ _HUMP: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _JOINT: Final = re.compile(r"[-_/ ]")
 
 
-class NoSuchWord(ValueError):
-    """A word that is none of those that may stand here.
-
-    Args:
-        what: what is wrong with it.
-        remedy: what to write instead.
-    """
-
-    def __init__(self, what: str, remedy: str) -> None:
-        super().__init__(what)
-        self.remedy = remedy
-
-
-def no_such(word: object, known: Iterable[str], listed: str = "") -> NoSuchWord:
+def no_such(word: object, known: Iterable[str], listed: str = "") -> Misfit:
     """Return the fault of a word in a file; see `instead_of`."""
-    return NoSuchWord(
-        tr(f"there is no '{word}'", f"没有 '{word}'"), instead_of(word, known, listed)
-    )
+    return Misfit(tr(f"there is no '{word}'", f"没有 '{word}'"), instead_of(word, known, listed))
 
 
 def instead_of(

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
+from protocols.errors import Misfit
 from protocols.language import tr
 from protocols.settings import Strict, load_settings
 from protocols.strict_cbor import Malformed
@@ -21,7 +22,10 @@ def _id_from_text(value: Any) -> bytes:
     except ValueError:
         found = b""
     if not isinstance(found, bytes) or len(found) != ID_BYTES:
-        raise ValueError(tr("an id is 32 hex digits", "标识为 32 位十六进制"))
+        raise Misfit(
+            tr("is no such id", "不是此类标识"),
+            tr("write its 32 hex digits", "请写 32 位十六进制"),
+        )
     return found
 
 
@@ -60,11 +64,13 @@ def check_threshold(officers: Sequence[VerifyKey], threshold: int) -> None:
         ValueError: when they are not.
     """
     if len({key.public for key in officers}) < threshold:
-        raise ValueError(
+        raise Misfit(
             tr(
                 "threshold is larger than the number of different officers",
                 "threshold 大于不同数据官的人数",
-            )
+            ),
+            tr("lower it, or name more officers", "请调低，或增列数据官公钥"),
+            ("officers",),
         )
 
 

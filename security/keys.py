@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.hpke import MLKEM768X25519PrivateKey, MLKEM768X25519PublicKey
 
-from protocols.errors import MillgateError
+from protocols.errors import MillgateError, Misfit
 from protocols.language import tr
 from security.at_rest import (
     SEED_BYTES,
@@ -289,9 +289,12 @@ def _public_bytes(text: str, kind: str, length: int) -> bytes:
         found, encoded = text.split(":", 1)
         public = base64.b64decode(encoded, validate=True)
     except (ValueError, binascii.Error):
-        raise ValueError(tr("not a public key", "不是公钥")) from None
+        found, public = "", b""
     if found != kind or len(public) != length:
-        raise ValueError(tr(f"not a public key of kind {kind}", f"不是 {kind} 类公钥"))
+        raise Misfit(
+            tr(f"not a public key of kind {kind}", f"不是 {kind} 类公钥"),
+            tr("copy the whole line that was printed with it", "请完整复制所显示的整行公钥"),
+        )
     return public
 
 

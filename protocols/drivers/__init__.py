@@ -15,10 +15,8 @@ from protocols.frame import Frame, NowNs
 from protocols.language import tr
 from protocols.plugins import Plugins
 from protocols.points import LocalId, Point, PointTable
-from protocols.settings import KeyPath, Place, Strict, check_settings, key_lines, share_sets
+from protocols.settings import KeyPath, Place, Strict, check_kind, check_settings, share_sets
 from protocols.tables import read_points
-from protocols.toml_faults import read_text
-from protocols.words import instead_of
 
 
 class NotConnected(MillgateError):
@@ -130,13 +128,10 @@ def read_devices(tables: object, path: Path) -> list[DeviceConfig]:
     faults: list[MillgateError] = []
     devices: list[DeviceConfig] = []
     for at, table in enumerate(tables):
-        kind = table.get("kind") if isinstance(table, dict) else None
-        if isinstance(table, dict) and kind not in kinds():
-            # Which keys it may have, nobody can tell.
-            faults.append(_no_such_kind(kind, path, at))
-            continue
-        model: type[DeviceConfig] = load(kind).Config if isinstance(kind, str) else DeviceConfig
         try:
+            # Which keys it may have, nobody can tell before its kind.
+            kind = check_kind(table, kinds(), path, ("device", at))
+            model: type[DeviceConfig] = load(kind).Config
             device = _read_device(table, model, path, at)
             devices.append(device.located(path.absolute().parent))
         except ConfigError as error:
@@ -164,7 +159,7 @@ def point_model(model: type[DeviceConfig]) -> type[Point]:
 
 
 def _read_device(table: Any, model: type[DeviceConfig], path: Path, at: int) -> DeviceConfig:
-    name = table.get("points") if isinstance(table, dict) else None
+    name = table.get("points")
     if not isinstance(name, str):
         return check_settings(table, model, path, ("device", at))
     rows = read_points(path.parent / name, point_model(model))
@@ -189,19 +184,4 @@ def _not_a_list(path: Path) -> MillgateError:
         tr("device: must be a list of tables", "device：须为表的列表"),
         where=str(path),
         remedy=tr("write [[device]] with two brackets", "请用双方括号写作 [[device]]"),
-    )
-
-
-def _no_such_kind(kind: object, path: Path, at: int) -> MillgateError:
-    lines = key_lines(read_text(path.read_bytes())) if path.is_file() else {}
-    line = lines.get(("device", at, "kind")) or lines.get(("device", at))
-    what = (
-        tr("is missing", "缺少此项")
-        if kind is None
-        else tr(f"there is no driver '{kind}'", f"没有驱动 '{kind}'")
-    )
-    return MillgateError(
-        f"device[{at + 1}].kind: {what}",
-        where=f"{path}:{line}" if line else str(path),
-        remedy=instead_of(kind or "", kinds()),
     )

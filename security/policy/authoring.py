@@ -8,8 +8,12 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from pydantic import ValidationError
+
+from protocols.errors import Misfit
 from protocols.language import tr
-from security.policy.clauses import width
+from protocols.settings import KeyPath
+from security.policy.clauses import Each, width
 
 _COPIED: Final = ("consumer", "role", "retention_days", "classes", "release")
 
@@ -21,7 +25,7 @@ def expand(data: Mapping[str, Any]) -> dict[str, Any]:
     for the models to refuse.
 
     Raises:
-        ValueError: when a pattern matches nothing, or a point is matched twice.
+        Misfit: when a pattern matches nothing, or a point is matched twice.
     """
     points, entries = data.get("point"), data.get("each", [])
     if not (isinstance(points, list) and isinstance(entries, list) and entries):
@@ -29,10 +33,19 @@ def expand(data: Mapping[str, Any]) -> dict[str, Any]:
     listed = [dict(point) if isinstance(point, Mapping) else point for point in points]
     named = sorted((_name(point), at) for at, point in enumerate(listed) if _name(point))
     filled: set[int] = set()
-    for entry in entries:
-        if isinstance(entry, Mapping) and isinstance(entry.get("points"), str):
-            _fill(entry, listed, named, filled)
+    for number, entry in enumerate(entries):
+        if _is_whole(entry):
+            _fill(entry, listed, named, filled, ("each", number, "points"))
     return {**data, "point": listed}
+
+
+def _is_whole(entry: object) -> bool:
+    """Tell whether a table can be written into points: a fault in it is then told once, not of each."""
+    try:
+        Each.model_validate(entry)
+    except ValidationError:
+        return False
+    return True
 
 
 def _name(point: object) -> str:
@@ -43,14 +56,20 @@ def _name(point: object) -> str:
 
 
 def _fill(
-    entry: Mapping[str, Any], listed: list[Any], named: list[tuple[str, int]], filled: set[int]
+    entry: Mapping[str, Any],
+    listed: list[Any],
+    named: list[tuple[str, int]],
+    filled: set[int],
+    place: KeyPath,
 ) -> None:
     pattern = str(entry["points"])
     wanted = re.compile("[^/]*".join(re.escape(part) for part in pattern.split("*")))
     matched = [at for name, at in named if wanted.fullmatch(name)]
     if not matched:
-        raise ValueError(
-            tr(f"[[each]] {pattern}: no listed point matches", f"[[each]] {pattern}：没有匹配的点")
+        raise Misfit(
+            tr(f"no listed point matches {pattern}", f"没有与 {pattern} 匹配的点"),
+            tr("name points that are listed as [[point]]", "请写 [[point]] 中已列出的点"),
+            place,
         )
     number = entry.get("number")
     for at in matched:
@@ -58,11 +77,13 @@ def _fill(
         if "release" in point and at not in filled:
             continue
         if at in filled:
-            raise ValueError(
+            raise Misfit(
                 tr(
-                    f"{_name(point)}: two [[each]] match it",
-                    f"{_name(point)}：有两个 [[each]] 匹配",
-                )
+                    f"{_name(point)}: another [[each]] matches it",
+                    f"{_name(point)}：另一个 [[each]] 也与之匹配",
+                ),
+                tr("let one pattern match it only", "请只让一个模式与之匹配"),
+                place,
             )
         filled.add(at)
         for key in _COPIED:

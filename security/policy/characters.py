@@ -11,11 +11,13 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from protocols.errors import ConfigError, MillgateError
+from protocols.errors import ConfigError, MillgateError, Misfit, Misfits
 from protocols.language import tr
+from protocols.settings import KeyPath
 
 _SCRIPTS: Final = (
     "LATIN ",
@@ -27,6 +29,7 @@ _SCRIPTS: Final = (
     "HANGUL ",
     "IDEOGRAPHIC ",
 )
+_MOST_FAULTS: Final = 10
 _PLAIN: Final = frozenset("\t\n\r")
 _OF_UNITS: Final = frozenset("\u00b2\u00b3\u00b5\u03a9")
 # Letters or symbols by their category that show nothing.
@@ -81,9 +84,7 @@ def check_file(path: Path) -> None:
         return
     found = [(number, fault_in(line)) for number, line in enumerate(text.split("\n"), 1)]
     faults = [
-        MillgateError(
-            what, where=f"{path}:{number}", remedy=tr("write it anew by hand", "请手工重新输入")
-        )
+        MillgateError(what, where=f"{path}:{number}", remedy=_anew())
         for number, what in found
         if what is not None
     ]
@@ -91,35 +92,43 @@ def check_file(path: Path) -> None:
         raise ConfigError(faults)
 
 
+def _anew() -> str:
+    return tr("write it anew by hand", "请手工重新输入")
+
+
 def check_values(data: object) -> None:
     """Check everything that was parsed: texts, keys and numbers.
 
     Raises:
-        ValueError: names the place of the first fault of each kind.
+        Misfits: names the places of the first faults.
     """
-    faults = [f"{'.'.join(place)}: {what}" for place, what in _faults(data, ())]
+    faults = list(islice(_faults(data, ()), _MOST_FAULTS))
     if faults:
-        raise ValueError("; ".join(faults[:10]))
+        raise Misfits(faults)
 
 
-def _faults(data: object, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+def _faults(data: object, place: KeyPath) -> Iterator[Misfit]:
     if isinstance(data, Mapping):
         for key, value in data.items():
             what = fault_in(str(key))
             # The key itself is not shown: it may not look like what it is.
             if what is not None:
-                yield (*place, "?"), what
+                yield Misfit(what, _anew(), place)
             else:
                 yield from _faults(value, (*place, str(key)))
     elif isinstance(data, str):
         what = fault_in(data)
         if what is not None:
-            yield place, what
+            yield Misfit(what, _anew(), place)
     elif isinstance(data, Sequence) and not isinstance(data, bytes):
         for at, value in enumerate(data):
-            yield from _faults(value, (*place, str(at + 1)))
+            yield from _faults(value, (*place, at))
     elif isinstance(data, float | Decimal) and not _plain_number(data):
-        yield place, tr("must be finite, and 0 has no sign", "须为有限数，0 不带负号")
+        yield Misfit(
+            tr("must be finite, and 0 has no sign", "须为有限数，0 不带负号"),
+            tr("write a plain number", "请写普通数字"),
+            place,
+        )
 
 
 def _plain_number(value: float | Decimal) -> bool:

@@ -10,16 +10,17 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from protocols.batch import LARGEST_MANTISSA
+from protocols.errors import Misfit, Misfits
 from protocols.frame import SECOND
 from protocols.language import tr
 from protocols.points import LocalId
-from protocols.settings import Duration, Strict
+from protocols.settings import Duration, KeyPath, Strict
 from protocols.vocabulary.elements import COMPUTABLE, constants_of, inputs_of
 from protocols.vocabulary.measurands import MEASURANDS, Kind
 from protocols.vocabulary.missing import LISTED, no_such_measurand, no_such_model
 from protocols.vocabulary.purposes import PURPOSES
 from protocols.vocabulary.states import STATE_MODELS
-from protocols.words import NoSuchWord, instead_of
+from protocols.words import instead_of
 
 CLASSES: Final = ("general-1", "general-2", "general-3", "general-4", "important", "core")
 """Data classes after GB/T 43697-2024, least protected first; a general class has four levels."""
@@ -60,52 +61,59 @@ _DECIMALS: Final = 9
 
 def _previous(value: str) -> str:
     if value and _PIN.fullmatch(value) is None:
-        raise ValueError(
+        raise Misfit(
+            tr("is no hash of the version before", "不是前一版本的哈希"),
             tr(
-                "the hash of the version before is 'sha256:' and 64 hex digits, as 'policy sign' and "
-                "'policy show' print it; empty for the first",
-                "前一版本的哈希为 'sha256:' 加 64 位十六进制，照抄 'policy sign' 或 'policy show' 所显示的；第一版为空",
-            )
+                "write 'sha256:' and 64 hex digits, as 'policy sign' and 'policy show' print it; empty for "
+                "the first",
+                "请写 'sha256:' 加 64 位十六进制，照抄 'policy sign' 或 'policy show' 所显示的；第一版为空",
+            ),
         )
     return value
 
 
 def _pin(value: str) -> str:
     if _PIN.fullmatch(value) is None:
-        raise ValueError(
-            tr("a pin is 'sha256:' and 64 hex digits", "指纹为 'sha256:' 加 64 位十六进制")
+        raise Misfit(
+            tr("is no pin", "不是指纹"),
+            tr("write 'sha256:' and 64 hex digits", "请写 'sha256:' 加 64 位十六进制"),
         )
     return value
 
 
 def _label(value: str) -> str:
     if _LABEL.fullmatch(value) is None:
-        raise ValueError(
-            tr(
-                "a public label has 1 to 32 of a-z, 0-9 and '-'",
-                "公开标签须为 1 至 32 个字符：a-z、0-9、'-'",
-            )
+        raise Misfit(
+            tr("is no public label", "不是公开标签"),
+            tr("write 1 to 32 of a-z, 0-9 and '-'", "请写 1 至 32 个字符：a-z、0-9、'-'"),
         )
     return value
 
 
 def _source(value: str) -> str:
     if _SOURCE.fullmatch(value) is None:
-        raise ValueError(
-            tr("name a listed point as 'device/point'", "请以 'device/point' 写明已列出的点")
+        raise Misfit(
+            tr("names no point", "不是点名"),
+            tr("name a listed point as 'device/point'", "请以 'device/point' 写明已列出的点"),
         )
     return value
 
 
 def _pattern(value: str) -> str:
     if _PATTERN.fullmatch(value) is None:
-        raise ValueError(
+        raise Misfit(
+            tr("is no pattern", "不是匹配模式"),
             tr(
-                "a pattern is 'device/point', where '*' stands for any characters",
-                "模式写作 'device/point'，'*' 代表任意字符",
-            )
+                "write 'device/point', where '*' stands for any characters",
+                "请写作 'device/point'，'*' 代表任意字符",
+            ),
         )
     return value
+
+
+def _no_span() -> tuple[str, str]:
+    what = tr("is no lowest and highest value", "不是下限与上限")
+    return what, tr("write the lowest, then a higher highest one", "请先写下限，再写更大的上限")
 
 
 Pin = Annotated[str, AfterValidator(_pin)]
@@ -155,7 +163,7 @@ class Consumer(Strict):
             what = tr(
                 f"there is no purpose '{self.purpose}'", f"没有用途（purpose）'{self.purpose}'"
             )
-            raise NoSuchWord(what, instead_of(self.purpose, PURPOSES, LISTED))
+            raise Misfit(what, instead_of(self.purpose, PURPOSES, LISTED), ("purpose",))
         return self
 
 
@@ -180,15 +188,15 @@ class Grid(Strict):
     def _coarse(self) -> "Grid":
         seconds = self.slot // SECOND
         if self.slot % SECOND or not 1 <= seconds <= _DAY_S or _DAY_S % seconds:
-            raise ValueError(
-                tr(
-                    "slot must be whole seconds and divide a day, such as 5s, 1m, 15m, 1h",
-                    "slot 须为整秒并能整除一天，例如 5s、1m、15m、1h",
-                )
+            raise Misfit(
+                tr("must be whole seconds and divide a day", "须为整秒并能整除一天"),
+                tr("write such as 5s, 1m, 15m, 1h", "例如 5s、1m、15m、1h"),
+                ("slot",),
             )
         if (self.round is None) == (not self.bands):
-            raise ValueError(
-                tr("give either round or bands", "round 与 bands 须写其一，且只写其一")
+            raise Misfit(
+                tr("says twice, or not at all, how coarse it leaves", "外发精度重复或未写明"),
+                tr("give either round or bands", "round 与 bands 须写其一，且只写其一"),
             )
         self._check_round()
         self._check_bands()
@@ -200,7 +208,14 @@ class Grid(Strict):
         if self.round is None:
             return
         if not -9 <= _exponent(self.round) <= 9 or grid_of(self.round)[1] > LARGEST_MANTISSA:
-            raise ValueError(tr("round is out of range", "round 超出范围"))
+            raise Misfit(
+                tr("is out of range", "超出范围"),
+                tr(
+                    "write a step of at most 9 decimals, such as 0.1, 1 or 100",
+                    "请写至多 9 位小数的步长，例如 0.1、1、100",
+                ),
+                ("round",),
+            )
 
     def _check_bands(self) -> None:
         edges = self.bands
@@ -208,11 +223,13 @@ class Grid(Strict):
         if wrong or not _writable(
             Decimal(0) if not edges else max(map(abs, edges)) + _finest(edges)
         ):
-            raise ValueError(
+            raise Misfit(
+                tr("are no bands", "不是有效的档位"),
                 tr(
-                    "bands are edges in rising order, with at most 9 decimals",
-                    "bands 为由小到大的界值，至多 9 位小数",
-                )
+                    "write edges in rising order, with at most 9 decimals",
+                    "请写由小到大的界值，至多 9 位小数",
+                ),
+                ("bands",),
             )
 
     def _check_clamp(self) -> None:
@@ -220,27 +237,29 @@ class Grid(Strict):
             return
         low, high = self.clamp
         if not (_writable(low) and _writable(high) and low < high):
-            raise ValueError(
-                tr(
-                    "clamp is a lowest and a higher highest value",
-                    "clamp 须先写下限，再写更大的上限",
-                )
-            )
+            raise Misfit(*_no_span(), ("clamp",))
         if self.round is None:
             return
         most = LARGEST_MANTISSA * Decimal(1).scaleb(grid_of(self.round)[0])
         if low % self.round or high % self.round or max(abs(low), abs(high)) > most:
-            raise ValueError(
-                tr("clamp must lie on multiples of round", "clamp 的两端须为 round 的整数倍")
+            raise Misfit(
+                tr("must lie on multiples of round", "两端须为 round 的整数倍"),
+                tr(
+                    f"write multiples of {self.round}, or another round",
+                    f"请写 {self.round} 的整数倍，或改用其他 round",
+                ),
+                ("clamp",),
             )
 
     def _check_reach(self, name: str, span: int) -> None:
         if span % SECOND or not 0 <= span <= MOST_SLOTS * self.slot:
-            raise ValueError(
+            raise Misfit(
+                tr("is too long, or no whole seconds", "过长，或不是整秒"),
                 tr(
-                    f"{name} is whole seconds and at most {MOST_SLOTS} slots",
-                    f"{name} 须为整秒，且不超过 {MOST_SLOTS} 个时段",
-                )
+                    f"write whole seconds, at most {MOST_SLOTS} slots",
+                    f"请写整秒，且不超过 {MOST_SLOTS} 个时段",
+                ),
+                (name,),
             )
 
 
@@ -278,12 +297,13 @@ class Release(Grid):
             if used and self.aggregate not in allowed
         ]
         if wrong:
-            names = ", ".join(wrong)
-            raise ValueError(
-                tr(
-                    f"{names} does not go with '{self.aggregate}'",
-                    f"{names} 不能与 '{self.aggregate}' 同用",
+            raise Misfits(
+                Misfit(
+                    tr(f"does not go with '{self.aggregate}'", f"不能与 '{self.aggregate}' 同用"),
+                    tr("remove it, or change the aggregate", "请删除它，或改用其他 aggregate"),
+                    (name,),
                 )
+                for name in wrong
             )
         return self
 
@@ -291,8 +311,10 @@ class Release(Grid):
         if self.aggregate != "state" or self.round is None:
             return
         if Decimal(self.slot // SECOND) % self.round:
-            raise ValueError(
-                tr("round must divide the slot of a state", "状态的 round 须能整除 slot")
+            raise Misfit(
+                tr("must divide the slot of a state", "状态的 round 须能整除 slot"),
+                tr("write seconds such as 1, 10 or 60", "请写秒数，例如 1、10、60"),
+                ("round",),
             )
 
     def _check_pseudonym(self) -> None:
@@ -300,18 +322,19 @@ class Release(Grid):
         if turn is None:
             return
         if self.aggregate != "last" or self.round is None or self.clamp is not None:
-            raise ValueError(
+            raise Misfit(
                 tr(
-                    "pseudonymise goes with 'last' and round, and without clamp",
-                    "pseudonymise 须与 'last' 和 round 同用，且不得写 clamp",
-                )
+                    "goes with 'last' and round only, and without clamp",
+                    "只能与 'last' 和 round 同用，且不得写 clamp",
+                ),
+                tr("remove it, or what does not go with it", "请删除它，或删除与其冲突的项"),
+                ("pseudonymise",),
             )
         if not 0 < turn <= 366 * _DAY_S * SECOND or turn % self.slot:
-            raise ValueError(
-                tr(
-                    "pseudonymise is a multiple of slot, and at most 366d",
-                    "pseudonymise 须为 slot 的整数倍，且不超过 366d",
-                )
+            raise Misfit(
+                tr("is no multiple of slot, or too long", "不是 slot 的整数倍，或过长"),
+                tr("write a multiple of slot, at most 366d", "请写 slot 的整数倍，且不超过 366d"),
+                ("pseudonymise",),
             )
 
 
@@ -357,9 +380,13 @@ class Outlet(Strict):
         }
         missing = [name for name, value in needed.items() if value is None]
         if missing:
-            names = ", ".join(missing)
-            raise ValueError(
-                tr(f"a released point also needs {names}", f"放行的点还须写明 {names}")
+            raise Misfits(
+                Misfit(
+                    tr("is missing: what leaves needs it", "缺少此项：放行须写明"),
+                    tr("add it, or remove release", "请补上，或删去 release"),
+                    tuple(name.split(".")),
+                )
+                for name in missing
             )
 
 
@@ -411,45 +438,55 @@ class PointRule(Outlet):
     @model_validator(mode="after")
     def _complete(self) -> "PointRule":
         if self.range is not None and not self.range[0] < self.range[1]:
-            raise ValueError(
-                tr(
-                    "range is a lowest and a higher highest value",
-                    "range 须先写下限，再写更大的上限",
-                )
-            )
+            raise Misfit(*_no_span(), ("range",))
         if self.release is None:
             if self.also:
-                raise ValueError(tr("'also' comes after release", "先写 release，才能写 also"))
+                raise Misfit(
+                    tr("comes after release", "先写 release，才能写 also"),
+                    tr("release the point first, or remove it", "请先放行该点，或删去 also"),
+                    ("also",),
+                )
             return self
         self._check_complete()
-        for release in (self.release, *(one.release for one in self.also)):
-            self._check_transform(release)
+        self._check_transform(self.release, ())
+        for at, one in enumerate(self.also):
+            self._check_transform(one.release, ("also", at))
         if max(max(numbers) for numbers in self.numbers()) > LARGEST_NUMBER:
-            raise ValueError(
-                tr("number leaves no room for all nine numbers", "number 之后容不下九个编号")
+            raise Misfit(
+                tr("leaves no room for all nine numbers", "之后容不下九个编号"),
+                tr("write a smaller one", "请改小"),
+                ("number",),
             )
         return self
 
-    def _check_transform(self, release: Release) -> None:
+    def _check_transform(self, release: Release, place: KeyPath) -> None:
         measurand = MEASURANDS.get(self.measurand)
         if measurand is None:
             raise no_such_measurand(self.measurand, self.unit)
         if measurand.kind not in FITS[release.aggregate]:
             fitting = ", ".join(f"'{a}'" for a, kinds in FITS.items() if measurand.kind in kinds)
-            raise ValueError(
+            raise Misfit(
                 tr(
-                    f"{measurand.name} is a {measurand.kind}; release it as {fitting}",
-                    f"{measurand.name} 属于 {measurand.kind}；请用 {fitting} 放行",
-                )
+                    f"'{release.aggregate}' does not fit {measurand.name}, a {measurand.kind}",
+                    f"'{release.aggregate}' 不适用于 {measurand.name}（{measurand.kind}）",
+                ),
+                tr(f"release it as {fitting}", f"请用 {fitting} 放行"),
+                (*place, "release", "aggregate"),
             )
         if release.aggregate == "state" and self.state_model not in STATE_MODELS:
             raise no_such_model(self.state_model)
         if release.pseudonymise is not None and measurand.kind is not Kind.OTHER:
-            raise ValueError(
-                tr("pseudonymise is for measurand 'other'", "pseudonymise 只用于测量量 'other'")
+            raise Misfit(
+                tr("is for measurand 'other' only", "只用于测量量 'other'"),
+                tr("remove it", "请删除"),
+                (*place, "release", "pseudonymise"),
             )
         if self.range is not None and measurand.kind is Kind.STATE:
-            raise ValueError(tr("a state has no range", "状态点不写 range"))
+            raise Misfit(
+                tr("a state has no range", "状态点不写 range"),
+                tr("remove it", "请删除"),
+                ("range",),
+            )
 
     def outlets(self) -> list[tuple[Outlet, Release]]:
         """Return every way in which the point leaves, also while it is stopped."""
@@ -512,18 +549,27 @@ class Derive(Outlet):
             what = tr(
                 f"there is no formula '{self.formula}'", f"没有公式（formula）'{self.formula}'"
             )
-            raise NoSuchWord(what, instead_of(self.formula, COMPUTABLE, LISTED))
+            raise Misfit(what, instead_of(self.formula, COMPUTABLE, LISTED), ("formula",))
         inputs, constants = inputs_of(formula), constants_of(formula)
         if set(self.inputs) != inputs or set(self.constants) != constants:
             wanted, fixed = ", ".join(sorted(inputs)), ", ".join(sorted(constants)) or "-"
-            raise ValueError(
+            raise Misfit(
                 tr(
-                    f"{self.formula} takes exactly the inputs {wanted} and the constants {fixed}",
-                    f"{self.formula} 须恰有输入 {wanted} 和常数 {fixed}",
-                )
+                    f"{self.formula} has other inputs or constants",
+                    f"{self.formula} 的输入或常数不符",
+                ),
+                tr(
+                    f"write exactly the inputs {wanted} and the constants {fixed}",
+                    f"请恰好写明输入 {wanted} 和常数 {fixed}",
+                ),
+                ("inputs" if set(self.inputs) != inputs else "constants",),
             )
         if any(not value.is_finite() or value <= 0 for value in self.constants.values()):
-            raise ValueError(tr("constants are above 0", "常数须大于 0"))
+            raise Misfit(
+                tr("constants are above 0", "常数须大于 0"),
+                tr("correct the value", "请更正取值"),
+                ("constants",),
+            )
         return self
 
 
@@ -559,11 +605,13 @@ class Relation(Strict):
         if len(set(names)) < len(names) or any(
             factor == 0 or not factor.is_finite() for factor, _ in self.zero
         ):
-            raise ValueError(
+            raise Misfit(
+                tr("is no such sum", "不是有效的关系式"),
                 tr(
-                    "every point occurs once, with a factor that is not 0",
-                    "每个点只出现一次，系数不为 0",
-                )
+                    "write every point once, with a factor that is not 0",
+                    "每个点只写一次，系数不为 0",
+                ),
+                ("zero",),
             )
         return self
 

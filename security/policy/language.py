@@ -3,16 +3,18 @@
 Default deny: a point without `release` is withheld, and so is every point not listed.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
+from protocols.errors import Misfit, Misfits
 from protocols.language import tr
-from protocols.settings import Strict, load_settings
+from protocols.settings import KeyPath, Strict, load_settings
 from protocols.vocabulary.elements import FROM_COUNTER, STATE, figure_of
 from protocols.vocabulary.states import STATE_MODELS
 from protocols.words import instead_of
@@ -50,6 +52,7 @@ class Leaving(NamedTuple):
         aggregate: such as `last`, or `derived`.
         statistic: what the brain tells its series by: the aggregate, or `band` or `pseudonym`.
         numbers: all that it takes on the wire.
+        place: key path in the text.
     """
 
     name: str
@@ -58,6 +61,7 @@ class Leaving(NamedTuple):
     statistic: str
     numbers: frozenset[int]
     outlet: Outlet
+    place: KeyPath
 
 
 class PolicyText(Strict):
@@ -106,209 +110,213 @@ class PolicyText(Strict):
             *self._size_faults(),
         ]
         if faults:
-            raise ValueError("; ".join(faults))
+            raise Misfits(faults)
         return self
 
-    def _time_faults(self) -> list[str]:
-        if self.valid_from.tzinfo is None or self.valid_until.tzinfo is None:
-            return [
-                tr(
-                    "valid_from and valid_until need a zone, such as Z or +08:00",
-                    "valid_from、valid_until 须带时区，如 Z 或 +08:00",
+    def _time_faults(self) -> Iterator[Misfit]:
+        for name in ("valid_from", "valid_until"):
+            if getattr(self, name).tzinfo is None:
+                yield Misfit(
+                    tr("has no time zone", "没有时区"),
+                    tr("write Z or +08:00 behind it", "请在其后写明时区，如 Z 或 +08:00"),
+                    (name,),
                 )
-            ]
+                return
         if self.valid_from >= self.valid_until:
-            return [tr("valid_until is not after valid_from", "valid_until 不晚于 valid_from")]
-        return []
+            yield Misfit(
+                tr("is not after valid_from", "不晚于 valid_from"),
+                tr("write a later time", "请改晚"),
+                ("valid_until",),
+            )
 
-    def _reference_faults(self) -> list[str]:
+    def _reference_faults(self) -> Iterator[Misfit]:
         ids = [consumer.id for consumer in self.consumer]
-        keys = {consumer.encryption_key for consumer in self.consumer}
-        faults = []
-        if len(set(ids)) < len(ids):
-            faults.append(tr("two consumers have one id", "两个消费方标识相同"))
-        if len(keys) < len(ids):
-            faults.append(tr("two consumers have one encryption key", "两个消费方的加密密钥相同"))
-        sources = [(rule.device, rule.point) for rule in self.point]
-        if len(set(sources)) < len(sources):
-            faults.append(tr("a point is listed twice", "有点被重复列出"))
-        names = [one.name for one in self.derive]
-        if len(set(names)) < len(names):
-            faults.append(tr("two derivations have one name", "两个 derive 名称相同"))
-        faults += self._label_faults()
-        used: set[int] = set()
-        for one in self.leaving():
-            faults += self._outlet_faults(one, set(ids), used)
-            used |= one.numbers
-        return faults
-
-    def _outlet_faults(self, one: Leaving, ids: set[str], used: set[int]) -> list[str]:
-        faults = []
-        if one.outlet.consumer not in ids:
-            faults.append(_no_consumer(one, ids))
-        if used & one.numbers:
-            faults.append(
-                tr(
-                    f"{one.name}: its number is taken (a state takes nine)",
-                    f"{one.name}：编号已被占用（状态占九个编号）",
-                )
-            )
+        keys = [consumer.encryption_key for consumer in self.consumer]
+        yield from _repeated("consumer", "id", ids)
+        yield from _repeated("consumer", "encryption_key", keys)
+        yield from _repeated("point", "point", [rule.name for rule in self.point])
+        yield from _repeated("derive", "name", [one.name for one in self.derive])
+        yield from self._label_faults()
+        yield from _no_consumers(self.leaving, sorted(set(ids)))
         allowed = {consumer.id: consumer.retention_days for consumer in self.consumer}
-        if (one.outlet.retention_days or 0) > allowed.get(one.outlet.consumer or "", 1 << 31):
-            faults.append(
-                tr(
-                    f"{one.name}: retention_days is more than its consumer's",
-                    f"{one.name}：retention_days 超过其消费方的期限",
+        owners: dict[int, str] = {}
+        for one in self.leaving:
+            taken = next((owners[number] for number in one.numbers if number in owners), None)
+            if taken is not None:
+                yield Misfit(
+                    tr(
+                        f"{one.name}: its number is taken by {taken} (a state takes nine)",
+                        f"{one.name}：编号已被 {taken} 占用（状态占九个编号）",
+                    ),
+                    tr("write another number", "请使用其他编号"),
+                    (*one.place, "number"),
                 )
-            )
-        return faults
+            owners.update(dict.fromkeys(one.numbers, one.name))
+            most = allowed.get(one.outlet.consumer or "", 1 << 31)
+            if (one.outlet.retention_days or 0) > most:
+                yield Misfit(
+                    tr(
+                        f"{one.name}: is more than its consumer's",
+                        f"{one.name}：超过其消费方的期限",
+                    ),
+                    tr(f"write at most {most}", f"至多 {most}"),
+                    (*one.place, "retention_days"),
+                )
 
-    def _label_faults(self) -> list[str]:
+    def _label_faults(self) -> Iterator[Misfit]:
         """Two points of one consumer with the same public name would overwrite each other."""
-        seen: set[tuple[str | None, str | None, str, str]] = set()
-        faults = []
-        for one in self.leaving():
+        seen: dict[tuple[str | None, str | None, str, str], str] = {}
+        for one in self.leaving:
             outlet = one.outlet
             name = (outlet.consumer, outlet.equipment, one.measurand, one.statistic)
-            if name in seen:
-                faults.append(
+            other = seen.get(name)
+            if other is None:
+                seen[name] = one.name
+            else:
+                yield Misfit(
                     tr(
-                        f"{one.name}: {outlet.equipment} {one.measurand} is released "
-                        "already; give this one another equipment",
-                        f"{one.name}：{outlet.equipment} {one.measurand} 已放行；请使用其他 equipment",
-                    )
+                        f"{one.name}: {other} is released as {outlet.equipment} {one.measurand} already",
+                        f"{one.name}：{other} 已以 {outlet.equipment} {one.measurand} 放行",
+                    ),
+                    tr("give this one another equipment", "请使用其他 equipment"),
+                    (*one.place, "equipment"),
                 )
-            seen.add(name)
-        return faults
 
-    def _derive_faults(self) -> list[str]:
+    def _derive_faults(self) -> Iterator[Misfit]:
         points = {rule.name: rule for rule in self.point}
-        faults = []
-        for one in self.derive:
+        for at, one in enumerate(self.derive):
             for name, source in one.inputs.items():
                 rule = points.get(source)
+                place = ("derive", at, "inputs", name)
                 if rule is None:
-                    faults.append(_unlisted(f"derive {one.name}", source, points))
+                    yield _unlisted(source, points, place)
                 elif not _is_input(rule, name):
                     fitting = ", ".join(FROM_COUNTER.get(name, ("machine.state",)))
-                    faults.append(
-                        tr(
-                            f"derive {one.name}: {source} is not {fitting}",
-                            f"derive {one.name}：{source} 不是 {fitting}",
-                        )
+                    yield Misfit(
+                        tr(f"{source} is not {fitting}", f"{source} 不是 {fitting}"),
+                        tr("name a point of this measurand", "请写此测量量的点"),
+                        place,
                     )
-        return faults
 
-    def _secret_faults(self) -> list[str]:
+    def _secret_faults(self) -> Iterator[Misfit]:
         points = {rule.name: rule for rule in self.point}
-        faults = []
-        for secret in self.secret:
+        for at, secret in enumerate(self.secret):
             rule = points.get(secret.point)
             if rule is None:
-                faults.append(_unlisted("secret", secret.point, points))
+                yield _unlisted(secret.point, points, ("secret", at, "point"))
             elif rule.release is not None:
-                faults.append(
+                yield Misfit(
                     tr(
-                        f"{secret.point}: it is declared a secret, and released",
-                        f"{secret.point}：既声明为秘密又放行",
-                    )
+                        f"{secret.point} is declared a secret, and released",
+                        f"{secret.point} 既声明为秘密又放行",
+                    ),
+                    tr("remove one of them", "请删除其一"),
+                    ("secret", at, "point"),
                 )
-        if len({secret.point for secret in self.secret}) < len(self.secret):
-            faults.append(tr("a secret is declared twice", "有秘密被重复声明"))
+        yield from _repeated("secret", "point", [secret.point for secret in self.secret])
         canaries = {secret.point for secret in self.secret if secret.canary}
-        faults += [
-            tr(
-                f"derive {one.name}: a canary is no input",
-                f"derive {one.name}：金丝雀点不得作为输入",
-            )
-            for one in self.derive
-            if canaries & set(one.inputs.values())
-        ]
-        names = [relation.name for relation in self.relation]
-        if len(set(names)) < len(names):
-            faults.append(tr("two relations have one name", "两个 relation 名称相同"))
-        faults += [
-            _unlisted(f"relation {relation.name}", source, points)
-            for relation in self.relation
-            for _, source in relation.zero
-            if source not in points
-        ]
-        return faults
+        for at, one in enumerate(self.derive):
+            if canaries & set(one.inputs.values()):
+                yield Misfit(
+                    tr("a canary is no input", "金丝雀点不得作为输入"),
+                    tr("name another point", "请写其他点"),
+                    ("derive", at, "inputs"),
+                )
+        yield from _repeated("relation", "name", [relation.name for relation in self.relation])
+        for at, relation in enumerate(self.relation):
+            for source in [source for _, source in relation.zero if source not in points]:
+                yield _unlisted(source, points, ("relation", at, "zero"))
 
-    def _class_faults(self) -> list[str]:
+    def _class_faults(self) -> Iterator[Misfit]:
         ceiling = CLASSES.index(self.class_ceiling)
-        faults = []
-        for one in self.leaving():
+        for one in self.leaving:
             classes = one.outlet.classes
             if classes is None or classes.released is None:
                 continue
             raw, released = CLASSES.index(classes.raw), CLASSES.index(classes.released)
             if released > raw or released > ceiling or classes.raw in {"important", "core"}:
-                faults.append(
+                yield Misfit(
                     tr(
-                        f"{one.name}: its data class may not leave "
-                        f"(ceiling {self.class_ceiling}; important and core data never)",
-                        f"{one.name}：该数据级别不得外发"
-                        f"（上限 {self.class_ceiling}；重要与核心数据一律不外发）",
-                    )
+                        f"{one.name}: its data class may not leave",
+                        f"{one.name}：该数据级别不得外发",
+                    ),
+                    tr(
+                        f"at most {self.class_ceiling} (class_ceiling), and never above raw; withhold "
+                        "important and core data",
+                        f"不得高于上限 {self.class_ceiling}（class_ceiling），也不得高于 raw；重要与核心数据一律不外发",
+                    ),
+                    (*one.place, "classes"),
                 )
-        return faults + list(self._derived_class_faults())
+        yield from self._derived_class_faults()
 
-    def _derived_class_faults(self) -> Iterator[str]:
+    def _derived_class_faults(self) -> Iterator[Misfit]:
         """就高从严: what is computed is protected like the most protected of its inputs."""
         points = {rule.name: rule for rule in self.point}
-        for one in self.derive:
+        for at, one in enumerate(self.derive):
             rules = [points[source] for source in one.inputs.values() if source in points]
+            if not rules:
+                continue
             unknown = [rule.name for rule in rules if rule.classes is None]
             if unknown:
                 names = ", ".join(unknown)
-                yield tr(
-                    f"derive {one.name}: its inputs need classes: {names}",
-                    f"derive {one.name}：输入点须写 classes：{names}",
+                yield Misfit(
+                    tr(f"its inputs need classes: {names}", f"输入点须写 classes：{names}"),
+                    tr("write classes at these points", "请在这些点写明 classes"),
+                    ("derive", at, "inputs"),
                 )
                 continue
             highest = max(CLASSES.index(rule.classes.raw) for rule in rules if rule.classes)
             if one.classes is not None and CLASSES.index(one.classes.raw) < highest:
-                yield tr(
-                    f"derive {one.name}: its raw class is at least {CLASSES[highest]}, "
-                    "like the highest of its inputs",
-                    f"derive {one.name}：raw 级别不得低于输入中的最高级别 {CLASSES[highest]}",
+                yield Misfit(
+                    tr(
+                        "is below the highest raw class of its inputs",
+                        "低于输入中的最高级别（就高从严）",
+                    ),
+                    tr(f"write at least {CLASSES[highest]}", f"至少为 {CLASSES[highest]}"),
+                    ("derive", at, "classes", "raw"),
                 )
 
-    def _size_faults(self) -> list[str]:
+    def _size_faults(self) -> Iterator[Misfit]:
         numbers: Counter[str] = Counter()
-        leaving = self.leaving()
-        for one in leaving:
+        for one in self.leaving:
             numbers[one.outlet.consumer or ""] += len(one.numbers)
-        faults = []
-        if len(leaving) > MOST_RELEASED or max(numbers.values(), default=0) > MOST_NUMBERS:
-            faults.append(
+        if len(self.leaving) > MOST_RELEASED or max(numbers.values(), default=0) > MOST_NUMBERS:
+            yield Misfit(
+                tr("too much is released", "放行过多"),
                 tr(
-                    f"too much is released: at most {MOST_RELEASED} points, and {MOST_NUMBERS} "
-                    "numbers to one consumer (a state takes nine); use a second agent",
-                    f"放行过多：最多 {MOST_RELEASED} 个点，每个消费方最多 {MOST_NUMBERS} 个编号"
-                    "（状态占九个）；请使用第二个代理程序",
-                )
+                    f"at most {MOST_RELEASED} points, and {MOST_NUMBERS} numbers to one consumer (a state "
+                    "takes nine); use a second agent",
+                    f"最多 {MOST_RELEASED} 个点，每个消费方最多 {MOST_NUMBERS} 个编号（状态占九个）；"
+                    "请使用第二个代理程序",
+                ),
+                ("point",),
             )
         if self._waiting() > MOST_WAITING:
-            faults.append(
+            yield Misfit(
                 tr(
-                    f"more than {MOST_WAITING} values would wait in the gate: shorten delay or "
-                    "fill_within, or lengthen slot",
-                    f"闸门内等待的值将超过 {MOST_WAITING} 个：请缩短 delay 或 fill_within，或加长 slot",
-                )
+                    f"more than {MOST_WAITING} values would wait in the gate",
+                    f"闸门内等待的值将超过 {MOST_WAITING} 个",
+                ),
+                tr(
+                    "shorten delay or fill_within, or lengthen slot",
+                    "请缩短 delay 或 fill_within，或加长 slot",
+                ),
+                ("point",),
             )
-        return faults + self._budget_faults(numbers)
+        yield from self._budget_faults(numbers)
 
-    def _budget_faults(self, numbers: Counter[str]) -> list[str]:
-        return [
-            tr(
-                f"{consumer.id}: {numbers[consumer.id]} numbers are more than budget.points",
-                f"{consumer.id}：{numbers[consumer.id]} 个编号超过 budget.points",
-            )
-            for consumer in self.consumer
-            if consumer.budget.points is not None and numbers[consumer.id] > consumer.budget.points
-        ]
+    def _budget_faults(self, numbers: Counter[str]) -> Iterator[Misfit]:
+        for at, consumer in enumerate(self.consumer):
+            most = consumer.budget.points
+            if most is not None and numbers[consumer.id] > most:
+                yield Misfit(
+                    tr(
+                        f"{numbers[consumer.id]} numbers leave",
+                        f"将外发 {numbers[consumer.id]} 个编号",
+                    ),
+                    tr("raise it, or release less", "请调高，或减少放行"),
+                    ("consumer", at, "budget", "points"),
+                )
 
     def _waiting(self) -> int:
         """Return how many values wait at most for their delay or to be filled."""
@@ -326,8 +334,9 @@ class PolicyText(Strict):
         """Return the derivations that leave, those that are stopped aside."""
         return [one for one in self.derive if not one.stop]
 
+    @cached_property
     def leaving(self) -> list[Leaving]:
-        """Return every way in which anything leaves; what is stopped keeps its numbers."""
+        """Every way in which anything leaves; what is stopped keeps its numbers."""
         found = [
             Leaving(
                 rule.name,
@@ -336,9 +345,12 @@ class PolicyText(Strict):
                 "pseudonym" if release.pseudonymise else _statistic(release, release.aggregate),
                 frozenset(numbers),
                 outlet,
+                ("point", at, "also", way - 1) if way else ("point", at),
             )
-            for rule in self.point
-            for (outlet, release), numbers in zip(rule.outlets(), rule.numbers(), strict=True)
+            for at, rule in enumerate(self.point)
+            for way, ((outlet, release), numbers) in enumerate(
+                zip(rule.outlets(), rule.numbers(), strict=True)
+            )
         ]
         found += [
             Leaving(
@@ -348,8 +360,9 @@ class PolicyText(Strict):
                 _statistic(one.release, "derived"),
                 frozenset({one.number or 0}),
                 one,
+                ("derive", at),
             )
-            for one in self.derive
+            for at, one in enumerate(self.derive)
         ]
         return found
 
@@ -374,22 +387,43 @@ def _is_input(rule: PointRule, name: str) -> bool:
     return rule.measurand in FROM_COUNTER[name]
 
 
-def _unlisted(where: str, source: str, points: Iterable[str]) -> str:
+def _repeated(table: str, key: str, names: list[str]) -> Iterator[Misfit]:
+    """Yield a fault for every table that is named as one before it is."""
+    first: dict[str, int] = {}
+    for at, name in enumerate(names):
+        if first.setdefault(name, at) != at:
+            yield Misfit(
+                tr(
+                    f"'{name}' is that of {table}[{first[name] + 1}] already",
+                    f"'{name}' 已用于 {table}[{first[name] + 1}]",
+                ),
+                tr("remove one of them, or name it otherwise", "请删除其一，或改用其他名称"),
+                (table, at, key),
+            )
+
+
+def _unlisted(source: str, points: Iterable[str], place: KeyPath) -> Misfit:
     mend = instead_of(source, points, "[[point]]")
-    return tr(f"{where}: there is no point {source} — {mend}", f"{where}：没有点 {source}；{mend}")
+    return Misfit(tr(f"there is no point {source}", f"没有点 {source}"), mend, place)
 
 
-def _no_consumer(one: Leaving, ids: set[str]) -> str:
-    wanted = one.outlet.consumer
-    mend = (
-        instead_of(wanted, sorted(ids))
-        if ids
-        else tr(
-            "add a [[consumer]]; 'millgate policy new' writes one for each in agent.toml",
-            "请加入 [[consumer]]；'millgate policy new' 会为 agent.toml 中的每个消费方写好一个",
+def _no_consumers(leaving: Iterable[Leaving], ids: list[str]) -> Iterator[Misfit]:
+    """Yield one fault for each consumer that there is not, whatever its points."""
+    wanted: dict[str, list[Leaving]] = defaultdict(list)
+    for one in leaving:
+        if one.outlet.consumer not in ids:
+            wanted[one.outlet.consumer or ""].append(one)
+    mend = tr(
+        "add a [[consumer]]; 'millgate policy new' writes one for each in agent.toml",
+        "请加入 [[consumer]]；'millgate policy new' 会为 agent.toml 中的每个消费方写好一个",
+    )
+    for name, (first, *more) in wanted.items():
+        rest = tr(f" (and {len(more)} more)", f"（另有 {len(more)} 处）") if more else ""
+        yield Misfit(
+            tr(
+                f"{first.name}: there is no [[consumer]] with id = '{name}'{rest}",
+                f"{first.name}：没有 id = '{name}' 的 [[consumer]]{rest}",
+            ),
+            instead_of(name, ids) if ids else mend,
+            (*first.place, "consumer"),
         )
-    )
-    return tr(
-        f"{one.name}: there is no [[consumer]] with id = '{wanted}' — {mend}",
-        f"{one.name}：没有 id = '{wanted}' 的 [[consumer]]；{mend}",
-    )

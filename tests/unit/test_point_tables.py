@@ -213,7 +213,7 @@ def test_every_fault_of_a_table_is_told_at_once_by_line_and_column(tmp_path: Pat
     assert told[0].startswith("meter.csv:3, column A (id): point id 'energy' is used twice")
     assert told[1].startswith("meter.csv:6, column F (counter.rollover): a spreadsheet has short")
     assert told[2].startswith("meter.csv:7, column G: a value without a column name")
-    assert any(line.startswith("meter.csv:4, column A (id): id: an id has") for line in told)
+    assert any(line.startswith("meter.csv:4, column A (id): id: is no id") for line in told)
     assert any(line.startswith("meter.csv:4, column C (type): type:") for line in told)
     assert any(
         line.startswith("meter.csv:6, column E (scale): scale: must be a number") for line in told

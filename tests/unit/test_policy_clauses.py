@@ -91,7 +91,7 @@ REFUSED = [
     ('fill_within = "5m"', 'fill_within = "2000m"', "fill_within"),
     ('aggregate = "mean"', 'aggregate = "last"', "min_samples"),
     ('aggregate = "mean"', 'aggregate = "sum"', "power.active"),
-    ('aggregate = "delta", slot', 'aggregate = "delta", clamp = [0, 1], slot', "clamp does not go"),
+    ('aggregate = "delta", slot', 'aggregate = "delta", clamp = [0, 1], slot', "clamp: does not go"),
     ('aggregate = "state", slot', 'aggregate = "state", fill_within = "1h", slot', "fill_within"),
     ('pseudonymise = "1d"', 'pseudonymise = "90m"', "multiple of slot"),
     ('pseudonymise = "1d"', 'pseudonymise = "400d"', "366d"),
@@ -104,13 +104,13 @@ REFUSED = [
     ('gq = "press/good"', 'gq = "press/none"', "no point"),
     ("pru = 12.5", "pru = 0", "above 0"),
     ('raw = "general-3", released = "general-1" }\n\n[[secret]]',
-     'raw = "general-2", released = "general-1" }\n\n[[secret]]', "highest of its inputs"),
+     'raw = "general-2", released = "general-1" }\n\n[[secret]]', "below the highest raw class of its inputs"),
     ('classes = { raw = "general-3" }\n', "", "need classes"),
     ('point = "press/recipe"', 'point = "press/state"', "a secret, and released"),
     ('point = "press/recipe"', 'point = "press/none"', "no point"),
     ("protect = 10", "protect = 101", "protect"),
     ('[-2, "press/force"]', '[0, "press/force"]', "factor"),
-    ('[-2, "press/force"]', '[-2, "meter/power"]', "occurs once"),
+    ('[-2, "press/force"]', '[-2, "meter/power"]', "every point once"),
     ("points = 5", "points = 0", "points"),
     ("number = 40", "number = 31", "taken"),
     ('minimum_agent = "0.1.0"', 'minimum_agent = "new"', "minimum_agent"),
@@ -183,10 +183,10 @@ def test_what_a_point_says_itself_comes_before_the_wildcard() -> None:
     ("text", "told"),
     [
         (LINES + EACH.replace("m.*/p", "n*/p"), "no listed point matches"),
-        (LINES + EACH + EACH.replace("number = 100", "number = 200"), "two [[each]] match"),
-        (LINES + EACH.replace("m.*/p", "m.*"), "no listed point"),
-        (LINES + EACH.replace("m.*/p", "m.[12]/p"), "no listed point"),
-        (LINES + EACH.replace('"{device}"', '"same"'), "released already"),
+        (LINES + EACH + EACH.replace("number = 100", "number = 200"), "another [[each]] matches"),
+        (LINES + EACH.replace("m.*/p", "m.*"), "each[1].points: "),
+        (LINES + EACH.replace("m.*/p", "m.[12]/p"), "each[1].points: "),
+        (LINES + EACH.replace('"{device}"', '"same"'), "give this one another equipment"),
     ],
 )
 def test_a_wildcard_that_is_wrong_is_refused(text: str, told: str) -> None:
@@ -209,7 +209,7 @@ classes = { raw = "general-1", released = "general-1" }
     _, park = release_sheets(policy)
     assert [(p.number, p.aggregate) for p in park.points] == [(2, "last"), (60, "max")]
     same = text.replace('aggregate = "max", slot = "1h"', 'aggregate = "last", slot = "1h"')
-    assert "released already" in faults(same)
+    assert "give this one another equipment" in faults(same)
 
 
 def test_a_sheet_says_the_transforms_and_nothing_of_secrets_or_inputs() -> None:

@@ -60,8 +60,8 @@ def test_a_policy_without_points_releases_nothing() -> None:
         ("pad = 2048", "pad = 16", "pad"),
         (BRAIN_PIN, "sha256:1a1a", "pin"),
         (BRAIN_PIN, BRAIN_PIN.upper(), "pin"),
-        (OTHER_PIN, BRAIN_PIN, "encryption key"),
-        ('id = "park"', 'id = "brain"', "one id"),
+        (OTHER_PIN, BRAIN_PIN, "consumer[2].encryption_key: "),
+        ('id = "park"', 'id = "brain"', "consumer[2].id: 'brain' is that of consumer[1] already"),
         ('consumer = "park"', 'consumer = "pork"', "no [[consumer]] with id"),
         ('consumer = "park"\n', "", "consumer"),
         ("number = 2\n", "", "number"),
@@ -70,7 +70,7 @@ def test_a_policy_without_points_releases_nothing() -> None:
         ("number = 2", "number = 0", "number"),
         ("number = 2", "number = 2147483648", "number"),
         ("number = 10", "number = 2147483640", "nine numbers"),
-        ('point = "power"', 'point = "energy"', "listed twice"),
+        ('point = "power"', 'point = "energy"', "point[2].point: 'meter/energy' is that of point[1] already"),
         ('equipment = "press-3"', 'equipment = "Press 3"', "label"),
         ('equipment = "press-3"', 'equipment = "压机"', "label"),
         ('equipment = "press-3"\n', "", "equipment"),
@@ -110,6 +110,30 @@ def test_a_policy_without_points_releases_nothing() -> None:
 )  # fmt: skip
 def test_every_fault_is_refused_and_named(old: str, new: str, told: str) -> None:
     assert told in faults(changed(old, new))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("number = 2", "number = 1", "point[2].number: "),
+        ('consumer = "park"', 'consumer = "pork"', "point[2].consumer: "),
+        ("valid_until = 2026", "valid_until = 1999", "valid_until: "),
+        ('raw = "general-1"', 'raw = "core"', "point[2].classes: "),
+        ("scale = 0.1", "scale = nan", "point[1].scale: "),
+        (OTHER_PIN, BRAIN_PIN, "consumer[2].encryption_key: "),
+    ],
+)
+def test_what_only_the_whole_policy_tells_has_line_key_and_remedy_too(
+    tmp_path: Path, old: str, new: str, told: str
+) -> None:
+    path = tmp_path / "policy.toml"
+    path.write_text(changed(old, new), encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_settings(path, PolicyText)
+    fault = next(one for one in caught.value.faults if one.what.startswith(told))
+    line = path.read_text("utf-8").splitlines()[int(fault.where.rpartition(":")[2]) - 1]
+    assert line.startswith(told.rpartition(".")[2].removesuffix(": "))
+    assert fault.remedy
 
 
 def test_a_class_is_never_higher_after_than_before() -> None:

@@ -154,7 +154,7 @@ def test_all_faults_of_a_file_are_told_at_once_each_on_one_line(tmp_path: Path) 
         "device[1].interval: ": line_of(path, "interval"),
         "device[1].points[1].address: ": line_of(path, 'address = "4x'),
         "device[1].points[1].scal: ": line_of(path, "scal "),
-        "device[1].points[2]: ": line_of(path, 'id = "power"') - 1,
+        "device[1].points[2].measurand: ": line_of(path, 'measurand = "power.activ'),
         "device[2].kind: ": line_of(path, 'kind = "opcu"'),
     }
     for key, number in expected.items():

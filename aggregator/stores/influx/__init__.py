@@ -42,6 +42,7 @@ from aggregator.stores.influx import influxql
 from aggregator.stores.influx.link import Called, Link, NotTaken, TooLarge
 from aggregator.stores.influx.requests import Request, requests
 from protocols.frame import SECOND
+from protocols.hosts import Plain
 from protocols.language import for_everyone, tr
 from protocols.settings import Duration
 
@@ -62,7 +63,7 @@ class Config(StoreConfig):
     """
 
     kind: Literal["influx"] = "influx"
-    url: str
+    url: Plain
     token_file: Path | None = None
     org: str = ""
     ca_file: Path | None = None

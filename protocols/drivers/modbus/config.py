@@ -13,6 +13,7 @@ from protocols.drivers import DeviceConfig
 from protocols.drivers.modbus.point import BIT_TABLES, ModbusPoint, Order, Table
 from protocols.errors import MillgateError
 from protocols.frame import Flags
+from protocols.hosts import Host
 from protocols.language import tr
 from protocols.points import PointTable
 from protocols.settings import Duration
@@ -99,7 +100,7 @@ class Config(DeviceConfig):
 
     kind: Literal["modbus"]
     transport: Transport = "tcp"
-    host: str | None = Field(default=None, min_length=1, max_length=253)
+    host: Host | None = Field(default=None, min_length=1, max_length=253)
     port: int = Field(default=502, ge=1, le=65535)
     serial: Path | None = None
     baud: Literal[1200, 2400, 4800, 9600, 19200, 38400, 57600, 115200, 230400] = 9600
@@ -118,7 +119,7 @@ class Config(DeviceConfig):
     forbidden: tuple[str, ...] = Field(default=(), max_length=1000)
     ca: Path | None = None
     verify: Literal["full", "none"] = "full"
-    server_name: str | None = Field(default=None, min_length=1, max_length=253)
+    server_name: Host | None = Field(default=None, min_length=1, max_length=253)
     client_certificate: Path | None = None
     slot_time: str | None = None
     points: list[ModbusPoint] = Field(min_length=1, max_length=100_000)  # type: ignore[assignment] # a narrower list of a frozen model

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from protocols.drivers import DeviceConfig
 from protocols.drivers.opcua.point import LARGEST_QUEUE, OpcuaPoint, Sampling
+from protocols.hosts import Plain
 from protocols.language import tr
 from protocols.points import PointTable
 from protocols.settings import Duration
@@ -70,7 +71,7 @@ class Config(DeviceConfig):
     """
 
     kind: Literal["opcua"]
-    url: str
+    url: Plain
     security: Literal[
         "best", "Aes256_Sha256_RsaPss", "Aes128_Sha256_RsaOaep", "Basic256Sha256", "none"
     ] = "best"
