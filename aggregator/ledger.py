@@ -81,6 +81,12 @@ MOST_UNDECLARED: Final = 1024
 
 _MOST_DECLARED: Final = 10_000
 
+_TOUCHING: Final = """
+    batch.agent=?1 AND batch.stream IN (SELECT stream FROM chain WHERE agent=?1)
+    AND end_s>?2 AND start_s<?3 AND cells>0
+"""
+"""An agent's batches that touch a span. Its streams are named since the index has them before the time."""
+
 
 LedgerError = sqlite3.Error
 """What the ledger raises when the disk or the file fails; nothing of the transaction is kept."""
@@ -565,24 +571,29 @@ class Ledger:
         ).fetchone()
         return row is not None
 
-    def overlapping(self, agent: int, start_s: int, end_s: int) -> list[Kept]:
-        """Return an agent's batches that touch a window."""
-        rows = self._db.execute(
-            "SELECT id, agent, stream, digest, sheet, start_s, end_s, sealed FROM batch"
-            " WHERE agent=? AND end_s>? AND start_s<? AND cells>0 ORDER BY id",
+    def overlapping(self, agent: int, start_s: int, end_s: int) -> Iterator[Kept]:
+        """Yield an agent's batches that touch a window, one at a time: there may be years of them."""
+        found = self._db.execute(
+            f"SELECT id FROM batch WHERE {_TOUCHING} ORDER BY id",  # noqa: S608 - a constant
             (agent, start_s, end_s),
-        )
-        return [Kept(*row) for row in rows]
+        ).fetchall()
+        for number in found:
+            row = self._db.execute(
+                "SELECT id, agent, stream, digest, sheet, start_s, end_s, sealed FROM batch"
+                " WHERE id=?",
+                number,
+            ).fetchone()
+            yield Kept(*row)
 
     def covering(self, agent: int, start_s: int, end_s: int, limit: int) -> list[Batch]:
         """Return what is known of an agent's batches that touch a span, oldest first."""
         rows = self._db.execute(
-            "SELECT id, batch.epoch, batch.stream, batch.sequence, batch.digest, sheet, start_s,"
+            "SELECT id, batch.epoch, batch.stream, batch.sequence, batch.digest, sheet, start_s,"  # noqa: S608 - a constant
             " end_s, batch.received_s, cells, LENGTH(sealed)=0, place FROM batch"
             " LEFT JOIN log ON log.agent=batch.agent AND log.epoch=batch.epoch"
             " AND log.stream=batch.stream AND log.sequence=batch.sequence"
             " AND log.digest=batch.digest"
-            " WHERE batch.agent=? AND end_s>? AND start_s<? AND cells>0 ORDER BY id LIMIT ?",
+            f" WHERE {_TOUCHING} ORDER BY id LIMIT ?4",
             (agent, start_s, end_s, limit),
         )
         return [Batch(*row) for row in rows]
@@ -739,7 +750,7 @@ class Overlap:
         starts = np.array([block.slot for block in self._noted], np.int64) * window_s
         rows = np.array([block.rows for block in self._noted], np.int64)
         ends = starts + rows * window_s
-        for kept in self._ledger.overlapping(agent, int(starts.min()), int(ends.max())):
+        for kept in self._touched(agent, starts, ends):
             if not kept.sealed:
                 # What was erased cannot be compared any more, and must not come back.
                 if ((starts < kept.end_s) & (ends > kept.start_s)).any():
@@ -752,6 +763,18 @@ class Overlap:
                     taken = _filled(block, window_s, old, old_window_s)
                     if (taken & (block.quality != NO_VALUE)).any():
                         raise SlotTaken("a slot has a value already")
+
+    def _touched(self, agent: int, starts: Ints, ends: Ints) -> Iterator[Kept]:
+        """Yield the batches that touch any of some spans, and none that lies between them."""
+        order = np.argsort(starts)
+        spans = zip(starts[order].tolist(), ends[order].tolist(), strict=True)
+        start, end = next(spans)
+        for first, last in spans:
+            if first > end:
+                yield from self._ledger.overlapping(agent, start, end)
+                start = first
+            end = max(end, last)
+        yield from self._ledger.overlapping(agent, start, end)
 
 
 def repeats(blocks: Sequence[Block]) -> bool:

@@ -818,6 +818,27 @@ def test_a_missing_slot_may_be_said_to_miss_again(brain: Brain, forger: Forger) 
     assert energies(brain) == {0: 3}
 
 
+def test_nothing_is_opened_that_lies_between_the_slots_of_a_batch(
+    brain: Brain, forger: Forger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one batch over years would have all of them in memory."""
+    begin(brain, forger)
+    ends = [block(SLOT + at, [ENERGY, POWER], [0, 1], [NO_VALUE, 0]) for at in (0, 9)]
+    between = [energy(at, 1) for at in range(2, 8)]
+    messages = [forger.batch(one) for one in (*ends, *between)]
+    assert brain.take(KEYS, *messages).counts == {"kept": len(messages)}
+    opened: list[int] = []
+    real = brain.opener.blocks
+
+    def blocks(kept: Any) -> Any:
+        opened.append(kept.start_s // SHORT_S - SLOT)
+        return real(kept)
+
+    monkeypatch.setattr(brain.inbox._opener, "blocks", blocks)
+    assert brain.take(KEYS, forger.batch(energy(0, 3), energy(9, 4))).counts == {"kept": 1}
+    assert sorted(opened) == [0, 9]
+
+
 def test_different_points_share_a_slot(brain: Brain, forger: Forger) -> None:
     begin(brain, forger, forger.batch(energy(0, 1, 2)))
     power = forger.batch(block(SLOT, [POWER], [1, 2]))
