@@ -19,6 +19,7 @@ from agent.spool import GIVEN_UP, WAITING, Spool, SpoolDamaged, is_damage
 from protocols.language import tr
 from protocols.strict_cbor import Malformed
 from security.envelope import BATCH, Header, parse
+from security.files import sync_folder, write_whole
 
 ASIDE: Final = "spool.damaged.db"
 _MARK: Final = "spool.damaged"
@@ -124,7 +125,8 @@ def _mend(path: Path) -> Mended:
     if mark.read_bytes() != _MOVED:
         for suffix in ("", *_LOGS):
             Path(f"{aside}{suffix}").unlink(missing_ok=True)
-        mark.write_bytes(_MOVED)
+        # Before the file moves: taken for not moved after a power cut, all that waits would go.
+        write_whole(mark, _MOVED)
     for suffix in ("", *_LOGS):
         with contextlib.suppress(FileNotFoundError):
             os.replace(f"{path}{suffix}", f"{aside}{suffix}")  # noqa: PTH105 - a suffix, no path
@@ -137,6 +139,7 @@ def _mend(path: Path) -> Mended:
     finally:
         spool.close()
     new.replace(path)
+    sync_folder(path.parent)
     mark.unlink()
     return mended
 

@@ -6,7 +6,6 @@ file of its own: a command that writes it never touches what a running agent rel
 
 import fcntl
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from tinydb.storages import Storage
 from protocols.errors import MillgateError
 from protocols.folders import writing_to
 from protocols.language import tr
+from security.files import PUBLIC, write_whole
 
 _EPOCH: Final = "epoch"
 _POLICY: Final = "policy"
@@ -54,17 +54,8 @@ class AtomicStorage(Storage):
 
     def write(self, data: dict[str, dict[str, Any]]) -> None:
         """Replace all tables."""
-        part = self._path.with_name(f".{self._path.name}.part")
-        with part.open("w", encoding="utf-8") as file:
-            json.dump(data, file, ensure_ascii=False, indent=1, sort_keys=True)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        text = json.dumps(data, ensure_ascii=False, indent=1, sort_keys=True)
+        write_whole(self._path, text.encode(), PUBLIC)
 
 
 def _are_tables(found: object) -> bool:

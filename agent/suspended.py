@@ -8,7 +8,6 @@ nothing.
 
 import fcntl
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from agent.config import AgentConfig
 from protocols.batch import NO_VALUE, Block
 from protocols.errors import MillgateError
 from protocols.language import tr
+from security.files import write_whole
 from security.policy.compiled import Rule
 
 DAY_S: Final = 86400
@@ -151,12 +151,7 @@ def _by_stream(found: Mapping[str, Any]) -> dict[int, int]:
 
 
 def _write(path: Path, suspended: Suspended) -> None:
-    part = path.with_name(f".{path.name}.part")
-    with part.open("w", encoding="utf-8") as file:
-        json.dump(asdict(suspended), file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    write_whole(path, json.dumps(asdict(suspended), indent=1).encode())
 
 
 def without(

@@ -32,6 +32,7 @@ from cryptography.hazmat.primitives.serialization import (
 from protocols.errors import MillgateError
 from protocols.language import tr
 from protocols.places import located, open_to_others
+from security.files import sync_folder, write_whole
 from security.secret import Secret
 
 KeyKind = Literal["ed25519", "p256", "xwing", "aes256", "mldsa65"]
@@ -288,6 +289,7 @@ def write_new(path: Path, text: Secret[str]) -> None:
             file.write(text.reveal())
             file.flush()
             os.fsync(file.fileno())
+        sync_folder(path.parent)
     except FileExistsError:
         raise KeyFault(
             tr("a key is there already and is not overwritten", "密钥已存在，不会覆盖"),
@@ -295,11 +297,15 @@ def write_new(path: Path, text: Secret[str]) -> None:
             remedy=tr("choose another place, or keep the key", "请换个位置，或沿用现有密钥"),
         ) from None
     except OSError as error:
-        raise KeyFault(
-            tr("the key file cannot be made", "无法创建密钥文件"),
-            where=str(path),
-            remedy=str(error.strerror),
-        ) from None
+        raise _cannot_be_made(path, error) from None
+
+
+def _cannot_be_made(path: Path, error: OSError) -> KeyFault:
+    return KeyFault(
+        tr("the key file cannot be made", "无法创建密钥文件"),
+        where=str(path),
+        remedy=str(error.strerror),
+    )
 
 
 def encrypt_file(path: Path, passphrase: Secret[bytes], unlock: Unlock = no_passphrase) -> None:
@@ -309,6 +315,7 @@ def encrypt_file(path: Path, passphrase: Secret[bytes], unlock: Unlock = no_pass
         KeyFault: when it cannot be read or written.
     """
     kind, seed = read_key(path, unlock)
-    part = path.with_name(f".{path.name}.part")
-    write_new(part, encrypted_text(kind, seed, passphrase))
-    part.replace(path)
+    try:
+        write_whole(path, encrypted_text(kind, seed, passphrase).reveal().encode("ascii"))
+    except OSError as error:
+        raise _cannot_be_made(path, error) from None

@@ -23,8 +23,17 @@ def write_whole(path: Path, data: bytes, mode: int = PRIVATE) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Let a power cut not undo which files are in a folder, and under which names.
+
+    Raises:
+        OSError: when the disk does not take it.
+    """
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)

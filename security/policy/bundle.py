@@ -11,6 +11,7 @@ from protocols.errors import MillgateError
 from protocols.language import tr
 from protocols.strict_cbor import Malformed
 from security import cose
+from security.files import sync_folder
 from security.keys import BadSignature, Signer, VerifyKey
 from security.policy.characters import check_values
 from security.policy.compiled import (
@@ -454,3 +455,4 @@ def write_bundle(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
+    sync_folder(path.parent)
