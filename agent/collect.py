@@ -7,8 +7,10 @@ import asyncio
 import contextlib
 import logging
 import random
+import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from agent.skew import Skew
@@ -79,6 +81,21 @@ class Collector:
             except NotConnected as fault:
                 await self._lost(fault, put)
                 await self._pause(stop)
+            except Exception as error:  # noqa: BLE001 - whatever a device brings about, the others go on
+                await self._lost(self._unforeseen(error), put)
+                await self._pause(stop)
+
+    def _unforeseen(self, error: Exception) -> NotConnected:
+        """Return what is said of a fault that no driver foresaw: its class and place, never its text."""
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{type(error).__name__}, {Path(at.filename).name}:{at.lineno}"
+        fault = NotConnected(
+            tr(f"an unforeseen fault of the driver ({where})", f"驱动发生未预见的错误（{where}）"),
+            where=self._config.id,
+            remedy=tr("connecting anew; please report it", "正在重新连接；请反馈给我们"),
+        )
+        fault.since_ns = self.state.last_frame_ns
+        return fault
 
     async def _read(self, driver: Driver, put: Put, stop: asyncio.Event) -> None:
         async with contextlib.aclosing(driver.frames()) as frames:

@@ -50,3 +50,32 @@ async def test_contact_is_lost_from_when_the_device_was_last_heard_of(
     async with asyncio.timeout(20):
         await Collector(Config.model_validate(DEVICE), clock).run(put, stop)
     assert [int(frame.time[0, 0] - T0) // 10**9 for frame in seen] == [0, told]
+
+
+async def test_a_fault_that_no_driver_foresaw_is_that_devices_alone_and_says_no_value(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock, stop, seen = Clock(), asyncio.Event(), list[int]()
+
+    class Driver:
+        def __init__(self, *_: Any) -> None:
+            pass
+
+        async def frames(self) -> AsyncGenerator[Frame, None]:
+            value = np.zeros((1, 1), np.int64)
+            yield Frame("meter", np.zeros(1, np.int32), value + T0, value, value.astype(np.uint8))
+            clock.set(9)
+            raise ValueError("could not read 666")
+
+    async def put(frame: Frame) -> None:
+        seen.append(int(frame.quality[0, 0]))
+        if len(seen) == 4:
+            stop.set()
+
+    monkeypatch.setattr(collect, "load", lambda _kind: SimpleNamespace(Driver=Driver))
+    monkeypatch.setattr(collect, "_SHORTEST_WAIT_S", 0.0)
+    async with asyncio.timeout(20):
+        await Collector(Config.model_validate(DEVICE), clock).run(put, stop)
+    assert seen == [Quality.GOOD, Quality.LOST] * 2
+    assert "ValueError" in caplog.text
+    assert "666" not in caplog.text
