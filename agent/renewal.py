@@ -37,7 +37,7 @@ async def renew(config: AgentConfig, now_s: int) -> Life | None:
     """Renew the certificate when it is due; return what the new one says, None where nothing was due.
 
     Raises:
-        NotRenewed: when the brain refuses, or its answer does not fit.
+        NotRenewed: when the brain refuses, its answer does not fit, or the disk does not take it.
         Unreachable, NotBelieved: see `protocols.https`.
         KeyFault, TlsFault: when a file of ours cannot be used.
     """
@@ -48,7 +48,7 @@ async def renew(config: AgentConfig, now_s: int) -> Life | None:
     if now_s < old.renew_s:
         return None
     request = await asyncio.to_thread(request_for, broker.private_key)
-    bundle = await asyncio.to_thread((broker.ca_file or broker.certificate).read_bytes)
+    bundle = await asyncio.to_thread(_read, broker.ca_file or broker.certificate)
     from protocols.https import ask_server, believing  # noqa: PLC0415 - its library is large, and few ever need it
 
     context = believing(bundle)
@@ -57,7 +57,14 @@ async def renew(config: AgentConfig, now_s: int) -> Life | None:
     if status != HTTPStatus.OK:
         raise _refused(url, tr(f"answer {int(status)}", f"应答 {int(status)}"))
     new = _fitting(answer, request, old, url)
-    await asyncio.to_thread(write_whole, broker.certificate, answer, PUBLIC)
+    try:
+        await asyncio.to_thread(write_whole, broker.certificate, answer, PUBLIC)
+    except OSError as error:
+        raise NotRenewed(
+            tr("the new certificate cannot be kept", "无法保存新证书"),
+            where=str(broker.certificate),
+            remedy=error.strerror or "",
+        ) from None
     return new
 
 
@@ -67,8 +74,12 @@ def life_in(path: Path) -> Life:
     Raises:
         MillgateError: when there is none.
     """
+    return life_of(_read(path))
+
+
+def _read(path: Path) -> bytes:
     try:
-        return life_of(path.read_bytes())
+        return path.read_bytes()
     except OSError as error:
         raise MillgateError(
             tr("the certificate cannot be read", "无法读取证书"),

@@ -1,6 +1,7 @@
 """Certificates are renewed by themselves at two thirds of their life, and only for who holds them."""
 
 import asyncio
+import errno
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -142,6 +143,27 @@ async def test_a_brain_that_cannot_be_believed_gets_no_request(
     write_whole(config.broker.ca_file, (other.path.parent / "keys" / "ca.pem").read_bytes())
     with pytest.raises(MillgateError, match="not accepted"):
         await renew(config, life_in(certificate(config)).renew_s)
+
+
+async def test_a_file_that_cannot_be_written_or_read_is_told_and_ends_nothing(
+    joined: tuple[Site, AgentConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk must not end the side that delivers, which is what frees it."""
+    _, config = joined
+    due_s, before = life_in(certificate(config)).renew_s, certificate(config).read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    await asyncio.sleep(1.1)  # certificates count in seconds
+    monkeypatch.setattr("agent.renewal.write_whole", full)
+    with pytest.raises(NotRenewed, match="No space left"):
+        await renew(config, due_s)
+    assert certificate(config).read_bytes() == before
+    assert config.broker.ca_file is not None
+    config.broker.ca_file.unlink()
+    with pytest.raises(MillgateError, match="cannot be read"):
+        await renew(config, due_s)
 
 
 async def test_doctor_and_log_name_a_certificate_that_ends(
