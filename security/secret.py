@@ -119,6 +119,7 @@ def log_redacted(level: int = logging.INFO) -> None:
     root.setLevel(level)
     sys.excepthook = _die
     threading.excepthook = _die_in_thread
+    sys.unraisablehook = _pass_over
     logging.raiseExceptions = False
 
 
@@ -133,4 +134,9 @@ def _die(kind: type[BaseException], value: BaseException, trace: TracebackType |
 
 
 def _die_in_thread(told: threading.ExceptHookArgs) -> None:
+    print("\n".join(places_of(told.exc_type, told.exc_traceback)), file=sys.stderr)
+
+
+def _pass_over(told: "sys.UnraisableHookArgs") -> None:
+    """Say of an exception that nobody can take, such as a finaliser's, no more than of any other."""
     print("\n".join(places_of(told.exc_type, told.exc_traceback)), file=sys.stderr)

@@ -117,6 +117,10 @@ def test_a_process_that_dies_prints_class_and_places_alone(tmp_path: Path) -> No
         "from security.secret import log_redacted\n"
         "log_redacted()\n"
         f"value = {CANARY}\n"
+        "class Held:\n"
+        "    def __del__(self):\n"
+        "        raise KeyError(f'value {value}')\n"
+        "Held()\n"
         "raise ValueError(f'value {value}')\n"
     )
     path = tmp_path / "dies.py"
@@ -125,6 +129,7 @@ def test_a_process_that_dies_prints_class_and_places_alone(tmp_path: Path) -> No
         [sys.executable, str(path)], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 1
+    assert "KeyError" in done.stderr
     assert "ValueError" in done.stderr
     assert "3141" not in done.stderr
     assert places_of(None, None) == ["?:"]
