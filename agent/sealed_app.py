@@ -20,6 +20,7 @@ from agent.attest import Attester
 from agent.clock import ClockWatch
 from agent.config import AgentConfig, for_sealed_side, read_sealed
 from agent.disk import SpoolThread
+from agent.kept_clock import KeptClock
 from agent.limits import largest_message
 from agent.link import LinkLost, SealedLink, sealed_end
 from agent.listed_keys import ListedSigner
@@ -130,7 +131,10 @@ class SealedApp:
     async def _keep_up(self) -> None:
         await self._ready.wait()
         if self._spool is not None and self._uplink is not None:
-            clock = ClockWatch(steady_ns=self._config.clock.steady)
+            clock = ClockWatch(
+                steady_ns=self._config.clock.steady,
+                kept=KeptClock(self._config.spool.folder / "clock.json"),
+            )
             upkeep = Upkeep(
                 self._spool, self._config.spool, self._thread, self._uplink.gave_up, clock
             )

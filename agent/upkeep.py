@@ -47,6 +47,7 @@ class Upkeep:
     async def step(self) -> None:
         """Look after it once."""
         self._clock.check()
+        await asyncio.to_thread(self._clock.keep)
         await self._forget_old()
         if self._thread.reserve is not None:
             await asyncio.to_thread(self._thread.reserve.take)
