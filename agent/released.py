@@ -31,7 +31,6 @@ _HASH: Final = 32
 _INT64: Final = np.dtype("<i8")
 _MOST_STREAMS: Final = 256
 _MOST_SHEETS: Final = 16
-_MOST_BLOCKS: Final = 1 << 20
 _HELLO, _RESTORE, _RELEASED, _COMMITTED = 1, 2, 3, 4
 
 
@@ -186,7 +185,7 @@ def _read_streams(items: Sequence[object]) -> dict[int, list[Block]]:
     last = -1
     for item in items:
         match item:
-            case [int(stream), [_, *_] as blocks] if last < stream and len(blocks) <= _MOST_BLOCKS:
+            case [int(stream), [_, *_] as blocks] if last < stream:
                 streams[stream] = [_read_block(block) for block in blocks]
                 last = stream
             case _:

@@ -433,15 +433,30 @@ class Spool:
             return 0
         changed = self._db.execute(
             "UPDATE batch SET status = ?, code = ? WHERE epoch = ? AND stream = ?"
-            " AND sequence = ? AND status != ?",
-            (REFUSED, one.code, head.epoch, head.stream, head.sequence, REFUSED),
+            " AND sequence = ? AND status NOT IN (?, ?)",
+            (REFUSED, one.code, head.epoch, head.stream, head.sequence, REFUSED, GIVEN_UP),
         ).rowcount
+        changed += self._refuse_given_up(head)
         if changed:
             self._db.execute(
                 "INSERT OR IGNORE INTO gap VALUES (?,?,?,?,?)",
                 (head.epoch, head.stream, head.sequence, head.sequence, REASON_REFUSED),
             )
         return changed
+
+    def _refuse_given_up(self, head: Head) -> int:
+        """Count what was given up while it was under way as refused: there is nothing of it to keep."""
+        row = self._db.execute(
+            "SELECT id, cells FROM batch WHERE epoch = ? AND stream = ? AND sequence = ?"
+            " AND status = ? AND first = sequence",
+            (head.epoch, head.stream, head.sequence, GIVEN_UP),
+        ).fetchone()
+        if row is None:
+            return 0
+        self._db.execute("DELETE FROM batch WHERE id = ?", (row[0],))
+        if head.epoch >= self.meta("epoch", 0):
+            self.set_meta({"refused_gone": self.meta("refused_gone", 0) + row[1]})
+        return 1
 
     def trim(self, archive_bytes: int) -> int:
         """Delete the oldest acknowledged batches beyond the bound; sheets stay.

@@ -14,6 +14,7 @@ from agent.clock import ClockWatch
 from agent.config import SpoolConfig
 from agent.disk import SpoolThread
 from agent.giveup import give_up_oldest
+from agent.kept_clock import KeptClock
 from agent.lanes import due, load
 from agent.mending import ASIDE, mark_damaged, open_mended
 from agent.reserve import Reserve
@@ -22,7 +23,8 @@ from agent.upkeep import Upkeep, delivery_ages
 from agent.window import MOST_IN_FLIGHT
 from protocols import patience
 from protocols.frame import SECOND
-from security.envelope import REASON_DROPPED
+from security.answers import BEYOND_SHEET, Head, Refused
+from security.envelope import REASON_DROPPED, REASON_REFUSED, Gap
 from security.statements import Loss, parse_statement
 from simulators.faults.disk import SmallDisk
 from tests.small_factory import ENERGY, NOW, Agent, Brain, block
@@ -161,6 +163,23 @@ def test_a_declared_loss_that_got_lost_itself_is_declared_again(
     assert agent.spool.tally().given_up == 2
 
 
+def test_what_was_given_up_on_its_way_and_is_refused_counts_once_and_leaves_no_empty_batch(
+    tmp_path: Path,
+) -> None:
+    agent = filled(tmp_path / "a", 3)
+    place = agent.spool.db.execute(
+        "SELECT epoch, stream, sequence, digest FROM batch WHERE is_sheet = 0 ORDER BY id"
+    ).fetchone()
+    give_up_oldest(agent.spool, 1)
+    refused = Refused(Head(*place), BEYOND_SHEET)
+    for again in (False, True):
+        assert agent.spool.settle([], [refused], b"d" * 32) == (not again)
+        tally = agent.spool.tally()
+        assert (tally.released, tally.waiting, tally.refused, tally.given_up) == (3, 2, 1, 0)
+    assert agent.spool.gaps(place[0], place[1], 9) == (Gap(0, 0, REASON_REFUSED),)
+    assert all(sealed for _, sealed in agent.spool.archived())
+
+
 def test_sheets_are_never_given_up(tmp_path: Path) -> None:
     agent = filled(tmp_path / "a", 3)
     assert give_up_oldest(agent.spool, 1 << 30).batches == 3
@@ -205,6 +224,18 @@ async def test_a_clock_that_jumped_ahead_gives_nothing_up(tmp_path: Path) -> Non
     clock = ClockWatch(lambda: wall, lambda: 0)
     wall += 400 * 86_400 * SECOND
     assert await upkeep_of(agent, wall // SECOND, clock) == []
+    assert agent.spool.tally().waiting == 10
+
+
+async def test_a_clock_that_was_set_ahead_while_the_agent_was_away_gives_nothing_up(
+    tmp_path: Path,
+) -> None:
+    agent = filled(tmp_path / "a", 10)
+    wall, kept = NOW * SECOND, KeptClock(tmp_path / "clock.json")
+    await upkeep_of(agent, NOW, ClockWatch(lambda: wall, lambda: 0, kept=kept))
+    wall += 400 * 86_400 * SECOND
+    later = ClockWatch(lambda: wall, lambda: 0, kept=kept)
+    assert await upkeep_of(agent, wall // SECOND, later) == []
     assert agent.spool.tally().waiting == 10
 
 
