@@ -261,7 +261,7 @@ class GateSide:
         if pending is None:
             return answer.number == self._number
         if answer.number == pending.number:
-            self._pending = None
+            self._pending, self._tries = None, 0
             return True
         self._tries += 1
         return answer.number == pending.number - 1 and self._tries < _MOST_TRIES

@@ -319,6 +319,25 @@ async def test_a_sealed_side_that_dies_of_a_message_is_not_given_it_a_third_time
     assert sealed.found == {(1, slot): (30, 0, 1) for slot in (2, 3)}
 
 
+async def test_a_message_that_was_kept_counts_no_try_against_the_next() -> None:
+    clock, sealed = Clock(), Sealed()
+    side, first = side_of(clock), None
+    for kept, seconds in ((False, range(15)), (True, range(15, 19)), (False, range(19, 33))):
+        async with talking_to(side) as (link, _):
+            await sealed.greet(link)
+            await until(lambda: side.gate is not None)
+            first = first or gate_in(side)
+            feed_now(side, clock, seconds)
+            side.wake()
+            message = await sealed.receive(link)
+            if kept:
+                sealed.keep(message)
+    async with running(side, sealed):
+        await feed(side, clock, range(33, 43))
+    assert side.gate is first
+    assert sealed.found == {(1, slot): (30, 0, 1) for slot in range(4)}
+
+
 async def test_a_sealed_side_in_another_epoch_gets_a_gate_that_starts_anew() -> None:
     clock, sealed = Clock(), Sealed()
     side = side_of(clock)
