@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 
 from protocols.drivers import NotConnected
+from protocols.drivers.opcua import quiet
 from protocols.drivers.opcua.client import SecureClient
 from protocols.drivers.opcua.config import Config
 from protocols.drivers.opcua.door import Door, find_door
@@ -33,6 +34,7 @@ class Connection:
         self._now = now_ns
         self._where = where
         self._on_lost = on_lost
+        self._place = quiet.Place(where)
 
     async def open(self, floor: Level | None) -> SecureClient:
         """Connect and log in.
@@ -43,6 +45,7 @@ class Connection:
         Raises:
             NotConnected: when that fails.
         """
+        quiet.at.set(self._place)
         self.door = await find_door(self._config, self._where, self._now(), floor)
         client = self.client = SecureClient(self._config, self.door, self._where)
         client.connection_lost_callback = self._lost
@@ -67,6 +70,7 @@ class Connection:
 
     async def close(self) -> None:
         """Give subscriptions and session back to the server, as far as it still listens."""
+        self._place.over = True
         client = self.client
         if client is None or not client.uaclient.has_transport:
             return
