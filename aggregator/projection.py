@@ -420,7 +420,11 @@ class Projection:
         for module in (future_factory, carbon):
             store = self._stores[module.BUCKET]
             for measurement in (*module.MEASUREMENTS, *DERIVED[module.BUCKET]):
-                store.delete(measurement)
+                try:
+                    store.delete(measurement)
+                except StoreRefused as fault:
+                    # What is written again replaces itself; what has another name now stays.
+                    _log.error("%s", fault)
             self._write(module.BUCKET, [mark])
 
     def blocks(self, batches: Sequence[Kept]) -> dict[str, list[SeriesBlock]]:

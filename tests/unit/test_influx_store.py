@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from aggregator.stores import SeriesBlock, SeriesKey, StoreRefused, StoreUnavailable
+from aggregator.stores import RowSpan, SeriesBlock, SeriesKey, StoreRefused, StoreUnavailable
 from aggregator.stores.influx import Config, Store
 from tests.servers.influx import InfluxServer, running
 
@@ -243,6 +243,8 @@ def test_series_that_a_reader_has_not_heard_of_do_not_mix_in(influx: InfluxServe
     assert list(reader.newest(plain).fields["x"]) == [SECRET]
     steps = reader.query_steps(plain, "x", T0, T0 + 100, 1000, "min")
     assert list(steps.fields["x"]) == [SECRET]
+    reader.delete_rows([RowSpan(plain, T0, T0 + 100)])
+    assert reader.count("m") == 50
     writer.close()
     reader.close()
 

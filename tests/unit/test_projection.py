@@ -270,6 +270,19 @@ def test_rows_that_a_store_will_never_take_do_not_hold_up_the_others(way: Way) -
     assert way.energy() == {0: 0.05, 1: 0.05}
 
 
+def test_a_store_that_cannot_delete_is_written_all_the_same(
+    way: Way, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(_: str) -> None:
+        raise StoreRefused("cannot delete", remedy="use another store")
+
+    monkeypatch.setattr(way.stores["future_factory"], "delete", refuse)
+    way.send(energy(0, 1))
+    assert way.follow() == 1
+    assert way.energy() == {0: 0.05}
+    assert "use another store" in caplog.text
+
+
 @pytest.mark.parametrize("meanwhile", [0, 2, 3])
 def test_an_older_ledger_that_was_put_back_is_projected_from_its_beginning(
     way: Way, meanwhile: int

@@ -147,6 +147,8 @@ class Store:
             StoreUnavailable: a part or nothing was removed; try again later.
             StoreRefused: this InfluxDB cannot delete.
         """
+        # A series with a tag that nobody had when tags were asked for must not go with one without it.
+        self._tags.clear()
         for one in spans:
             start, end = span(one.start_ns, one.end_ns)
             if start < end:
