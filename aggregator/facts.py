@@ -40,6 +40,7 @@ class FactKind:
         time: `period` counts for the time from `from` to before `until`, which must be given;
             `since` holds from a day on.
         en, zh: for people.
+        value: what its value can be.
     """
 
     unit: str
@@ -47,20 +48,21 @@ class FactKind:
     time: Literal["period", "since"]
     en: str
     zh: str
+    value: Literal["any", "amount", "positive", "share"] = "amount"
 
 
 KINDS: Final = {
     "value_added": FactKind(
-        "万元", "site", "period", "value added (income method)", "工业增加值（万元）"
+        "万元", "site", "period", "value added (income method)", "工业增加值（万元）", "any"
     ),
     "industry_mean_carbon": FactKind(
         "t/万元", "site", "period", "mean L of the industry", "同行业平均碳排放强度（吨/万元）"
     ),
     "revenue": FactKind("万元", "site", "period", "revenue", "营业收入（万元）"),
-    "profit": FactKind("万元", "site", "period", "profit", "利润（万元）"),
-    "tax": FactKind("万元", "site", "period", "tax paid", "税收（万元）"),
+    "profit": FactKind("万元", "site", "period", "profit", "利润（万元）", "any"),
+    "tax": FactKind("万元", "site", "period", "tax paid", "税收（万元）", "any"),
     "rd_spending": FactKind("万元", "site", "period", "spending on R&D", "研发经费支出（万元）"),
-    "land_area": FactKind("亩", "site", "since", "land area", "用地面积（亩）"),
+    "land_area": FactKind("亩", "site", "since", "land area", "用地面积（亩）", "positive"),
     "headcount": FactKind("1", "site", "since", "employees", "职工人数"),
     "digital_devices": FactKind(
         "1", "site", "since", "digital devices there are", "数字化设备总数"
@@ -71,11 +73,14 @@ KINDS: Final = {
         "period",
         "share of purchased power under contracts of zero-carbon power",
         "绿电合同占外购电量比例",
+        "share",
     ),
     "ideal_cycle_time": FactKind(
-        "s", "equipment", "since", "planned run time per unit", "理想节拍（秒/件）"
+        "s", "equipment", "since", "planned run time per unit", "理想节拍（秒/件）", "positive"
     ),
-    "rated_power": FactKind("kW", "equipment", "since", "rated power", "额定功率（千瓦）"),
+    "rated_power": FactKind(
+        "kW", "equipment", "since", "rated power", "额定功率（千瓦）", "positive"
+    ),
 }
 
 
@@ -151,6 +156,7 @@ def read_fact(row: Mapping[str, str], where: str) -> Fact:
         )
     _check_place(row, kind, where)
     value = _number(row["value"], where)
+    _check_value(kind, value, where)
     start, end = _day(row["from"], where), _day(row["until"], where) if row["until"] else None
     _check_period(kind, start, end, where)
     if not 0 < len(row["source"].strip()) <= _LONGEST:
@@ -221,6 +227,31 @@ def _number(text: str, where: str) -> Decimal:
     return value
 
 
+def _check_value(kind: FactKind, value: Decimal, where: str) -> None:
+    """Keep out what no such fact can be: a share of 30 would make carbon negative.
+
+    Raises:
+        MillgateError: with what it can be.
+    """
+    if kind.value == "share" and not 0 <= value <= 1:
+        raise _fault(
+            tr(f"{value} is no share", f"{value} 不是比例"),
+            where,
+            tr("write a number from 0 to 1: 30 % is 0.3", "请写 0 至 1 的数：30% 写作 0.3"),
+        )
+    if kind.value in {"amount", "positive"} and (
+        value < 0 or (kind.value == "positive" and not value)
+    ):
+        raise _fault(
+            tr(f"{kind.en} cannot be {value}", f"{kind.zh}不能是 {value}"),
+            where,
+            tr(
+                "correct it, or remove the fact where it is not known: then nothing is computed from it",
+                "请更正；若数值未知，请删除该事实：届时不做相关计算",
+            ),
+        )
+
+
 def decoded(data: bytes) -> str:
     """Return the text of a CSV file in UTF-8 or GB18030.
 
@@ -284,12 +315,24 @@ def parse_csv(text: str, where: str) -> list[Fact]:
             facts.append(read_fact(cells, f"{where}:{number}"))
         except MillgateError as fault:
             faults.append(fault)
-    faults += _overlaps(facts, where)
-    if len(facts) > _MOST:
-        faults.append(_fault(tr("too many facts", "事实过多"), where, tr("keep fewer", "请减少")))
+    faults += _whole(facts, where)
     if faults:
         raise ConfigError(faults)
     return facts
+
+
+def _whole(facts: Sequence[Fact], where: str) -> list[MillgateError]:
+    """Return what is wrong with facts together."""
+    faults = _overlaps(facts, where)
+    if len(facts) > _MOST:
+        faults.append(
+            _fault(
+                tr("too many facts", "事实过多"),
+                where,
+                tr(f"keep at most {_MOST}: remove old ones", f"至多 {_MOST} 项：请删除旧的事实"),
+            )
+        )
+    return faults
 
 
 def _overlaps(facts: Sequence[Fact], where: str) -> list[MillgateError]:
@@ -417,7 +460,7 @@ class FactFile:
         self._put(facts)
 
     def _check(self, facts: Sequence[Fact]) -> None:
-        faults = _overlaps(list(facts), str(self.path))
+        faults = _whole(facts, str(self.path))
         if faults:
             raise ConfigError(faults)
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from aggregator import facts as facts_module
 from aggregator.cli import app
 from aggregator.facts import (
     COLUMNS,
@@ -59,6 +60,9 @@ def test_a_fact_is_read_with_its_source_and_days() -> None:
         ("mill,main,p,land_area,1,2026-01-01,,x,2026-01-01", "is of the whole site"),
         ("mill,main,,ideal_cycle_time,1,2026-01-01,,x,2026-01-01", "is of one equipment"),
         (",main,,land_area,1,2026-01-01,,x,2026-01-01", "whose fact"),
+        ("mill,main,,green_power_share,30,2026-01-01,2027-01-01,x,2026-01-01", "30 is no share"),
+        ("mill,main,,headcount,-1,2026-01-01,,x,2026-01-01", "employees cannot be -1"),
+        ("mill,main,p,ideal_cycle_time,0,2026-01-01,,x,2026-01-01", "per unit cannot be 0"),
     ],
 )
 def test_a_faulty_line_is_refused_with_where_and_remedy(line: str, what: str) -> None:
@@ -86,6 +90,20 @@ def test_two_values_for_one_day_are_refused() -> None:
         parse_csv(HEAD + VALUE + VALUE, "f")
     later = VALUE.replace("2026-01-01,2027-01-01", "2027-01-01,2028-01-01")
     assert len(parse_csv(HEAD + VALUE + later, "f")) == 2
+
+
+def test_a_file_never_gets_more_facts_than_it_is_read_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(facts_module, "_MOST", 1)
+    file = FactFile(tmp_path / "facts.csv")
+    first, second = (
+        parse_csv(HEAD + VALUE.replace("value_added", name), "f") for name in ("revenue", "profit")
+    )
+    file.change(lambda _: first)
+    with pytest.raises(ConfigError, match="too many facts"):
+        file.change(lambda before: [*before, *second])
+    assert file.read() == first
 
 
 def test_of_facts_that_hold_until_replaced_the_newer_holds() -> None:
