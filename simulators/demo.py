@@ -351,12 +351,14 @@ async def running(folder: Path, seed: int) -> AsyncIterator[Mill]:
 
 @asynccontextmanager
 async def stopping_all(mill: Mill) -> AsyncIterator[None]:
-    """Stop every process of a mill at the end, the newest first."""
+    """Stop every process of a mill at the end, the agent before those that it speaks with."""
     try:
         yield
     finally:
-        for name in reversed(list(mill.processes)):
-            await mill.stop(name)
+        await mill.stop("agent")
+        async with asyncio.TaskGroup() as tasks:
+            for name in list(mill.processes):
+                tasks.create_task(mill.stop(name), name=f"stop {name}")
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

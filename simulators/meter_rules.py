@@ -60,12 +60,13 @@ class MeterRules:
             bases = reached or possible
 
     def power_last(self, series: Kept, rows: Iterator[Row]) -> Iterator[Finding]:
-        """Ask that the value be one that was served within the slot."""
+        """Ask that the value be one that was served within the slot, or so late that it still holds."""
         for row in rows:
             if fault := too_early(row, self._plant.start_ns):
                 yield wrong(row, fault)
                 continue
-            served = _between(self._power, row.start - self._skew_ns, row.end + self._skew_ns)
+            oldest = min(row.start, row.end - self._tolerance_ns) - self._skew_ns
+            served = _between(self._power, oldest, row.end + self._skew_ns)
             values = {
                 on_grid(watts, _POWER_EXPONENT, series.exponent, series.step) for _, watts in served
             }
@@ -81,7 +82,8 @@ class MeterRules:
         A reader counts the register's wraps from its own first reading on, and rounding to a
         grid that does not divide 2**32 depends on how many it has seen.
         """
-        served = _between(self._energy, at_ns - self._tolerance_ns, at_ns + self._skew_ns)
+        oldest = at_ns - self._tolerance_ns - self._skew_ns
+        served = _between(self._energy, oldest, at_ns + self._skew_ns)
         totals = {self._unwrapped(time, energy) for time, energy in served}
         return {
             (

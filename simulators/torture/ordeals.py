@@ -30,7 +30,7 @@ from simulators.torture.plan import (
 )
 from simulators.torture.yard import KEEPALIVE_S, Yard, edit
 
-_FULL_S: Final = 6.0
+_FULL_SLOTS: Final = 3
 _CUT_S: Final = 2.0 * KEEPALIVE_S
 _AGED_S: Final = 6.0
 _QUEUED_S: Final = 5.0
@@ -73,13 +73,13 @@ async def _full(yard: Yard, step: Step, end: str, writer: str) -> None:
     disk = await yard.disk(end)
     await asyncio.to_thread(disk.fill)
     try:
-        await asyncio.sleep(_FULL_S)
+        await asyncio.sleep(_FULL_SLOTS * yard.slot_s)
         if step.hard:
             await yard.kill(writer)
     finally:
         if step.hard and writer == "sealed":
             # Its supervisor starts it again while the disk is still full.
-            await asyncio.sleep(_FULL_S)
+            await asyncio.sleep(_FULL_SLOTS * yard.slot_s)
         await asyncio.to_thread(disk.free)
     if step.hard:
         await yard.revive(writer)
@@ -138,7 +138,7 @@ async def _brim(yard: Yard, step: Step) -> None:
     but = int(_BRIM * (1 + step.down_s))
     await asyncio.to_thread(*((disk.fill, but) if isinstance(disk, SmallDisk) else (disk.fill,)))
     try:
-        await asyncio.sleep(_FULL_S + step.down_s)
+        await asyncio.sleep(_FULL_SLOTS * yard.slot_s + step.down_s)
         if step.hard:
             await yard.kill("aggregator")
     finally:

@@ -63,7 +63,11 @@ class Step:
 
 
 def make_plan(
-    kills: int, seed: int, victims: Sequence[str] = VICTIMS, ordeals: Sequence[str] = ORDEALS
+    kills: int,
+    seed: int,
+    victims: Sequence[str] = VICTIMS,
+    ordeals: Sequence[str] = ORDEALS,
+    pace: float = 1.0,
 ) -> list[Step]:
     """Return the steps: so many kills, every victim alone first, then alone and in pairs at random.
 
@@ -72,6 +76,7 @@ def make_plan(
         seed: the same seed gives the same steps.
         victims: who there is.
         ordeals: what else is done.
+        pace: how long waits are against those of slots of 2 s.
     """
     chance = random.Random(seed)  # noqa: S311 - repeatable on purpose
     groups = _groups(kills, chance, list(victims))
@@ -81,7 +86,7 @@ def make_plan(
     for at, what in enumerate(others):
         # Spread evenly, so that each comes upon a mill that was killed before.
         whats.insert((at + 1) * len(groups) // (len(others) + 1) + at, (what, ()))
-    return [_step(number, *what, chance) for number, what in enumerate(whats, 1)]
+    return [_step(number, *what, chance, pace) for number, what in enumerate(whats, 1)]
 
 
 def _groups(kills: int, chance: random.Random, victims: list[str]) -> list[tuple[str, ...]]:
@@ -96,14 +101,16 @@ def _groups(kills: int, chance: random.Random, victims: list[str]) -> list[tuple
     return groups
 
 
-def _step(number: int, what: str, victims: tuple[str, ...], chance: random.Random) -> Step:
+def _step(
+    number: int, what: str, victims: tuple[str, ...], chance: random.Random, pace: float
+) -> Step:
     return Step(
         number=number,
         what=what,
         victims=victims,
-        traffic_s=round(chance.uniform(0.2, 4.0), 2),
-        apart_s=round(chance.uniform(0.0, 0.5), 2),
-        down_s=0.0 if chance.random() < _AT_ONCE else round(chance.uniform(0.0, 5.0), 2),
+        traffic_s=round(pace * chance.uniform(0.2, 4.0), 2),
+        apart_s=round(pace * chance.uniform(0.0, 0.5), 2),
+        down_s=0.0 if chance.random() < _AT_ONCE else round(pace * chance.uniform(0.0, 5.0), 2),
         back=tuple(chance.sample(victims, len(victims))),
         hard=chance.random() < 0.5,
     )

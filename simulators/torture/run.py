@@ -20,6 +20,8 @@ from simulators.verdict import Stretch
 
 PATIENCE_S: Final = 240.0
 _POLL_S: Final = 0.5
+_TOLERANCE: Final = "3s"
+"""What was read of a meter holds for two seconds, and an answer may be one second late."""
 _SERIES: Final = ("ff_energy", "ff_equipment_state")
 """One of each device."""
 
@@ -231,7 +233,7 @@ async def clean_account(
     until = time.monotonic() + PATIENCE_S
     while True:
         try:
-            found = figures(await yard.mill.account(tolerance=yard.wishes.slot))
+            found = figures(await yard.mill.account(tolerance=_TOLERANCE))
             more = found.declared > declared and not may_lose
             if more:
                 found = replace(found, lost=found.lost + found.declared - declared)

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
 from protocols.errors import MillgateError
+from protocols.frame import SECOND
+from protocols.settings import parse_duration
 from simulators.demo import Mill, configure, stopping_all
 from simulators.faults.disk import (
     DiskFault,
@@ -98,6 +100,11 @@ class Yard:
         """Who can be killed; the embedded store lives in the aggregator."""
         store = ("store",) if "store" in self.servers else ()
         return ("agent", "gate", "sealed", "aggregator", "broker", *store)
+
+    @property
+    def slot_s(self) -> float:
+        """Length of the released slots, seconds."""
+        return parse_duration(self.wishes.slot) / SECOND
 
     def data(self, end: str) -> Path:
         """Return where `mill` or `brain` keeps its data."""

@@ -430,6 +430,22 @@ def test_a_value_of_another_slot_is_noticed(make: Callable[[Plant], Kept]) -> No
     assert verdict(changed(kept, 11, 1000)).wrong == 1
 
 
+@pytest.mark.parametrize(("later", "wrong"), [(0, 0), (1, 0), (2, 0), (3, 1)])
+def test_a_power_that_still_holds_in_a_later_slot_is_right_and_an_older_one_is_wrong(
+    later: int, wrong: int
+) -> None:
+    then = last_served(ENDS[9])
+    left = Truth(PLANT, *(column[TRUTH.time <= then] for column in columns(TRUTH)))
+    kept = replace(
+        power(PLANT),
+        window_ns=SECOND,
+        start_ns=np.array([(then // SECOND + later) * SECOND]),
+        mantissa=np.array([on_grid(PLANT.meter(then).power, -3, -1)]),
+        span=np.ones(1, np.int64),
+    )
+    assert judge(left, [kept], tolerance_ns=3 * SECOND)[0].wrong == wrong
+
+
 def test_what_lies_before_the_plants_start_is_wrong() -> None:
     for kept in everything(PLANT):
         early = replace(kept, start_ns=kept.start_ns - 4 * WINDOW)
