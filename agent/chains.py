@@ -13,7 +13,7 @@ from typing import Final
 from agent.giveup import give_up_first, passed
 from agent.spool import ACKNOWLEDGED, GIVEN_UP, LOST, REFUSED, WAITING, Spool
 from protocols.topics import Address
-from security.answers import Head
+from security.answers import MOST_HEADS, Head
 from security.envelope import REASON_DROPPED, REASON_RESTORED, genesis, parse
 from security.statements import ChainEnd
 
@@ -77,13 +77,16 @@ def compare(
             "SELECT epoch, stream, next, digest FROM chain ORDER BY epoch, stream"
         ).fetchall()
         known = {(row[0], row[1]) for row in ours}
+        # The newest epochs come first: of older chains, one that is full says nothing.
+        full = len(heads) == MOST_HEADS
+        silent_through = min(head.epoch for head in heads) if full else -1
         if epoch_known > epoch or any(
             head.epoch == epoch and place not in known for place, head in theirs.items()
         ):
             verdict.forked = True
         for row in ours:
             place = (row[0], row[1])
-            if row[1] in streams:
+            if row[1] in streams and (place in theirs or row[0] > silent_through):
                 _compare_one(spool, db, place, row[2], row[3], theirs.get(place), epoch, verdict)
         if verdict.forked:
             _begin_anew(spool, db, address, (epoch, max(epoch, epoch_known) + 1), theirs, streams)

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from agent import spool as spool_module
 from agent.asking import Asker
-from agent.chains import Missing, Verdict
+from agent.chains import Missing, Verdict, compare
 from agent.spool import Spool
 from aggregator.alarms import EPOCH_UNEXPLAINED, EQUIVOCATION
 from aggregator.early import WINDOW
 from aggregator.sums import LostRange, lost_ranges
 from protocols.batch import Block
 from security import cose
-from security.answers import Standing, answer_kid, read_answer
+from security.answers import MOST_HEADS, Head, Standing, answer_kid, read_answer
 from security.envelope import REASON_DROPPED, REASON_RESTORED, Before, parse
 from security.statements import parse_statement
 from tests.small_factory import (
@@ -546,3 +546,18 @@ def test_what_was_held_for_its_sheet_from_before_the_disk_was_put_back_is_not_ta
     assert slots_in(brain) == [2]
     assert agent.waiting() == []
     assert not brain.ledger.record.quarantined(1)
+
+
+@pytest.mark.parametrize("heads", [MOST_HEADS - 1, MOST_HEADS])
+def test_of_chains_that_a_full_standing_has_no_room_for_nothing_is_said(
+    tmp_path: Path, heads: int
+) -> None:
+    """Taken for missing at the brain, all of an old epoch would be sent again, or declared lost."""
+    spool, stream, digest = Spool(tmp_path / "spool.db"), 7, bytes(32)
+    spool.set_meta({"epoch": 2})
+    with spool.transaction() as db:
+        db.execute("INSERT INTO chain VALUES (1, ?, 3, ?)", (stream, digest))
+    newer = [Head(2, 1000 + one, 0, digest) for one in range(heads)]
+    found = compare(spool, KEYS.address, 2, newer, {stream}).missing
+    spool.close()
+    assert found == ([] if heads == MOST_HEADS else [Missing(1, stream, 0, 2, digest)])
