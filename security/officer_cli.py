@@ -325,15 +325,13 @@ def stop(
 def confirm(path: SignedPath, key: KeysOption) -> None:
     """Confirm that a policy still holds."""
     from security.at_rest import asked  # noqa: PLC0415 - the command line starts fast
-    from security.policy.bundle import write_bundle  # noqa: PLC0415 - same
-    from security.policy.fresh import Fresh, fresh_path, sign_fresh  # noqa: PLC0415 - same
+    from security.policy.fresh import Fresh, sign_fresh, write_fresh  # noqa: PLC0415 - same
     from security.policy.tools.shelf import read_bundle_file  # noqa: PLC0415 - same
     from security.signers import load_signer  # noqa: PLC0415 - same
 
     keys = [load_signer(one, asked) for one in key]
     draft = read_bundle_file(path)[1]
-    target = fresh_path(path)
-    write_bundle(target, sign_fresh(Fresh(policy=draft.hash, at=int(time.time())), keys))
+    target = write_fresh(path, sign_fresh(Fresh(policy=draft.hash, at=int(time.time())), keys))
     typer.echo(
         tr(
             f"{target}: version {draft.policy.version} is confirmed",
