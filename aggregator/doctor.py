@@ -4,6 +4,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -12,10 +13,11 @@ from aggregator.alarms import Severity
 from aggregator.alarms_cli import local_moments
 from aggregator.api.scopes import read_tokens
 from aggregator.app import make_stores, read_token
+from aggregator.authority import open_authority
 from aggregator.config import AggregatorConfig
 from aggregator.expiry import own_certificates
-from aggregator.factors import Factors, shipped_sets
 from aggregator.ledger import Ledger
+from aggregator.rules import read_rules
 from protocols.checkup import (
     MEGABYTE,
     Finding,
@@ -30,6 +32,7 @@ from protocols.errors import ConfigError
 from protocols.frame import SECOND
 from protocols.language import counted, tr
 from protocols.status import NotRunning, ask
+from protocols.tls import server_context
 from security.key_checkup import look_at_certificate, look_at_keys
 
 _ROOM: Final = 1024 * MEGABYTE
@@ -39,13 +42,41 @@ _MOST_ALARMS: Final = 20
 
 async def examine(config: AggregatorConfig) -> list[Finding]:
     """Return what was found; nothing is changed and no process is disturbed."""
-    findings = [*_keys(config), *_factories(config), *_certificates(config)]
+    findings = [*_rules(config), *_keys(config), *_factories(config), *_certificates(config)]
+    findings += _servers(config)
     newest_s = await asyncio.to_thread(_newest_s, config.ledger)
     findings += [private(config.ledger.parent), disk(config.ledger.parent, _ROOM), *clock(newest_s)]
     connected = await asyncio.to_thread(_connected, config)
     findings += [await broker(one, connected=one.place in connected) for one in config.brokers]
     findings += _process(config)
     return findings
+
+
+def _rules(config: AggregatorConfig) -> Iterator[Finding]:
+    """Look at what series are computed with, by what the next start reads it with."""
+    subject = tr("rules", "规则")
+    try:
+        read_rules(config)
+    except ConfigError as error:
+        yield from (Finding.of(subject, fault) for fault in error.faults)
+    else:
+        yield Finding(
+            Grade.GOOD, subject, tr("factors, tariff, grading", "因子、分时电价、碳效评价")
+        )
+
+
+def _servers(config: AggregatorConfig) -> Iterator[Finding]:
+    """Look whether every server of ours could show its certificate, with the key that is its own."""
+    subject, api, enrolment = "TLS", config.api, config.enrolment
+    if api.certificate is not None and api.private_key is not None:
+        yield checked(subject, "[api]", partial(server_context, api.certificate, api.private_key))
+    if enrolment is None:
+        return
+    yield checked(subject, str(enrolment.authority), partial(open_authority, config))
+    if enrolment.certificate.exists():
+        # Else it is made when the aggregator starts.
+        pair = enrolment.certificate, enrolment.private_key
+        yield checked(subject, "[enrolment]", partial(server_context, *pair))
 
 
 def _certificates(config: AggregatorConfig) -> Iterator[Finding]:
@@ -126,9 +157,10 @@ def _process(config: AggregatorConfig) -> Iterator[Finding]:
             tr("not running", "未运行"),
             f"millgate aggregator run {config.path}",
         )
-        yield _port(config)
+        yield _port(config.api.host, config.api.port, "[api]")
+        if config.enrolment is not None:
+            yield _port(config.enrolment.host, config.enrolment.port, "[enrolment]")
         yield _store(config)
-        yield checked(tr("factors", "因子"), config.carbon.region, lambda: _load_factors(config))
         return
     yield Finding(Grade.GOOD, subject, tr("running", "运行中"))
     if not report["broker"]:
@@ -161,15 +193,14 @@ def _alarms(alarms: list[dict[str, Any]]) -> Iterator[Finding]:
         yield Finding(grade, subject, said, remedy)
 
 
-def _port(config: AggregatorConfig) -> Finding:
-    subject = tr("port", "端口")
-    place = f"{config.api.host}:{config.api.port}"
+def _port(host: str, port: int, table: str) -> Finding:
+    subject, place = tr("port", "端口"), f"{host}:{port}"
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((config.api.host, config.api.port))
+            probe.bind((host, port))
         except OSError as error:
-            remedy = tr("choose another [api] host or port", "请更换 [api] 的 host 或 port")
+            remedy = tr(f"choose another {table} host or port", f"请更换 {table} 的 host 或 port")
             return Finding(Grade.FAULT, subject, f"{place}: {error.strerror}", remedy)
     return Finding(Grade.GOOD, subject, place)
 
@@ -190,7 +221,3 @@ def _touch_store(config: AggregatorConfig) -> None:
             store.series("health")
         finally:
             store.close()
-
-
-def _load_factors(config: AggregatorConfig) -> None:
-    Factors(shipped_sets(), config.carbon.region, config.carbon.factor_set)

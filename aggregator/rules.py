@@ -1,8 +1,10 @@
 """What series are computed with: factors, coal equivalents, tariff, local time, grading."""
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from aggregator.carbon_codes import find_profile
 from aggregator.config import AggregatorConfig
@@ -12,6 +14,10 @@ from aggregator.revisions import CarbonRules
 from aggregator.series.derived.site import Context
 from aggregator.series.future_factory import EnergyTerms
 from aggregator.tariffs import Tariff, find_tariff
+from protocols.errors import ConfigError, MillgateError, Misfit
+from protocols.settings import fault_at
+
+_KEY: Final = re.compile(r"[a-z_]+\.[a-z_]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +41,20 @@ def read_rules(config: AggregatorConfig) -> Rules:
     Raises:
         ConfigError: a name is not known, or a file is faulty.
     """
+    try:
+        return _rules(config)
+    except ConfigError as error:
+        raise ConfigError([_placed(fault, config.path) for fault in error.faults]) from None
+
+
+def _placed(fault: MillgateError, path: Path) -> MillgateError:
+    """Return a fault that names a key of aggregator.toml with the line of that key."""
+    if _KEY.fullmatch(fault.where) is None:
+        return fault
+    return fault_at(path, Misfit(fault.what, fault.remedy, tuple(fault.where.split("."))))
+
+
+def _rules(config: AggregatorConfig) -> Rules:
     folder = config.path.absolute().parent
     names = config.carbon
     carbon = CarbonRules.shipped(names.region, names.wider, names.factor_set, names.fuel_set)

@@ -8,11 +8,11 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from protocols.errors import ConfigError, MillgateError
+from protocols.errors import ConfigError, MillgateError, Misfit
 from protocols.hosts import Host
 from protocols.language import tr
 from protocols.places import under
-from protocols.settings import KeyPath, Strict, check_settings
+from protocols.settings import KeyPath, Strict, check_settings, fault_at
 
 LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 """Hosts that only this machine can reach."""
@@ -101,10 +101,10 @@ def read_brokers(raw: dict[str, Any], path: Path) -> tuple[BrokerConfig, ...]:
     found: list[BrokerConfig] = []
     if not 0 < len(tables) <= MOST_BROKERS:
         faults.append(
-            MillgateError(
-                tr(f"broker: from 1 to {MOST_BROKERS}", f"broker：须为 1 至 {MOST_BROKERS} 个"),
-                where=str(path),
-                remedy=tr("correct the list", "请更正列表"),
+            _fault(
+                tr(f"from 1 to {MOST_BROKERS}", f"须为 1 至 {MOST_BROKERS} 个"),
+                tr("correct the list", "请更正列表"),
+                path,
             )
         )
     for at, table in enumerate(tables):
@@ -116,15 +116,20 @@ def read_brokers(raw: dict[str, Any], path: Path) -> tuple[BrokerConfig, ...]:
         except ConfigError as error:
             faults += error.faults
     places = [one.place for one in found]
-    faults += [_twice(place, path) for place in sorted({p for p in places if places.count(p) > 1})]
+    twice = [at for at, place in enumerate(places) if place in places[:at]]
+    faults += [
+        _fault(
+            tr(f"{places[at]} is named twice", f"{places[at]} 重复"),
+            tr("remove one of them", "请删除其中之一"),
+            path,
+            at,
+        )
+        for at in twice
+    ]
     if faults:
         raise ConfigError(faults)
     return tuple(found)
 
 
-def _twice(place: str, path: Path) -> MillgateError:
-    return MillgateError(
-        tr(f"broker: {place} is named twice", f"broker：{place} 重复"),
-        where=str(path),
-        remedy=tr("remove one of them", "请删除其中之一"),
-    )
+def _fault(what: str, remedy: str, path: Path, *at: int) -> MillgateError:
+    return fault_at(path, Misfit(what, remedy, ("broker", *at)))

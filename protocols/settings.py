@@ -155,7 +155,7 @@ def check_settings(
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        lines = key_lines(read_text(path.read_bytes())) if path.is_file() else {}
+        lines = _lines_in(path)
         faults = [
             _fault(misfit, path, prefix, lines, places)
             for detail in error.errors(include_url=False)
@@ -182,6 +182,15 @@ def check_kind(table: object, known: Iterable[str], path: Path, prefix: KeyPath)
         kind: Annotated[str, AfterValidator(one_of_them)] = Field("", validate_default=True)
 
     return check_settings(cast("Mapping[str, Any]", table), Kinded, path, prefix).kind
+
+
+def fault_at(path: Path, misfit: Misfit) -> MillgateError:
+    """Return the fault of a file at a key path of it, with the line where there is one."""
+    return _fault(misfit, path, (), _lines_in(path), _NO_PLACES)
+
+
+def _lines_in(path: Path) -> dict[KeyPath, int]:
+    return key_lines(read_text(path.read_bytes())) if path.is_file() else {}
 
 
 def _misfits(detail: ErrorDetails, model: type[BaseModel], prefix: KeyPath) -> Iterator[Misfit]:

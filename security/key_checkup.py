@@ -58,7 +58,8 @@ def look_at_certificate(path: Path, now_s: int, remedy: str) -> Finding:
     try:
         life = life_of(path.read_bytes())
     except OSError as error:
-        return Finding(Grade.FAULT, subject, f"{path}: {error.strerror}")
+        mend = tr("give the right path of a PEM file", "请给出正确的 PEM 文件路径")
+        return Finding(Grade.FAULT, subject, f"{path}: {error.strerror}", mend)
     except MillgateError as fault:
         return Finding(Grade.FAULT, subject, f"{path}: {fault.what}")
     left = (life.ends_s - now_s) // _DAY_S

@@ -10,12 +10,20 @@ from typing import Any, ClassVar, Final, Protocol, Self, get_args, runtime_check
 
 from pydantic import Field, field_validator
 
-from protocols.errors import ConfigError, MillgateError
+from protocols.errors import ConfigError, MillgateError, Misfit
 from protocols.frame import Frame, NowNs
 from protocols.language import tr
 from protocols.plugins import Plugins
 from protocols.points import LocalId, Point, PointTable
-from protocols.settings import KeyPath, Place, Strict, check_kind, check_settings, share_sets
+from protocols.settings import (
+    KeyPath,
+    Place,
+    Strict,
+    check_kind,
+    check_settings,
+    fault_at,
+    share_sets,
+)
 from protocols.tables import read_points
 
 
@@ -48,10 +56,12 @@ class DeviceConfig(Strict):
     @classmethod
     def _unique(cls, points: list[Point]) -> list[Point]:
         seen: set[str] = set()
-        for point in points:
+        for at, point in enumerate(points):
             if point.id in seen:
-                raise ValueError(
-                    tr(f"point id '{point.id}' is used twice", f"点标识 '{point.id}' 重复")
+                raise Misfit(
+                    tr(f"'{point.id}' is used twice", f"点标识 '{point.id}' 重复"),
+                    tr("give each point its own id", "请为每个点使用不同的标识"),
+                    (at, "id"),
                 )
             seen.add(point.id)
         share_sets(points)
@@ -127,6 +137,7 @@ def read_devices(tables: object, path: Path) -> list[DeviceConfig]:
         raise ConfigError([_not_a_list(path)])
     faults: list[MillgateError] = []
     devices: list[DeviceConfig] = []
+    used: set[str] = set()
     for at, table in enumerate(tables):
         try:
             # Which keys it may have, nobody can tell before its kind.
@@ -136,15 +147,12 @@ def read_devices(tables: object, path: Path) -> list[DeviceConfig]:
             devices.append(device.located(path.absolute().parent))
         except ConfigError as error:
             faults += error.faults
-    ids = [device.id for device in devices]
-    faults += [
-        MillgateError(
-            tr(f"device id '{twice}' is used twice", f"设备标识 '{twice}' 重复"),
-            where=str(path),
-            remedy=tr("give each device its own id", "请为每台设备使用不同的标识"),
-        )
-        for twice in sorted({name for name in ids if ids.count(name) > 1})
-    ]
+            continue
+        if device.id in used:
+            what = tr(f"'{device.id}' is used twice", f"设备标识 '{device.id}' 重复")
+            remedy = tr("give each device its own id", "请为每台设备使用不同的标识")
+            faults.append(fault_at(path, Misfit(what, remedy, ("device", at, "id"))))
+        used.add(device.id)
     for model in {type(device) for device in devices}:
         faults += model.conflicts([one for one in devices if type(one) is model], path)
     if faults:
@@ -180,8 +188,6 @@ def _read_device(table: Any, model: type[DeviceConfig], path: Path, at: int) -> 
 
 
 def _not_a_list(path: Path) -> MillgateError:
-    return MillgateError(
-        tr("device: must be a list of tables", "device：须为表的列表"),
-        where=str(path),
-        remedy=tr("write [[device]] with two brackets", "请用双方括号写作 [[device]]"),
-    )
+    what = tr("must be a list of tables", "须为表的列表")
+    remedy = tr("write [[device]] with two brackets", "请用双方括号写作 [[device]]")
+    return fault_at(path, Misfit(what, remedy, ("device",)))
