@@ -29,11 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 class Asker:
-    """One agent's questions; times are seconds of one steady clock.
-
-    Attributes:
-        quarantined: a brain takes nothing from us until a person has looked.
-    """
+    """One agent's questions; times are seconds of one steady clock."""
 
     def __init__(
         self,
@@ -43,7 +39,7 @@ class Asker:
         streams: Mapping[bytes, Collection[int]],
         now_ns: NowNs,
     ) -> None:
-        self.quarantined = False
+        self._quarantines: set[bytes] = set()
         self._cleared: set[bytes] = set()
         self._spool = spool
         self._address = address
@@ -56,6 +52,11 @@ class Asker:
         self._wait_s = _FIRST_S
         self._next_s = 0.0
         self._hint_s = 0.0
+
+    @property
+    def quarantined(self) -> bool:
+        """Whether a brain takes nothing from us until a person has looked, or for good."""
+        return bool(self._quarantines)
 
     @property
     def begun(self) -> bool:
@@ -137,7 +138,7 @@ class Asker:
             kid: key id of the receipt key that signed it.
             signed: its bytes.
         """
-        self._say_quarantine(standing.quarantined)
+        self._note_quarantine(kid, quarantined=standing.quarantined)
         self._spool.attested(standing.attested)
         if standing.nonce != self._nonce or kid not in self._unanswered:
             return None
@@ -241,16 +242,19 @@ class Asker:
                 ),
             )
 
-    def _say_quarantine(self, quarantined: bool) -> None:  # noqa: FBT001 - a state, not a switch
-        if quarantined and not self.quarantined:
+    def _note_quarantine(self, kid: bytes, *, quarantined: bool) -> None:
+        if not quarantined:
+            self._quarantines.discard(kid)
+            return
+        if kid not in self._quarantines:
             _log.error(
                 "%s",
                 tr(
-                    "the brain holds proof that two different messages were signed for one place "
-                    "of our chain (is there a copy of this agent?); it takes nothing more until its "
-                    "operator releases it; our data waits in the spool",
-                    "产业大脑持有证据：本代理链上同一位置签署了两条不同消息（是否存在本代理的副本？）；"
-                    "在其管理员解除隔离之前不再接收；数据在缓存中等待",
+                    "the brain takes nothing more from this agent: it was revoked there, or two different "
+                    "messages were signed for one place of our chain (is there a copy of this agent?); its "
+                    "operator knows which; our data waits in the spool",
+                    "产业大脑不再接收本代理程序的任何内容：已在该处被吊销，或本代理链上同一位置签署了两条不同消息"
+                    "（是否存在本代理的副本？）；其管理员知道属于哪一种；数据在缓存中等待",
                 ),
             )
-        self.quarantined = quarantined
+        self._quarantines.add(kid)

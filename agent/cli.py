@@ -4,8 +4,9 @@ import asyncio
 import json
 import logging
 import secrets
+import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
@@ -21,6 +22,7 @@ from agent.founding import (
     write_agent,
 )
 from agent.onboarding.cli import mount
+from agent.unheard import unheard
 from protocols import logs
 from protocols.errors import ConfigError, MillgateError
 from protocols.hosts import given_host
@@ -30,6 +32,8 @@ from protocols.status import ask
 from protocols.topics import ID_BYTES
 from security.cards import AgentCard, read_brain_card
 from security.token_cli import SignerPlace
+
+_OLD_MINUTES: Final = 15
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -394,6 +398,10 @@ def _show_outputs(console: Console, report: dict[str, Any]) -> None:
             f"消息代理 {broker['place']}{which} {state}；纪元 {report['epoch']}",
         )
     )
+    of_no_use = unheard(report, time.time())
+    trouble = broker["fault"] if of_no_use is None else of_no_use.line
+    if trouble:
+        console.print(trouble, style="yellow", markup=False, highlight=False)
     _show_clock(console, report.get("brain_clock"))
     ages = report["delivery"]
     newest, oldest = ages["acknowledged_age_s"], ages["oldest_waiting_s"]
@@ -411,11 +419,14 @@ def _show_clock(console: Console, clock: dict[str, Any] | None) -> None:
     if clock["line"]:
         console.print(clock["line"], style="yellow", markup=False, highlight=False)
         return
-    ahead, within = clock["ahead_s"], clock["within_s"]
+    ahead, within, minutes = clock["ahead_s"], clock["within_s"], int(clock["age_s"] // 60)
+    old = minutes >= _OLD_MINUTES
     console.print(
         tr(
-            f"clock against the brain's: {ahead:+.1f} s (give or take {within:.1f} s)",
-            f"时钟与产业大脑相差：{ahead:+.1f} 秒（误差 {within:.1f} 秒）",
+            f"clock against the brain's: {ahead:+.1f} s (give or take {within:.1f} s"
+            + (f", as heard {minutes} min ago)" if old else ")"),
+            f"时钟与产业大脑相差：{ahead:+.1f} 秒（误差 {within:.1f} 秒"
+            + (f"，{minutes} 分钟前测得）" if old else "）"),
         )
     )
 

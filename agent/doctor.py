@@ -10,6 +10,7 @@ from typing import Any, Final
 from agent.authority import usable_policy
 from agent.config import AgentConfig, no_devices
 from agent.registry import Registry
+from agent.unheard import unheard
 from protocols.checkup import Finding, Grade, broker, clock, disk, private
 from protocols.drivers import DeviceConfig, load
 from protocols.errors import MillgateError
@@ -147,6 +148,9 @@ def _process(report: dict[str, Any]) -> Iterator[Finding]:
         if device.get("skew"):
             yield Finding(Grade.NOTICE, name, device["skew"])
     yield from _brain_clock(report.get("brain_clock"))
+    of_no_use = unheard(report, time.time())
+    if of_no_use is not None:
+        yield Finding(Grade.FAULT, tr("brain", "产业大脑"), *of_no_use)
     outputs = report["outputs"]
     waiting = tr(
         f"{outputs['waiting']} values wait for a receipt", f"{outputs['waiting']} 个值等待回执"

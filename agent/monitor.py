@@ -5,10 +5,12 @@ What leaves is counted in slots and messages. What is read from devices is shown
 """
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
+from agent.unheard import unheard
 from protocols.metrics import CONTENT_TYPE, Family, exposition
 
 HOST: Final = "127.0.0.1"
@@ -83,7 +85,9 @@ def not_ready(report: Mapping[str, Any]) -> str:
         return "policy"
     if not policy["in_force"]:
         return "halted"
-    return "" if report.get("broker", {}).get("connected") else "broker"
+    if not report.get("broker", {}).get("connected"):
+        return "broker"
+    return "brain" if unheard(report, time.time()) else ""
 
 
 def families(report: Mapping[str, Any], *, devices: bool) -> list[Family]:
@@ -111,6 +115,9 @@ def _delivery(report: Mapping[str, Any]) -> Iterable[Family]:
         "Receipts since the start.",
         [({}, broker.get("receipts"))],
     )
+    silent = broker.get("silent_s")
+    about = "For how long nothing was heard of the brain although something waits for an answer."
+    yield "agent_brain_silent_seconds", "gauge", about, [({}, silent)]
     clock = (report.get("brain_clock") or {}).get("ahead_s")
     about = "By how much our clock is ahead of the brain's."
     yield "agent_brain_clock_ahead_seconds", "gauge", about, [({}, clock)]

@@ -6,6 +6,9 @@ from typing import Final
 
 FIRST_REST_S: Final = 30.0
 LONGEST_REST_S: Final = 3600.0
+UNHEARD_S: Final = 60.0
+"""For so long nothing of the brain may be heard, although something waits, before people are told."""
+
 _RESTS_GROW: Final = 2.0
 
 

@@ -260,6 +260,9 @@ class SealedApp:
             "outputs": asdict(tally),
             "broker": {
                 "connected": state.connected,
+                "fault": state.fault,
+                "silent_s": round(self._uplink.silent_s()),
+                "quarantined": self._uplink.quarantined,
                 "receipts": state.receipts,
                 "place": self._config.brokers[state.broker].place,
                 "preference": state.broker + 1,

@@ -23,7 +23,7 @@ from agent.disk import SpoolThread
 from agent.giveup import Chain, declared, give_up_damaged
 from agent.lanes import Lanes, Loaded, due, load
 from agent.limits import note_largest
-from agent.route import Route, Silence
+from agent.route import UNHEARD_S, Route, Silence
 from agent.spool import Spool
 from protocols.broker import BrokerConfig
 from protocols.errors import MillgateError
@@ -42,7 +42,6 @@ from security.answers import (
 from security.envelope import parse
 from security.keys import BadSignature, VerifyKey
 
-ALARM_S: Final = 60.0
 _IDLE_S: Final = 5.0
 _SHEET_S: Final = 10.0
 _TRIM_S: Final = 30.0
@@ -65,6 +64,7 @@ class UplinkState:
 
     Attributes:
         connected: whether the broker answers.
+        fault: why it does not, in one line; empty while it does.
         broker: which one is in use, counted from 0 in order of preference.
         changes: how often another one was taken.
         receipts: valid receipts seen since start.
@@ -76,6 +76,7 @@ class UplinkState:
     """
 
     connected: bool = False
+    fault: str = ""
     broker: int = 0
     changes: int = 0
     receipts: int = 0
@@ -155,6 +156,15 @@ class Uplink:
         self._key_list, self._keys_at = key_list, 0.0
         self._wake.set()
 
+    def silent_s(self) -> float:
+        """Return for how long nothing was heard of the brain although something waits for an answer."""
+        return self._silence.lasts_s(self._now())
+
+    @property
+    def quarantined(self) -> bool:
+        """Whether a brain says that it takes nothing more from us."""
+        return self._duty.asker.quarantined
+
     def wake(self) -> None:
         """Say that there is more to send."""
         self._wake.set()
@@ -227,6 +237,7 @@ class Uplink:
         while True:
             await asyncio.sleep(_LOOK_S)
             now = self._now()
+            self.state.fault = "" if link.connected.is_set() else link.trouble
             if link.connections != self._begun:
                 self._wake.set()
             if link.connected.is_set():
@@ -453,7 +464,7 @@ class Uplink:
         self.gave_up()
 
     def _alarm_when_silent(self) -> None:
-        if self._silence.told(self._now(), ALARM_S):
+        if self._silence.told(self._now(), UNHEARD_S):
             _log.warning(
                 "%s",
                 tr(
