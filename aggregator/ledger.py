@@ -5,6 +5,7 @@ and a point's slot has at most one value: covered time is kept as ranges per set
 """
 
 import hashlib
+import json
 import sqlite3
 import threading
 from collections import Counter
@@ -80,12 +81,6 @@ MOST_UNDECLARED: Final = 1024
 """How many refused messages of one chain may wait for the agent to declare them."""
 
 _MOST_DECLARED: Final = 10_000
-
-_TOUCHING: Final = """
-    batch.agent=?1 AND batch.stream IN (SELECT stream FROM chain WHERE agent=?1)
-    AND end_s>?2 AND start_s<?3 AND cells>0
-"""
-"""An agent's batches that touch a span. Its streams are named since the index has them before the time."""
 
 
 LedgerError = sqlite3.Error
@@ -573,8 +568,10 @@ class Ledger:
 
     def overlapping(self, agent: int, start_s: int, end_s: int) -> Iterator[Kept]:
         """Yield an agent's batches that touch a window, one at a time: there may be years of them."""
+        # Streams are named since the index has them before the time.
         found = self._db.execute(
-            f"SELECT id FROM batch WHERE {_TOUCHING} ORDER BY id",  # noqa: S608 - a constant
+            "SELECT id FROM batch WHERE agent=?1 AND end_s>?2 AND start_s<?3 AND cells>0"
+            " AND stream IN (SELECT stream FROM chain WHERE agent=?1) ORDER BY id",
             (agent, start_s, end_s),
         ).fetchall()
         for number in found:
@@ -585,16 +582,19 @@ class Ledger:
             ).fetchone()
             yield Kept(*row)
 
-    def covering(self, agent: int, start_s: int, end_s: int, limit: int) -> list[Batch]:
-        """Return what is known of an agent's batches that touch a span, oldest first."""
+    def covering(
+        self, agent: int, streams: Sequence[int], start_s: int, end_s: int, limit: int
+    ) -> list[Batch]:
+        """Return what is known of an agent's batches of some streams that touch a span, newest first."""
         rows = self._db.execute(
-            "SELECT id, batch.epoch, batch.stream, batch.sequence, batch.digest, sheet, start_s,"  # noqa: S608 - a constant
+            "SELECT id, batch.epoch, batch.stream, batch.sequence, batch.digest, sheet, start_s,"
             " end_s, batch.received_s, cells, LENGTH(sealed)=0, place FROM batch"
             " LEFT JOIN log ON log.agent=batch.agent AND log.epoch=batch.epoch"
             " AND log.stream=batch.stream AND log.sequence=batch.sequence"
             " AND log.digest=batch.digest"
-            f" WHERE {_TOUCHING} ORDER BY id LIMIT ?4",
-            (agent, start_s, end_s, limit),
+            " WHERE batch.agent=? AND batch.stream IN (SELECT value FROM json_each(?))"
+            " AND end_s>? AND start_s<? AND cells>0 ORDER BY id DESC LIMIT ?",
+            (agent, json.dumps(list(streams)), start_s, end_s, limit),
         )
         return [Batch(*row) for row in rows]
 

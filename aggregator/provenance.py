@@ -14,7 +14,7 @@ from protocols.topics import Address
 from security.policy.bundle import signed_sheet
 from security.policy.compiled import ReleaseSheet, SheetPoint
 
-_MOST: Final = 200
+_MOST_SHEETS: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +41,14 @@ class Provenance:
         self._ledger = Ledger(path)
         self._factories = factories
         self._lock = threading.Lock()
+        self._sheets: dict[tuple[int, bytes], ReleaseSheet] = {}
 
     def close(self) -> None:
         """Close the connection."""
         self._ledger.close()
 
-    def of(self, key: SeriesKey, start_ns: int, end_ns: int) -> list[Origin]:
-        """Return the batches behind a series' rows of a span, oldest first, at most 200.
+    def of(self, key: SeriesKey, start_ns: int, end_ns: int, limit: int) -> list[Origin]:
+        """Return the newest batches behind a series' rows of a span, the oldest of them first.
 
         A batch is named when it covers a part of the span and its sheet releases a point that the
         series is made of. Where a slot was sent as missing and filled later, both are named.
@@ -58,9 +59,9 @@ class Provenance:
                 origin
                 for address, number in self._ledger.agents().items()
                 if self._is_of(address, tags)
-                for origin in self._origins(address, number, tags, start_ns, end_ns)
+                for origin in self._origins(address, number, tags, (start_ns, end_ns), limit)
             ]
-        return sorted(found, key=lambda one: one.batch.id)[:_MOST]
+        return sorted(found, key=lambda one: one.batch.id)[-limit:]
 
     def _is_of(self, address: Address, tags: Mapping[str, str]) -> bool:
         factory = self._factories().get(address)
@@ -69,21 +70,35 @@ class Provenance:
         return tags.get(SITE, factory.site) == factory.site
 
     def _origins(
-        self, address: Address, agent: int, tags: Mapping[str, str], start_ns: int, end_ns: int
+        self,
+        address: Address,
+        agent: int,
+        tags: Mapping[str, str],
+        span: tuple[int, int],
+        limit: int,
     ) -> Iterator[Origin]:
-        sheets: dict[bytes, ReleaseSheet | None] = {}
+        sheets = {one: self._sheet(agent, one) for _, one in self._ledger.sheets_in_order([agent])}
+        fitting: dict[tuple[bytes, int], list[SheetPoint]] = {}
+        for one, sheet in sheets.items():
+            for point in sheet.points:
+                if _fits(point, tags):
+                    fitting.setdefault((one, point.stream), []).append(point)
+        streams = sorted({stream for _, stream in fitting})
         # Up to and with the second that the span ends in.
-        end_s = -(-end_ns // SECOND)
-        for batch in self._ledger.covering(agent, start_ns // SECOND, end_s, _MOST):
-            if batch.sheet not in sheets:
-                signed = self._ledger.sheet(agent, batch.sheet)
-                sheets[batch.sheet] = None if signed is None else signed_sheet(signed).sheet
-            sheet = sheets[batch.sheet]
-            if sheet is None:
-                continue
-            points = tuple(p for p in sheet.points if p.stream == batch.stream and _fits(p, tags))
-            if points:
-                yield Origin(address, batch, sheet, points)
+        start_s, end_s = span[0] // SECOND, -(-span[1] // SECOND)
+        for batch in self._ledger.covering(agent, streams, start_s, end_s, limit):
+            points = fitting.get((batch.sheet, batch.stream))
+            if points is not None:
+                yield Origin(address, batch, sheets[batch.sheet], tuple(points))
+
+    def _sheet(self, agent: int, sheet_hash: bytes) -> ReleaseSheet:
+        found = self._sheets.get((agent, sheet_hash))
+        if found is None:
+            if len(self._sheets) >= _MOST_SHEETS:
+                self._sheets.clear()
+            signed = self._ledger.sheet(agent, sheet_hash) or b""
+            found = self._sheets[agent, sheet_hash] = signed_sheet(signed).sheet
+        return found
 
 
 def _fits(point: SheetPoint, tags: Mapping[str, str]) -> bool:

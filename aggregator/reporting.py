@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from aggregator.alarms import severity_of, words_of
-from aggregator.api.knowledge import Arrival, Notice, ReleasedPoint, Sheet, Source
+from aggregator.api.knowledge import MOST_SOURCES, Arrival, Notice, ReleasedPoint, Sheet, Source
 from aggregator.config import Factory
 from aggregator.ledger import Ledger
 from aggregator.provenance import Origin, Provenance
@@ -46,8 +46,9 @@ class Reporter:
         self._provenance.close()
 
     def sources(self, key: SeriesKey, start_ns: int, end_ns: int) -> list[Source]:
-        """Return the batches behind a series' rows of a span, oldest first."""
-        return [_source(origin) for origin in self._provenance.of(key, start_ns, end_ns)]
+        """Return the newest batches behind a series' rows of a span, see `Knowledge`."""
+        found = self._provenance.of(key, start_ns, end_ns, MOST_SOURCES + 1)
+        return [_source(origin) for origin in found]
 
     def arrivals(self) -> list[Arrival]:
         """Return all agents known, by name."""

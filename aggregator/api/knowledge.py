@@ -1,10 +1,13 @@
 """What the API shows besides series: who sends, under which release sheet, in what state."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from aggregator.stores import SeriesKey
 from aggregator.trust import Trust
+
+MOST_SOURCES: Final = 200
+"""How many batches behind rows one answer names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +158,10 @@ class Knowledge(Protocol):
         ...
 
     def sources(self, key: SeriesKey, start_ns: int, end_ns: int) -> list[Source]:
-        """Return the batches behind a series' rows of a span, oldest first."""
+        """Return the newest batches behind a series' rows of a span, the oldest of them first.
+
+        At most one more than `MOST_SOURCES`, which tells that there are more.
+        """
         ...
 
     def alarms(self, from_ns: int | None) -> list[Notice]:

@@ -139,6 +139,7 @@ _SCHEMAS: Final[dict[str, Schema]] = {
         end=TIME,
         factor={"type": ["string", "null"]},
         sources=array_of(ref("Source")),
+        more=FLAG,
     ),
     "Change": {
         "type": "object",
@@ -242,7 +243,7 @@ _OPERATIONS: Final[dict[str, Operation]] = {
         (HTTPStatus.NOT_FOUND,),
     ),
     "/series/{id}/provenance": (
-        "The batches that a period's rows come from; those of the newest row by default.",
+        "The batches that a period's rows come from, of many the newest; those of the newest row by default.",
         "Provenance",
         [ID, START, END],
         "application/json",

@@ -12,7 +12,7 @@ from aggregator.api import export, openapi, render
 from aggregator.api.catalog import Catalog, Entry, page
 from aggregator.api.filling import FILLS, filled, grid
 from aggregator.api.guard import SCOPE
-from aggregator.api.knowledge import Knowledge
+from aggregator.api.knowledge import MOST_SOURCES, Knowledge
 from aggregator.api.known import check_fields, check_measurement
 from aggregator.api.parameters import Parameters, missing
 from aggregator.api.problems import Problem, Text, bad_parameter
@@ -151,7 +151,8 @@ class Views:
             "start": render.time_text(start),
             "end": render.time_text(end),
             "factor": dict(entry.key.tags).get("factor_id"),
-            "sources": [render.source(each) for each in sources],
+            "sources": [render.source(each) for each in sources[-MOST_SOURCES:]],
+            "more": len(sources) > MOST_SOURCES,
         }
         return _answer(document)
 

@@ -98,12 +98,13 @@ async function fill(body, series, span, now) {
   body.replaceChildren(
     h("p.tags", {}, ...marks.map(([name, value]) => h("code", {}, `${name}=${value}`))),
     ...(tags.factor_id ? [h("p.factor-line", {}, factorText(tags.factor_id, series.fields))] : []),
-    ...(batches.length ? [batchTable(batches, now), h("p.soft.small", {}, moreText(told.sources.length))] : [h("p", {}, t("noBatches"))]),
+    ...(batches.length ? [batchTable(batches, now), h("p.soft.small", {}, moreText(told))] : [h("p", {}, t("noBatches"))]),
   );
 }
 
-function moreText(count) {
-  const shown = count > MOST_BATCHES ? `${t("newestBatches", { count: number(MOST_BATCHES), all: number(count) })} ` : "";
+function moreText({ sources, more }) {
+  const all = more ? `> ${number(sources.length)}` : number(sources.length);
+  const shown = sources.length > MOST_BATCHES ? `${t("newestBatches", { count: number(MOST_BATCHES), all })} ` : "";
   return shown + t("receiptNote");
 }
 
