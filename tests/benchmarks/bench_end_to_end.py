@@ -7,6 +7,8 @@
 `fast`: devices with a time of their own, a second further with every poll, read without a pause:
 every value read is a slot of its own and released, as fast as it goes.
 `wide`: many points read and released once a second, for the agent's memory and its steady cost.
+`--store influx` stores in InfluxDB; then a bare feeder posts as many like rows to it, made beforehand,
+in the same run.
 """
 
 import argparse
@@ -19,22 +21,26 @@ import statistics
 import tempfile
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import ExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import numpy as np
 import psutil
 
+from aggregator.stores import SeriesBlock, SeriesKey
 from protocols.mqtt import BrokerConfig, connection
 from protocols.topics import Address
+from protocols.vocabulary.measurands import MEASURANDS
 from security.answers import Receipt, read_answer
 from security.cards import read_agent_card, read_brain_card
 from security.envelope import parse
 from simulators.demo import Mill, command, stopping_all
-from tests.benchmarks import device
-from tests.benchmarks.common import MILLION, cpu_of, table
+from tests.benchmarks import bench_stores, device
+from tests.benchmarks.common import MILLION, Cost, cpu_of, spent, table, walk
 from tests.benchmarks.device import CLOCK_REGISTERS, MOST_PER_REQUEST
+from tests.servers import influx
 from tests.servers.mosquitto import running as mosquitto
 from tests.system.mills import MOSQUITTO, sign
 
@@ -43,6 +49,7 @@ START_S: Final = 60.0
 SETTLE_S: Final = 3.0
 _AGENT: Final = "agent, supervisor"
 _SEALED: Final = "agent, sealed side"
+_DATABASE: Final = "InfluxDB"
 _DEVICE: Final = """
 [[device]]
 id = "d{number}"
@@ -57,8 +64,8 @@ id = "p{at}"
 address = "holding:{at}"
 type = "uint16"
 scale = 0.01
-unit = "kW"
-measurand = "power.active"
+unit = "{unit}"
+measurand = "{measurand}"
 """
 _SERVER: Final = """
 [[device]]
@@ -72,8 +79,8 @@ _NODE: Final = """
 id = "p{at}"
 address = "nsu=urn:millgate:bench;s=n{at}"
 type = "Double"
-unit = "kW"
-measurand = "power.active"
+unit = "{unit}"
+measurand = "{measurand}"
 """
 _CLOCK: Final = """
 [[device.points]]
@@ -103,6 +110,8 @@ class Setting:
         seconds: how long is measured.
         protocol: of MQTT.
         kind: of device; an `opcua` one has points from 0 on in place of registers, and is followed.
+        store: where the series go.
+        measurand: of all points; of power the brain also computes energy.
     """
 
     devices: int
@@ -113,6 +122,8 @@ class Setting:
     seconds: float
     protocol: str
     kind: Literal["modbus", "opcua"] = "modbus"
+    store: Literal["embedded", "influx"] = "embedded"
+    measurand: str = "power.active"
 
     @property
     def first(self) -> int:
@@ -151,8 +162,14 @@ class Lags:
 
 
 @asynccontextmanager
-async def mill_of(folder: Path, setting: Setting, port: int, broker: int) -> AsyncIterator[Mill]:
-    """Set up and run agent and aggregator as a person does, by their commands."""
+async def mill_of(
+    folder: Path, setting: Setting, port: int, broker: int, store: str = ""
+) -> AsyncIterator[Mill]:
+    """Set up and run agent and aggregator as a person does, by their commands.
+
+    Args:
+        store: InfluxDB's URL; empty for the embedded store.
+    """
     mill = Mill(folder)
     mill.commands |= {
         "aggregator": ("aggregator", "run", str(mill.aggregator_toml)),
@@ -163,6 +180,8 @@ async def mill_of(folder: Path, setting: Setting, port: int, broker: int) -> Asy
     await command("aggregator", "init", str(brain), "--name", "brain", "--api-port", "0", *more)
     await command("agent", "init", str(agent), "--brain", str(brain / "brain.card"), *more)
     await asyncio.to_thread(_describe, mill, setting, port)
+    if store:
+        await asyncio.to_thread(_store_in, mill.aggregator_toml, store)
     await command("policy", "new", str(mill.agent_toml))
     await asyncio.to_thread(_release, agent / "policy.toml", setting)
     await sign(mill)
@@ -174,7 +193,11 @@ async def mill_of(folder: Path, setting: Setting, port: int, broker: int) -> Asy
 
 def _describe(mill: Mill, setting: Setting, port: int) -> None:
     point = _POINT if setting.kind == "modbus" else _NODE
-    points = "".join(point.format(at=at) for at in range(setting.first, setting.registers))
+    unit = MEASURANDS[setting.measurand].unit
+    points = "".join(
+        point.format(at=at, unit=unit, measurand=setting.measurand)
+        for at in range(setting.first, setting.registers)
+    )
     own = 'slot_time = "clock"\n' + _CLOCK if setting.own_time else ""
     with mill.agent_toml.open("a", encoding="utf-8") as file:
         for number in range(setting.devices):
@@ -188,6 +211,12 @@ def _describe(mill: Mill, setting: Setting, port: int) -> None:
             file.write(head + points)
     card = (mill.folder / "mill" / "agent.card").read_bytes()
     (mill.folder / "brain" / "factories" / "mill.card").write_bytes(card)
+
+
+def _store_in(path: Path, url: str) -> None:
+    text = path.read_text("utf-8")
+    embedded = 'kind = "embedded"\npath = "store"\n'
+    path.write_text(text.replace(embedded, f'kind = "influx"\nurl = "{url}"\n'), "utf-8")
 
 
 def _release(path: Path, setting: Setting) -> None:
@@ -217,7 +246,7 @@ class Watch:
             "register server": server.pid,
             _AGENT: mill.processes["agent"].pid,
             "mosquitto": broker,
-            "aggregator, embedded store": mill.processes["aggregator"].pid,
+            f"aggregator, {setting.store} store": mill.processes["aggregator"].pid,
         }
 
     async def snapshot(self) -> Snapshot | None:
@@ -304,13 +333,20 @@ def _note_receipt(payload: bytes, address: Address, key: Any, lags: Lags, now: f
 async def run(folder: Path, setting: Setting, title: str) -> None:
     """Run a setting and print what was seen."""
     clock_s = int(time.time()) - DAYS_AGO if setting.own_time else 0
-    with (
-        mosquitto(folder / "mosquitto", MOSQUITTO) as broker,
-        device.running(setting.registers, clock_s, hosts=setting.devices) as server,
-    ):
+    with ExitStack() as stack:
+        broker = stack.enter_context(mosquitto(folder / "mosquitto", MOSQUITTO))
+        server = stack.enter_context(
+            device.running(setting.registers, clock_s, hosts=setting.devices)
+        )
+        url = ""
+        if setting.store == "influx":
+            database = stack.enter_context(influx.running(folder / "influx"))
+            url = stack.enter_context(bench_stores.door_apart(database))
         assert broker.process is not None
-        async with mill_of(folder, setting, server.port, broker.port) as mill:
+        async with mill_of(folder, setting, server.port, broker.port, url) as mill:
             watch = Watch(mill, setting, server, broker.process.pid)
+            if url:
+                watch.pids[_DATABASE] = database.pid
             await watch.first()
             lags = Lags()
             async with asyncio.TaskGroup() as group:
@@ -330,6 +366,53 @@ async def run(folder: Path, setting: Setting, title: str) -> None:
             await mill.stop("agent")
             show(title, first, last, lags, memory)
             show_spool(folder / "mill" / "data" / "spool.db")
+        if url:
+            stored = last.projected - first.projected
+            server_cpu = last.cpu[_DATABASE] - first.cpu[_DATABASE]
+            print(
+                f"  InfluxDB: {server_cpu / max(stored, 1) * MILLION:.2f} CPU-s per million stored"
+            )
+            bare(url, setting, stored / (last.at - first.at), database.pid)
+
+
+def bare(url: str, setting: Setting, stored_s: float, server: int) -> None:
+    """Print how many like rows InfluxDB takes from a bare feeder, while nothing else is done.
+
+    Args:
+        stored_s: values per second that were stored before.
+        server: InfluxDB's process.
+    """
+    columns = setting.devices * (setting.registers - setting.first)
+    rows = max(int(setting.seconds * stored_s / columns), 1)
+    times = (int(time.time()) - DAYS_AGO + np.arange(rows)) * 10**9
+    ones = np.ones(rows, np.int64)
+    text = ["GOOD"] * rows
+    blocks = [
+        SeriesBlock(
+            SeriesKey.of(
+                "ff_reading",
+                {
+                    "enterprise_id": "mill",
+                    "site_id": "main",
+                    "equipment_id": f"d{at % setting.devices}-{at}",
+                    "measurand": setting.measurand,
+                },
+            ),
+            times,
+            {"value": values / 100, "window_s": ones, "span_s": ones, "quality": text},
+        )
+        for at, values in enumerate(walk(rows, columns).T)
+    ]
+    bodies = bench_stores.bodies_of(blocks)
+    cost, before = Cost(), cpu_of(server)
+    with spent(cost):
+        bench_stores.feed(url, "bare", bodies)
+    server_cpu = (cpu_of(server) - before) / (rows * columns) * MILLION
+    taken_s = rows * columns / cost.wall
+    print(
+        f"  bare feeder of like rows: {taken_s:,.0f} values/s, InfluxDB {server_cpu:.2f} CPU-s per "
+        f"million; stored before: {stored_s / taken_s:.0%} of that"
+    )
 
 
 def show(title: str, first: Snapshot, last: Snapshot, lags: Lags, memory: dict[str, Any]) -> None:
@@ -410,10 +493,20 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1.0, help="which share is released")
     parser.add_argument("--seconds", type=float, default=10.0, help="that are measured")
     parser.add_argument("--protocol", default="mqtt5", choices=["mqtt311", "mqtt5"])
+    parser.add_argument("--store", default="embedded", choices=["embedded", "influx"])
+    parser.add_argument("--measurand", default="power.active", help="such as temperature")
     args = parser.parse_args()
     os.environ.setdefault("MILLGATE_LANG", "en")
     fast = Setting(
-        args.devices, args.registers, args.interval, True, args.share, args.seconds, args.protocol
+        args.devices,
+        args.registers,
+        args.interval,
+        True,
+        args.share,
+        args.seconds,
+        args.protocol,
+        store=args.store,
+        measurand=args.measurand,
     )
     wide = Setting(
         -(-args.points // args.registers),
@@ -423,6 +516,8 @@ def main() -> None:
         args.share,
         args.seconds,
         args.protocol,
+        store=args.store,
+        measurand=args.measurand,
     )
     for name, setting in (("fast", fast), ("wide", wide)):
         if args.only in (None, name):

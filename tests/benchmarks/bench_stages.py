@@ -558,11 +558,12 @@ def sizes() -> None:
             factory = FactorySide(Path(folder) / f"{points}-{rows}", keys, trusted, points)
             line: list[object] = [f"{points:,} points x {rows:,} rows", f"{points * rows:,}"]
             last = 1
-            for held in HELD:
+            for number, held in enumerate(HELD, 1):
                 mantissa = walk(rows, points, held)
                 numbers = np.arange(1, points + 1)
                 block = Block(T0, numbers, mantissa, np.zeros(mantissa.shape, np.uint8))
-                factory.sealer.commit(Released(1, trusted.hash, {factory.stream: [block]}, b""))
+                message = Released(number, trusted.hash, {factory.stream: [block]}, b"")
+                factory.sealer.commit(message)
                 found = factory.spool.waiting(last, 1000)
                 last = found[-1].id
                 size = sum(len(row.sealed) for row in found)

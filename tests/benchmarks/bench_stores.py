@@ -202,23 +202,32 @@ def bench_bare(server: InfluxServer, url: str, args: argparse.Namespace, bucket:
     """Post lines made beforehand, through the same door as the store."""
     blocks = telemetry(keys_of("bulk", args.series), args.rows, args.fields)
     bodies = [
-        request.body()
+        body
         for first in range(0, len(blocks), 10)
-        for turn in rounds(blocks[first : first + 10])
-        for request in requests(turn)
+        for body in bodies_of(blocks[first : first + 10])
     ]
-    target = f"{url}/api/v2/write?org=&bucket={bucket}&precision=ns"
-    with urllib3.PoolManager(retries=False, timeout=60) as pool:
-        statement = {"q": f'CREATE DATABASE "{bucket}"'}
-        pool.request("POST", f"{url}/query", fields=statement, encode_multipart=False)
-        with measured(server) as cost:
-            for body in bodies:
-                if pool.request("POST", target, body=body).status != 204:
-                    raise RuntimeError("InfluxDB refused the bare feeder's lines")
+    with measured(server) as cost:
+        feed(url, bucket, bodies)
     report("bare feeder, lines made beforehand", args.series * args.rows * args.fields, cost)
     print(
         f"  {sum(map(len, bodies)) / (args.series * args.rows * args.fields):.1f} bytes per value"
     )
+
+
+def bodies_of(blocks: Sequence[SeriesBlock]) -> list[bytes]:
+    """Return what the store would post to write blocks."""
+    return [request.body() for turn in rounds(blocks) for request in requests(turn)]
+
+
+def feed(url: str, bucket: str, bodies: Sequence[bytes]) -> None:
+    """Post bodies one after the other over one connection, to a database of their own."""
+    target = f"{url}/api/v2/write?org=&bucket={bucket}&precision=ns"
+    with urllib3.PoolManager(retries=False, timeout=60) as pool:
+        statement = {"q": f'CREATE DATABASE "{bucket}"'}
+        pool.request("POST", f"{url}/query", fields=statement, encode_multipart=False)
+        for body in bodies:
+            if pool.request("POST", target, body=body).status != 204:
+                raise RuntimeError("InfluxDB refused the bare feeder's lines")
 
 
 def main() -> None:
