@@ -108,6 +108,8 @@ class Devices:
     async def listen_anew(self) -> None:
         """Connect anew to the devices that tell only changes, so that they tell all once more."""
         for name, one in list(self._running.items()):
+            if one.task is None:
+                continue
             if one.collector.table.hold_ns is None and not one.collector.table.brings_time:
                 await self._end(one)
                 if self._running.get(name) is one:

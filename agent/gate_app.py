@@ -127,7 +127,7 @@ class GateApp:
             await self._read_anew()
 
     async def _listen_anew(self) -> None:
-        """Subscribe again after every halt: what did not change since is not told again by itself."""
+        """Subscribe again whenever the gate asks: what did not change is not told again by itself."""
         while True:
             await self.side.resumed.wait()
             self.side.resumed.clear()

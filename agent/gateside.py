@@ -78,7 +78,8 @@ class GateSide:
             stops them.
         wanted: what is to be enforced.
         suspended: what leaves as missing until a person has looked.
-        resumed: set when the gate takes frames again after a while in which it took none.
+        resumed: set when who tells only changes is to tell all once more: the gate takes frames again
+            after a while in which it took none, or a new gate has taken over.
     """
 
     def __init__(
@@ -288,6 +289,9 @@ class GateSide:
                 _log.error("%s", fault)
             self._forget_what_is_over(gate, answer)
         self._halt()
+        if self._number >= 0:
+            # Memory knows of no value that it still holds, and who tells only changes does not say so.
+            self.resumed.set()
 
     def _forget_what_is_over(self, gate: Gate, answer: Restore) -> None:
         """Let no reading from before a time in which nothing might leave count after it."""

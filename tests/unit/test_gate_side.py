@@ -354,8 +354,11 @@ async def test_a_newer_policy_takes_over_while_running_and_both_sides_name_it() 
     side = side_of(clock)
     async with running(side, sealed):
         await feed(side, clock, range(15))
+        assert not side.resumed.is_set()
         side.want(Verdict(trusted(2)))
         await until(lambda: len(sealed.hellos) == 2 and side.gate is not None)
+        # What a device tells only when it changes must be told to the new gate once more.
+        assert side.resumed.is_set()
         await feed(side, clock, range(15, 33))
     assert [hello.policy_hash for hello in sealed.hellos] == [HASH, bytes([2]) * 32]
     assert {message.policy_hash for message in sealed.kept} == {HASH, bytes([2]) * 32}
