@@ -207,13 +207,6 @@ def _begin_anew(
     known = {row[0] for row in db.execute("SELECT stream FROM chain WHERE epoch = ?", (old,))}
     for stream in known & set(streams):
         _lose(spool, db, (old, stream))
-    for stream in known - set(streams):
-        db.execute(
-            "INSERT INTO ending SELECT ?, stream, epoch, next, digest, ? FROM chain WHERE epoch = ?"
-            " AND stream = ? AND NOT EXISTS (SELECT 1 FROM ending WHERE ending.epoch > ?"
-            " AND ending.stream = chain.stream)",
-            (new, REASON_RESTORED, old, stream, old),
-        )
     for stream in (known & set(streams)) | {stream for _, stream in theirs}:
         head = theirs.get((newest, stream))
         count, digest = (
@@ -230,6 +223,20 @@ def _begin_anew(
                 "UPDATE chain SET next = ?, digest = ? WHERE epoch = ? AND stream = ?",
                 (count, digest, old, stream),
             )
+    end_chains(spool, db, old, new)
+
+
+def end_chains(spool: Spool, db: sqlite3.Connection, old: int, new: int) -> None:
+    """Let a new epoch be due; chains of the old one end where they stand here, unless that is known.
+
+    Inside a transaction.
+    """
+    db.execute(
+        "INSERT INTO ending SELECT ?, stream, epoch, next, digest, ? FROM chain WHERE epoch = ?"
+        " AND NOT EXISTS (SELECT 1 FROM ending WHERE ending.epoch > ?"
+        " AND ending.stream = chain.stream)",
+        (new, REASON_RESTORED, old, old),
+    )
     spool.set_meta({"epoch_due": new})
 
 

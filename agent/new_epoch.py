@@ -5,6 +5,7 @@ chains' memory. In a new epoch it goes on at once: counters take new baselines, 
 each chain says, signed, where the one before ended.
 """
 
+from agent.chains import end_chains
 from agent.config import AgentConfig
 from agent.mending import open_mended
 from agent.registry import Registry
@@ -12,7 +13,6 @@ from agent.spool import Spool
 from protocols.errors import MillgateError
 from protocols.language import tr
 from protocols.status import only_one
-from security.envelope import REASON_RESTORED
 
 
 def begin_new_epoch(config: AgentConfig, now_s: int) -> int:
@@ -38,22 +38,14 @@ def begin_new_epoch(config: AgentConfig, now_s: int) -> int:
                 raise _nothing(config)
             _check_delivered(spool, config)
             new = max(epoch, registry.epoch, int(spool.meta("epoch_due", 0))) + 1
-            _end(spool, epoch, new)
+            with spool.transaction() as db:
+                end_chains(spool, db, epoch, new)
+                spool.set_meta({"at": 0, "acknowledged_at": 0})
             registry.not_later_than(now_s)
         finally:
             registry.close()
             spool.close()
     return new
-
-
-def _end(spool: Spool, epoch: int, new: int) -> None:
-    with spool.transaction() as db:
-        db.execute(
-            "INSERT OR REPLACE INTO ending SELECT ?, stream, epoch, next, digest, ? FROM chain"
-            " WHERE epoch = ?",
-            (new, REASON_RESTORED, epoch),
-        )
-        spool.set_meta({"epoch_due": new, "at": 0, "acknowledged_at": 0})
 
 
 def _check_delivered(spool: Spool, config: AgentConfig) -> None:
