@@ -582,7 +582,8 @@ class Uplink:
         now, asker = self._now(), self._duty.asker
         if not asker.begun or now < self._sheets_at.get(sheet_hash, now):
             return
-        self._sheets_at = {sheet_hash: now + _SHEET_S}
+        asked = {one: at for one, at in self._sheets_at.items() if at > now}
+        self._sheets_at = {**asked, sheet_hash: now + _SHEET_S}
         for sealed in await self._thread.call(self._duty.resend_sheet, sheet_hash):
             if parse(sealed).header.stream not in asker.held:
                 self._publish(link, sealed)
