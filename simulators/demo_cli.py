@@ -31,6 +31,22 @@ _HELP: Final = tr(
     "示例：millgate demo --duration 60 --report demo.json",
 )
 _REFRESH_S: Final = 1.0
+_TELLING: Final = ("equipment_id", "measurand", "denominator", "method")
+"""Tags that tell one series of a measurement from the next."""
+_WORTH_SHOWING: Final = (
+    "energy",
+    "value",
+    "activity",
+    "kgco2e_per_unit",
+    "co2e_kg",
+    "state",
+    "oee",
+    "power_max_kw",
+    "qty_total",
+    "devices_online",
+    "estimated_share",
+)
+"""Fields to show as a series' newest value: the first that is there."""
 _KEYS: Final = (
     "produced",
     "consumed",
@@ -168,21 +184,23 @@ def _arrived(arrived: list[dict[str, Any]]) -> Table:
     table.add_column(tr("of", "对象"))
     table.add_column(tr("newest", "最新值"))
     # What people said of the mill did not come from it.
-    for series in (one for one in arrived if one["measurement"] != "ff_fact"):
-        tags = series["tags"]
-        fields = {name: value for name, value in series["fields"].items() if value is not None}
-        table.add_row(
-            series["measurement"],
-            " ".join(filter(None, [tags.get("equipment_id", ""), tags.get("measurand", "")])),
-            _newest(fields),
-        )
+    shown = [one for one in arrived if one["measurement"] != "ff_fact"]
+    rows = sorted(
+        (one["measurement"], _whose(one["tags"]), _newest(one["fields"])) for one in shown
+    )
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
+def _whose(tags: dict[str, str]) -> str:
+    return " ".join(tags[name] for name in _TELLING if tags.get(name))
+
+
 def _newest(fields: dict[str, Any]) -> str:
-    for name in ("energy", "value", "activity", "co2e_kg", "state", "oee"):
-        if name in fields:
-            value = fields[name]
+    for name in _WORTH_SHOWING:
+        value = fields.get(name)
+        if value is not None:
             return f"{value:.6g}" if isinstance(value, float) else str(value)
     return "-"
 
