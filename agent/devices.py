@@ -95,7 +95,8 @@ class Devices:
         changes = self.changes(configs)
         for name in (*changes.removed, *changes.changed):
             await self._end(self._running.pop(name))
-        self._configs = {config.id: config for config in configs}
+        # Of a device that is the same, the old points stay: its collector holds them.
+        self._configs = {config.id: config for config in configs} | self._same(changes)
         fresh = {
             name: self._new(self._configs[name]) for name in (*changes.added, *changes.changed)
         }
@@ -104,6 +105,10 @@ class Devices:
         for name, one in fresh.items():
             self._begin(name, one)
         return changes
+
+    def _same(self, changes: Changes) -> dict[str, DeviceConfig]:
+        gone = {*changes.removed, *changes.changed}
+        return {name: config for name, config in self._configs.items() if name not in gone}
 
     async def listen_anew(self) -> None:
         """Connect anew to the devices that tell only changes, so that they tell all once more."""

@@ -26,8 +26,9 @@ from agent.registry import Registry
 from agent.reloading import unchangeable
 from agent.suspended import Keeper, suspended_path
 from agent.watched_files import WatchedFiles
+from protocols.drivers import DeviceConfig
 from protocols.errors import ConfigError
-from protocols.heap import keep_lean
+from protocols.heap import close_together, keep_lean
 from protocols.language import tr
 from protocols.status import serving
 from security.policy.bundle import TrustedPolicy
@@ -63,7 +64,7 @@ class GateApp:
             self._clock,
             Keeper(suspended_path(config)),
         )
-        self.devices = Devices(config.devices, self.side.put, time.time_ns)
+        self.devices = Devices([], self.side.put, time.time_ns)
 
     def _make_gate(self, policy: TrustedPolicy) -> Gate:
         return Gate(policy.packed or policy.policy, self.devices.tables, time.time_ns, self._key)
@@ -73,6 +74,9 @@ class GateApp:
         await self._first_policy()
         if self._stop.is_set():
             return
+        # Points stay for as long as this side runs: made last, they take little room of their own.
+        configs = await asyncio.to_thread(close_together, self._config.devices)
+        self.devices = Devices(configs, self.side.put, time.time_ns)
         async with asyncio.TaskGroup() as group:
             background = [
                 group.create_task(self._watch(), name="policy"),
@@ -159,12 +163,13 @@ class GateApp:
         if (config.policy, config.consumers) != (self._config.policy, self._config.consumers):
             self._authority = Authority(config, self._registry)
         self._config = config
-        await self._change_devices(config)
+        if self.devices.collectors:
+            await self._change_devices(await asyncio.to_thread(close_together, config.devices))
 
-    async def _change_devices(self, config: AgentConfig) -> None:
-        if not self.devices.changes(config.devices).any:
+    async def _change_devices(self, configs: list[DeviceConfig]) -> None:
+        if not self.devices.changes(configs).any:
             return
-        changes = await self.devices.change(config.devices, self._renew)
+        changes = await self.devices.change(configs, self._renew)
         parts = [
             (changes.added, "added", "新增"),
             (changes.removed, "taken out", "移除"),

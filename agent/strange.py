@@ -47,6 +47,7 @@ class _Device:
 
     def __init__(self, table: PointTable, rules: Sequence[Rule]) -> None:
         size = len(table.points)
+        self._table = table
         self._integer = table.integer
         self._low: Floats = np.full(size, -np.inf)
         self._high: Floats = np.full(size, np.inf)
@@ -60,7 +61,6 @@ class _Device:
             if rule.range:
                 one = _one_unit(table.points[at], whole=bool(table.integer[at]))
                 self._low[at], self._high[at] = (float(Decimal(end) / one) for end in rule.range)
-        self._names = [f"{table.device}/{point.id}" for point in table.points]
         self._bounded = bool(np.isfinite(self._low).any())
         self._released: Flags = self._window > 0
         self._window[~self._released] = 1
@@ -95,7 +95,7 @@ class _Device:
         self._seen[ended] = False
         self._quiet = not (self._seen.any() or self._count.any())
         found = np.flatnonzero(ended & (self._count >= MOST_SLOTS)).tolist()
-        return [self._names[at] for at in found]
+        return [f"{self._table.device}/{self._table.points[at].id}" for at in found]
 
 
 def _one_unit(point: Point, *, whole: bool) -> Decimal:

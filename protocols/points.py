@@ -1,9 +1,10 @@
 """Points: what a technician declares of each value a device offers."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, TypeVar
 
 import numpy as np
 from pydantic import AfterValidator, Field, model_validator
@@ -108,6 +109,15 @@ class Point(Strict):
 def _exponent(value: Decimal) -> int:
     exponent = value.normalize().as_tuple().exponent
     return exponent if isinstance(exponent, int) else 0
+
+
+Part = TypeVar("Part", Decimal, str)
+
+
+def shared(parts: Iterable[Part]) -> tuple[Part, ...]:
+    """Return what each point has; points for which it is equal have the very same."""
+    known: dict[Part, Part] = {}
+    return tuple(known.setdefault(part, part) for part in parts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from protocols.settings import (
     check_kind,
     check_settings,
     fault_at,
-    share_sets,
+    share_parts,
 )
 from protocols.tables import read_points
 
@@ -64,7 +64,6 @@ class DeviceConfig(Strict):
                     (at, "id"),
                 )
             seen.add(point.id)
-        share_sets(points)
         return points
 
     def table(self) -> PointTable:
@@ -157,6 +156,7 @@ def read_devices(tables: object, path: Path) -> list[DeviceConfig]:
         faults += model.conflicts([one for one in devices if type(one) is model], path)
     if faults:
         raise ConfigError(faults)
+    share_parts(point for device in devices for point in device.points)
     return devices
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from protocols import strict_cbor
 from protocols.batch import LARGEST_MANTISSA
-from protocols.settings import share_sets
+from protocols.settings import share_parts
 from protocols.strict_cbor import Malformed
 from protocols.vocabulary.states import OperatingState
 from security.envelope import HASH_BYTES
@@ -368,7 +368,7 @@ def from_bytes(data: bytes, kind: type[Content]) -> Content:
         raise Malformed(f"not a {kind.__name__}") from None
     if to_bytes(content) != data:
         raise Malformed("not in its one form")
-    share_sets(getattr(content, "rules", None) or getattr(content, "points", []))
+    share_parts(getattr(content, "rules", None) or getattr(content, "points", []))
     return content
 
 

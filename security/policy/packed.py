@@ -11,7 +11,7 @@ from typing import Final
 import cbor2
 import zstandard
 
-from protocols.settings import share_sets
+from protocols.settings import share_parts
 from security.policy.compiled import MAX_COMPILED, CompiledPolicy, Rule, to_bytes
 
 _AT_ONCE: Final = 256
@@ -37,7 +37,7 @@ class PackedPolicy:
         # Not read strictly again: nobody else has touched these bytes.
         rest = CompiledPolicy.model_validate(cbor2.loads(_unpacked(self.rest)))
         rules = list(self._each())
-        share_sets(rules)
+        share_parts(rules)
         return rest.model_copy(update={"rules": rules})
 
     def _each(self) -> Iterator[Rule]:

@@ -15,7 +15,7 @@ from protocols.errors import MillgateError
 from protocols.frame import Flags
 from protocols.hosts import Host
 from protocols.language import tr
-from protocols.points import PointTable
+from protocols.points import PointTable, shared
 from protocols.settings import Duration
 
 Transport = Literal["tcp", "tls", "rtu", "rtu-over-tcp"]
@@ -306,10 +306,10 @@ class Config(DeviceConfig):
             kind=self.kind,
             points=tuple(samples),
             integer=np.array([point.integer for point in samples]),
-            modulus=tuple(point.modulus() for point in samples),
+            modulus=shared(point.modulus() for point in samples),
             hold_ns=max(_HOLD_INTERVALS * self.interval, _SHORTEST_HOLD),
             brings_time=self.slot_time is not None,
-            origins=tuple(map(self._origin, samples)),
+            origins=shared(map(self._origin, samples)),
         )
 
     def _origin(self, point: ModbusPoint) -> str:

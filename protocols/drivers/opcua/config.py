@@ -12,7 +12,7 @@ from protocols.drivers import DeviceConfig
 from protocols.drivers.opcua.point import LARGEST_QUEUE, OpcuaPoint, Sampling
 from protocols.hosts import Plain
 from protocols.language import tr
-from protocols.points import PointTable
+from protocols.points import PointTable, shared
 from protocols.settings import Duration
 
 _MILLISECOND: Final = 10**6
@@ -226,11 +226,11 @@ class Config(DeviceConfig):
             kind=self.kind,
             points=tuple(self.points),
             integer=np.array([point.integer for point in self.points]),
-            modulus=tuple(point.modulus() for point in self.points),
+            modulus=shared(point.modulus() for point in self.points),
             hold_ns=max(_HOLD_INTERVALS * self.interval, _SHORTEST_HOLD)
             if self.mode == "poll"
             else None,
-            origins=tuple(map(self._origin, self.points)),
+            origins=shared(map(self._origin, self.points)),
         )
 
     def _origin(self, point: OpcuaPoint) -> str:
