@@ -114,6 +114,7 @@ class Devices:
         """Connect anew to the devices that tell only changes, so that they tell all once more."""
         for name, one in list(self._running.items()):
             if one.task is None:
+                # About to begin, see `change`.
                 continue
             if one.collector.table.hold_ns is None and not one.collector.table.brings_time:
                 await self._end(one)

@@ -112,7 +112,7 @@ class GateSide:
         self._hidden_of: tuple[bytes, frozenset[str]] = (b"", frozenset())
         self._renew = asyncio.Event()
         self._renewed = asyncio.Event()
-        self._was_halted = False
+        self._was_out = False
         self.resumed = asyncio.Event()
 
     async def put(self, frame: Frame, table: PointTable) -> None:
@@ -177,7 +177,7 @@ class GateSide:
         if gate is None or self._busy:
             return
         self._say_when_force_changes(gate)
-        if not gate.full:
+        if not gate.full and self._held is None:
             gate.advance()
         if gate.has_closed:
             self._closed.set()
@@ -192,9 +192,9 @@ class GateSide:
         if self.gate is not None:
             why = _ended(self._enforced.ended or self.wanted.ended)
             self.gate.halted = why or self.wanted.halted or self._clock.fault
-            if self._was_halted and not self.gate.halted:
+            if self._was_out and self.gate.in_force:
                 self.resumed.set()
-            self._was_halted = bool(self.gate.halted)
+            self._was_out = not self.gate.in_force
 
     async def converse(self, link: GateLink, stop: asyncio.Event) -> None:
         """Hand over closed slots, one message at a time, until `stop`; then once more.
@@ -363,8 +363,10 @@ class GateSide:
         if gate is None:
             raise OutOfTurn("nothing is enforced yet")
         self._look_at_clock()
-        # With as few open slots as there can be: each of them makes the memory larger.
-        gate.advance()
+        # With as few open slots as there can be: each of them makes the memory larger. But a frame that
+        # waits for room belongs in slots that are over by now.
+        if self._held is None:
+            gate.advance()
         streams, memory = gate.take(), gate.memory()
         await self._suspend(gate)
         streams = without(streams, self.suspended.now, self._suspended_rules())

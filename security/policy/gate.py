@@ -85,6 +85,8 @@ class Gate:
         self._now = now_ns
         self._tables = dict(tables)
         self._watched_ns: int | None = None
+        # The devices of which something may have come since, and was not used.
+        self._missed: set[str] = set()
         self._said_ns: dict[str, int] = {}
         self.halted = ""
         self.faulty: list[int] = []
@@ -144,7 +146,12 @@ class Gate:
         account.produced += samples
         now_ns = self._now()
         counted = 0
-        if self.in_force:
+        if not self.in_force:
+            self._missed.add(frame.device)
+        else:
+            if self._missed or now_ns - (self._watched_ns or now_ns) >= _LONGEST_PAUSE_NS:
+                # Slots that are over are closed first: what is told now was not seen to hold in them.
+                self.advance()
             for lane in self._lanes[frame.device]:
                 taken = self._guarded(lane, frame, now_ns)
                 counted += 0 if lane.rank else taken
@@ -187,12 +194,15 @@ class Gate:
             self._tell("derived", error)
 
     def _notice_pause(self, now_ns: int) -> None:
-        """Where nobody looked for long, no value holds on just because no change was seen."""
+        """Where nobody looked for long, or what came could not be used, no value holds on unseen."""
         since_ns, self._watched_ns = self._watched_ns, now_ns
-        if since_ns is None or now_ns - since_ns < _LONGEST_PAUSE_NS:
+        missed, self._missed = self._missed, set()
+        if since_ns is None:
             return
+        paused = now_ns - since_ns >= _LONGEST_PAUSE_NS
         for device, table in self._tables.items():
-            if table.hold_ns is None and not table.brings_time:
+            told_once = table.hold_ns is None and not table.brings_time
+            if told_once and (paused or device in missed):
                 self.feed(lost_frame(device, table.columns(), since_ns))
 
     @property
@@ -275,6 +285,7 @@ class Gate:
         Raises:
             MemoryLost: when it is not that; nothing of it is taken over then.
         """
+        self._missed.update(self._tables)
         try:
             self._take_over(_memory_content(memory))
         except Exception:  # noqa: BLE001 - raised anew below: whatever is wrong with it, it is lost

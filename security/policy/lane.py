@@ -4,6 +4,7 @@ A lane opens slots as samples come, closes them when told that the time has pass
 closed rows until they are drained. A transform is a subclass in `transforms/`.
 """
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final
@@ -81,6 +82,7 @@ class Lane(ABC):
         self.aggregate = rules[0].aggregate
         # Rules are as many as points, and large: what is needed of them is in arrays.
         self._digests = b"".join(rule.digest() for rule in rules)
+        self._origins = b"".join(_origin(table, column) for column in columns.tolist())
         self.size = len(rules)
         self.table = table
         self.window_ns = rules[0].window_s * SECOND
@@ -327,6 +329,7 @@ class Lane(ABC):
         """Return everything that must survive a crash, as CBOR-able data."""
         return {
             "digests": self._digests,
+            "origins": self._origins,
             "cursor": self.cursor if self.cursor is not None else -1,
             "first": self.first_slot,
             "counts": [[slot, count] for slot, count in sorted(self.open_counts.items())],
@@ -342,23 +345,29 @@ class Lane(ABC):
     def restore(self, memory: dict[str, Any]) -> None:
         """Take over what `memory` gave for the points whose rule is still the same.
 
-        The lane goes on at the same slot even where no rule is: no slot is written twice.
+        The lane goes on at the same slot even where no rule is: no slot is written twice. What was read
+        of another device, or in another way, is no reading of the point as it is read now; what was
+        closed stays as it was.
         """
         self.cursor = memory["cursor"] if memory["cursor"] >= 0 else None
         self.first_slot = memory["first"]
         position = {digest: at for at, digest in enumerate(_split(memory["digests"], _DIGEST))}
-        pairs = [
+        same = [
             (new, position[digest])
             for new, digest in enumerate(_split(self._digests, _DIGEST))
             if digest in position
         ]
-        if not pairs:
+        if not same:
             return
         self.open_counts = {slot: count for slot, count in memory["counts"]}  # noqa: C416 - decoded lists, typed here
-        new, old = np.array(pairs, np.intp).T
+        self._load_waiting(memory, *np.array(same, np.intp).T)
+        mine, known = _split(self._origins, _DIGEST), _split(memory.get("origins", b""), _DIGEST)
+        # Older memory does not tell where its readings are from.
+        pairs = [(new, old) for new, old in same if not known or known[old] == mine[new]]
+        new, old = np.array(pairs, np.intp).reshape(-1, 2).T
         self._reached[new] = np.frombuffer(memory["reached"], "<i8")[old]
         self.load(memory["state"], new, old)
-        self._load_waiting(memory, new, old)
+        self._load_missing(memory, new, old)
         if self.hold_ns is None:
             # What is given again after the crash comes after the loss of contact.
             self._reached[new] = np.maximum(self._reached[new], max(self.open_slots(), default=0))
@@ -380,6 +389,11 @@ class Lane(ABC):
             (new[:, None] * self.numbers_per_point + parts).reshape(-1),
             (old[:, None] * self.numbers_per_point + parts).reshape(-1),
         )
+
+    def _load_missing(
+        self, memory: dict[str, Any], new: NDArray[np.intp], old: NDArray[np.intp]
+    ) -> None:
+        """Take over which closed slots may still be filled."""
         count = len(memory["digests"]) // _DIGEST
         for slot, packed in memory.get("missing", []):
             flags = np.unpackbits(np.frombuffer(packed, np.uint8), count=count).astype(np.bool_)
@@ -534,6 +548,12 @@ class Lane(ABC):
             self.account.consumed += count
         else:
             self.account.dropped[account.FIRST_SLOT] += count
+
+
+def _origin(table: PointTable, column: int) -> bytes:
+    """Return 8 bytes that change with the device that answers for a column, and how it is read."""
+    origin = table.origin(column) if column >= 0 else ""
+    return hashlib.sha256(origin.encode()).digest()[:_DIGEST]
 
 
 def _split(data: bytes, size: int) -> list[bytes]:

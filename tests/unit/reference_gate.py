@@ -16,7 +16,7 @@ from fractions import Fraction
 from typing import Any
 
 from protocols import strict_cbor
-from protocols.frame import SECOND, Frame, Quality
+from protocols.frame import SECOND, Frame, Quality, lost_frame
 from protocols.points import PointTable
 from protocols.vocabulary.measurands import unit_factor
 from protocols.vocabulary.states import STATE_MODELS, TIME_ELEMENTS, OperatingState
@@ -158,6 +158,8 @@ class ReferenceGate:
             for source in one.inputs:
                 self._add_input(one, source.name, source.model_dump(exclude={"name"}))
         self.stopped = False
+        self.watched = 0
+        self.missed: set[str] = set()  # devices of which something came while all was stopped
         self.committed = self._everything()
 
     def stop(self, why: str) -> None:
@@ -237,6 +239,8 @@ class ReferenceGate:
         book = self.books[frame.device]
         mine = [group for group in self._all() if group.table.device == frame.device]
         mine = [] if self.stopped else mine
+        if self.stopped:
+            self.missed.add(frame.device)
         for group in mine:
             self._begin(group, frame, now)
         released = {
@@ -377,6 +381,12 @@ class ReferenceGate:
     def advance(self, now: int) -> None:
         if self.stopped:
             return
+        watched, self.watched = self.watched, now
+        missed, self.missed = self.missed, set()
+        for table in self.tables.values():
+            followed = table.hold_ns is None and not table.brings_time
+            if followed and watched and table.device in missed:
+                self.feed(lost_frame(table.device, table.columns(), watched), now)
         for group in self._all():
             if not group.table.brings_time and group.cursor is None:
                 group.begin(now)
