@@ -140,8 +140,8 @@ class GateApp:
     async def _read_anew(self) -> None:
         """Go over to the configuration as it is now; a faulty one changes nothing.
 
-        The devices that are the same are not touched, and no sample is lost: frames that come
-        meanwhile wait.
+        The devices that are the same are not touched, but that those which tell only changes tell all again
+        to the new gate. No sample is lost: frames that come meanwhile wait.
         """
         self._links.reload.clear()
         await asyncio.to_thread(self._files.read)
