@@ -381,12 +381,7 @@ class ReferenceGate:
     def advance(self, now: int) -> None:
         if self.stopped:
             return
-        watched, self.watched = self.watched, now
-        missed, self.missed = self.missed, set()
-        for table in self.tables.values():
-            followed = table.hold_ns is None and not table.brings_time
-            if followed and watched and table.device in missed:
-                self.feed(lost_frame(table.device, table.columns(), watched), now)
+        self._lose_what_was_missed(now)
         for group in self._all():
             if not group.table.brings_time and group.cursor is None:
                 group.begin(now)
@@ -405,6 +400,15 @@ class ReferenceGate:
                 self._close(group, group.cursor, until)
                 group.cursor += 1
         self._derive()
+
+    def _lose_what_was_missed(self, now: int) -> None:
+        """What came while all was stopped may have been a change: what was told before holds no longer."""
+        watched, self.watched = self.watched, now
+        missed, self.missed = self.missed, set()
+        for table in self.tables.values():
+            followed = table.hold_ns is None and not table.brings_time
+            if followed and watched and table.device in missed:
+                self.feed(lost_frame(table.device, table.columns(), watched), now)
 
     def _fill(self, group: Group, until: int) -> None:
         """What came late for a slot that was missing leaves when its time to be filled is over."""
