@@ -130,7 +130,10 @@ async def _samples(config: "Config", address: str, samples: int) -> list[bytes]:
                 break
         else:
             raise MillgateError(
-                tr("the device refuses this address", "设备拒绝此地址"),
+                tr(
+                    "the device refuses this address, or it is forbidden",
+                    "设备拒绝此地址，或配置禁止访问",
+                ),
                 where=f"{config.id}, {address}",
                 remedy=tr(
                     "documented numbers often count from 1 or 40001; 'millgate agent scan' "

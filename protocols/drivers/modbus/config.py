@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from protocols.drivers import DeviceConfig
-from protocols.drivers.modbus.point import BIT_TABLES, ModbusPoint, Order, Table
+from protocols.drivers.modbus.point import BIT_TABLES, FUNCTIONS, ModbusPoint, Order, Table
 from protocols.errors import MillgateError
 from protocols.frame import Flags
 from protocols.hosts import Host
@@ -274,6 +274,13 @@ class Config(DeviceConfig):
             if (path := getattr(self, name)) is not None
         }
         return self.model_copy(update=paths)
+
+    def may_touch(self, function: int, first: int, length: int) -> bool:
+        """Tell whether none of some addresses of a function's table is forbidden."""
+        return not any(
+            FUNCTIONS[span.table] == function and span.first < first + length and first < span.end
+            for span in self.forbidden_spans()
+        )
 
     @classmethod
     def conflicts(cls, devices: Sequence[Any], path: Path) -> list[MillgateError]:

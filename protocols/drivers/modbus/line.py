@@ -8,7 +8,7 @@ import asyncio
 import random
 import ssl
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -31,6 +31,7 @@ _SHORTEST_GRUDGE_S: Final = 0.2
 _OWED_FOR_S: Final = 60.0
 _PACE_S: Final = 0.1
 _LONGEST_ASK: Final = 125
+_END: Final = 1 << 16
 
 
 class Refused(Exception):
@@ -217,10 +218,9 @@ class Line:
                 del unit.owed[shape]
         if not unit.owed:
             return
-        shorter, longer = range(ask.length - 1, 0, -1), range(ask.length + 1, _LONGEST_ASK)
-        for length in (*shorter, *longer):
-            other = Ask(ask.unit, ask.function, ask.first, length)
-            if (other.function, other.size) not in unit.owed:
+        for other in _near(ask):
+            told_apart = other.size != ask.size and (other.function, other.size) not in unit.owed
+            if told_apart and config.may_touch(other.function, other.first, other.length):
                 await self._exchange(link, config, unit, other)
                 return
         raise Broken(tr("too many answers are still owed", "尚有过多未到的应答"))
@@ -269,6 +269,17 @@ class Line:
         self._grudge = None
         self.connections += 1
         return self._link
+
+
+def _near(ask: Ask) -> Iterator[Ask]:
+    """Yield reads of a part of what is asked for, then of more of what lies around it."""
+    for length in range(ask.length - 1, 0, -1):
+        yield ask._replace(length=length)
+    for length in range(ask.length + 1, _LONGEST_ASK):
+        if ask.first + length <= _END:
+            yield ask._replace(length=length)
+        if ask.first + ask.length >= length:
+            yield ask._replace(first=ask.first + ask.length - length, length=length)
 
 
 def _unreachable(config: Config, like: NotConnected) -> NotConnected:

@@ -15,6 +15,7 @@ from typing import Final, Self
 
 from protocols.drivers import NotConnected
 from protocols.drivers.modbus.config import Config
+from protocols.drivers.modbus.learning import ILLEGAL_ADDRESS
 from protocols.drivers.modbus.line import UNREACHABLE, Line, Refused, line_to
 from protocols.drivers.modbus.point import ADDRESS, BIT_TABLES, FUNCTIONS, Order, Table
 from protocols.errors import MillgateError
@@ -150,10 +151,12 @@ class Survey:
         """Return the data bytes of an answer.
 
         Raises:
-            Refused: when the device answers with an exception.
+            Refused: when the device answers with an exception, or any of it is forbidden.
             NotConnected: when no right answer came.
             Spent: when no more may be asked.
         """
+        if not self.config.may_touch(FUNCTIONS[table], first, count):
+            raise Refused(ILLEGAL_ADDRESS)
         loop = asyncio.get_running_loop()
         if self.requests >= self._bounds.requests or loop.time() > self._until:
             raise Spent(
