@@ -1,6 +1,7 @@
 """Reads a Modbus device in blocks, over and over."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from typing import ClassVar, Final, TypeAlias
 
@@ -13,7 +14,9 @@ from protocols.drivers.modbus.decode import Decoder
 from protocols.drivers.modbus.image import Layout
 from protocols.drivers.modbus.poller import Poll, Poller
 from protocols.frame import SECOND, Bytes, Flags, Floats, Frame, Ints, NowNs, Quality
+from protocols.language import tr
 
+_log = logging.getLogger(__name__)
 _MOST_ROWS: Final = 256
 _GATHER_NS: Final = SECOND // 10
 _LATEST_NS: Final = 1 << 62
@@ -36,6 +39,8 @@ class Driver:
         points = config.samples
         self._decoder = Decoder(points, self._poller.image, config.order)
         self._due = 0.0
+        self._timeless = 0
+        self._has_time = True
         ids = [point.id for point in points]
         self._time_column = ids.index(config.slot_time) if config.slot_time else None
         self._time_exponent = (
@@ -44,7 +49,15 @@ class Driver:
 
     def notes(self) -> list[str]:
         """Say what was learned and counted; see `drivers.Noting`."""
-        return self._poller.notes()
+        lines = self._poller.notes()
+        if self._timeless:
+            lines.append(
+                tr(
+                    f"{self._timeless} polls were of no use: the device's own time (slot_time) had no value",
+                    f"{self._timeless} 次轮询无法使用：设备自身时间（slot_time）无值",
+                )
+            )
+        return lines
 
     async def frames(self) -> AsyncGenerator[Frame, None]:
         """Connect, then yield frames until contact is lost; see `drivers.Driver`."""
@@ -105,6 +118,7 @@ class Driver:
         clock: int | None = None
         if self._time_column is not None:
             own, usable = self._device_times(integers, integer_quality, bad, layout)
+            self._count_timeless(int(np.count_nonzero(~usable)))
             if not len(own):
                 return []
             integers, floats, bad = integers[usable], floats[usable], bad[usable]
@@ -121,6 +135,26 @@ class Driver:
             self._frame(part, times, bad, layout, clock if at == len(parts) else None)
             for at, part in enumerate(parts, 1)
         ]
+
+    def _count_timeless(self, count: int) -> None:
+        """Count polls that lie nowhere in time, and say it once when they begin."""
+        self._timeless += count
+        if count and self._has_time:
+            _log.warning(
+                "%s",
+                NotConnected(
+                    tr(
+                        f"its own time ('{self._config.slot_time}', slot_time) has no value",
+                        f"设备自身时间（slot_time 点 '{self._config.slot_time}'）无值",
+                    ),
+                    where=self._config.where,
+                    remedy=tr(
+                        "none of its values is used meanwhile; set its clock, or leave slot_time out",
+                        "其间不使用其任何值；请校准设备时钟，或去掉 slot_time",
+                    ),
+                ),
+            )
+        self._has_time = not count
 
     def _frame(
         self, part: _Part, times: Ints, bad: Flags, layout: Layout, clock: int | None
