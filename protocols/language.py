@@ -68,8 +68,11 @@ def chinese() -> bool:
     reader = _reader.get()
     if reader in {_Reader.CHINESE, _Reader.ENGLISH}:
         return reader is _Reader.CHINESE
-    chosen = next((os.environ[name] for name in _VARIABLES if os.environ.get(name)), "")
-    return chosen.lower().startswith("zh")
+    for name in _VARIABLES:
+        chosen = os.environ.get(name)
+        if chosen:
+            return chosen.lower().startswith("zh")
+    return False
 
 
 def tr(english: str, chinese_text: str) -> str:

@@ -92,8 +92,9 @@ def show_text(text: str, style: StyleType = "", *, console: Console | None = Non
 
 def _line(console: Console, text: str, style: StyleType) -> None:
     indent = text[: len(text) - len(text.lstrip(" "))]
-    lines = _broken(text[len(indent) :], console.width - len(indent))
-    for line in lines if console.is_terminal else [text[len(indent) :]]:
+    rest = text[len(indent) :]
+    lines = _broken(rest, console.width - len(indent)) if console.is_terminal else [rest]
+    for line in lines:
         _put(console, Text(f"{indent}{line}", style))
 
 
@@ -183,6 +184,8 @@ def _widths(lines: Sequence[Sequence[str]], room: int) -> list[int] | None:
 
 def _broken(text: str, width: int) -> list[str]:
     """Return a line as lines of this width; only a word that is wider itself is longer."""
+    if cell_len(text) <= width:
+        return [text.rstrip()]
     lines, line = [], ""
     for word in _words(text):
         if line and cell_len((line + word).rstrip()) > width:

@@ -2,16 +2,18 @@
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from protocols.errors import MillgateError
+from protocols.errors import ConfigError, MillgateError
 from protocols.language import tr
 from protocols.sheet import screen, show_text
 
 if TYPE_CHECKING:
+    from protocols.points import PointTable
     from security.policy.tools.lint import Subject
 
 PolicyPath = Annotated[
@@ -123,7 +125,9 @@ def register(app: typer.Typer) -> None:
     app.command("stop", help=_STOP)(stop)
 
 
-def _subject(path: Path, more: list[Path] | None) -> "Subject":
+def _subject(
+    path: Path, more: list[Path] | None, tables: Mapping[str, "PointTable"] | None = None
+) -> "Subject":
     from security.policy.tools import shelf  # noqa: PLC0415 - the command line starts fast
     from security.policy.tools.lint import Subject  # noqa: PLC0415 - same
 
@@ -135,12 +139,27 @@ def _subject(path: Path, more: list[Path] | None) -> "Subject":
             typer.echo(f"! {note}", err=True)
     else:
         text, policy = None, shelf.read_bundle_file(path)[1].policy
-    return Subject.of(policy, text, shelf.retained(drafts, policy, int(time.time())))
+    return Subject.of(policy, text, shelf.retained(drafts, policy, int(time.time())), tables)
+
+
+def _configured(path: Path, agent: Path | None) -> Mapping[str, "PointTable"] | None:
+    """Return the configured points; a faulty agent.toml that nobody named keeps nobody from looking."""
+    from security.policy.tools.sources import tables_beside  # noqa: PLC0415 - the command line starts fast
+
+    try:
+        return tables_beside(path, agent)
+    except ConfigError as error:
+        if agent is not None:
+            raise
+        what = tr("not compared with agent.toml", "未与 agent.toml 核对")
+        typer.echo(f"! {what}: {error.faults[0]}", err=True)
+        return None
 
 
 def lint(
     path: PolicyPath,
     retained: RetainedOption = None,
+    agent: AgentOption = None,
     as_json: Annotated[bool, typer.Option("--json", help=tr("as JSON", "输出 JSON"))] = False,  # noqa: FBT002 - a flag
 ) -> None:
     """Look for what a policy lets out beyond what was meant."""
@@ -149,7 +168,7 @@ def lint(
     from security.policy.tools.lint import lint as look  # noqa: PLC0415 - same
     from security.policy.tools.lint import scope  # noqa: PLC0415 - same
 
-    subject = _subject(path, retained)
+    subject = _subject(path, retained, _configured(path, agent))
     findings = look(subject)
     if as_json:
         data = {"findings": report.as_data(findings, path), "scope": scope(subject)}
@@ -247,7 +266,7 @@ def sign(
     from security.signers import load_signer  # noqa: PLC0415 - same
 
     keys = [load_signer(one, asked) for one in key]
-    subject = _subject(path, retained)
+    subject = _subject(path, retained, _configured(path, agent))
     findings = look(subject)
     if findings:
         typer.echo(report.in_words(findings, path) + "\n", err=True)

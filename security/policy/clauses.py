@@ -16,8 +16,8 @@ from protocols.language import tr
 from protocols.points import LocalId
 from protocols.settings import Duration, KeyPath, Strict
 from protocols.vocabulary.elements import COMPUTABLE, constants_of, inputs_of
-from protocols.vocabulary.measurands import MEASURANDS, Kind
-from protocols.vocabulary.missing import LISTED, no_such_measurand, no_such_model
+from protocols.vocabulary.measurands import MEASURANDS, Kind, unit_factor
+from protocols.vocabulary.missing import LISTED, no_such_measurand, no_such_model, wrong_unit
 from protocols.vocabulary.purposes import PURPOSES
 from protocols.vocabulary.states import STATE_MODELS
 from protocols.words import instead_of
@@ -439,6 +439,9 @@ class PointRule(Outlet):
     def _complete(self) -> "PointRule":
         if self.range is not None and not self.range[0] < self.range[1]:
             raise Misfit(*_no_span(), ("range",))
+        measurand = MEASURANDS.get(self.measurand)
+        if measurand is not None and unit_factor(self.unit, measurand) is None:
+            raise wrong_unit(self.unit, measurand)
         if self.release is None:
             if self.also:
                 raise Misfit(

@@ -3,6 +3,7 @@
 import importlib
 import pkgutil
 from collections.abc import Sequence
+from decimal import Decimal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from protocols.errors import MillgateError
 from protocols.language import tr
 from protocols.points import PointTable
 from security.policy import transforms
-from security.policy.compiled import Rule
+from security.policy.compiled import Input, Rule
 from security.policy.lane import Lane
 
 
@@ -35,6 +36,28 @@ def columns_of(table: PointTable, rules: Sequence[Rule], suspended: list[str]) -
     )
 
 
+def differences(
+    signed: Rule | Input, table: PointTable, at: int
+) -> dict[str, tuple[object, object]]:
+    """Return the keys in which a configured point is not what the policy names: (there, configured).
+
+    Args:
+        at: the point's position in the table.
+    """
+    point = table.points[at]
+    pairs: dict[str, tuple[object, object]] = {
+        "address": (signed.address, point.address),
+        "type": (signed.type, point.type),
+        "unit": (signed.unit, point.unit),
+        "scale": (Decimal(signed.scale), point.scale),
+        "offset": (Decimal(signed.offset), point.offset),
+        "measurand": (signed.measurand, point.measurand),
+        "state_model": (signed.state_model, point.state_model or ""),
+        "origin": (signed.origin or table.origin(at), table.origin(at)),
+    }
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
 def no_device(device: str) -> str:
     """Return the line that says so."""
     return tr(f"{device}: no such device is configured", f"{device}：未配置此设备")
@@ -54,19 +77,16 @@ def _column(at: int | None, table: PointTable, rule: Rule, suspended: list[str])
         what = tr("no such point is configured", "未配置此点")
         suspended.append(tr(f"{where}: {what}", f"{where}：{what}"))
         return -1
-    point = table.points[at]
-    signed = (rule.address, rule.type, rule.unit, rule.measurand, rule.state_model)
-    found = (point.address, point.type, point.unit, point.measurand, point.state_model or "")
-    if signed == found and rule.scaling() == (point.scale, point.offset):
-        if rule.origin in ("", table.origin(at)):
-            return at
-        suspended.append(_other_origin(where))
-        return -1
+    found = differences(rule, table, at)
+    if not found:
+        return at
+    names = ", ".join(found)
     suspended.append(
-        tr(
-            f"{where}: address, type, unit, scale or measurand is not what the policy names; "
-            "it stays withheld",
-            f"{where}：地址、类型、单位、比例或测量量与策略不符，保持不放行",
+        _other_origin(where)
+        if [*found] == ["origin"]
+        else tr(
+            f"{where}: {names}: not what the policy names; it stays withheld",
+            f"{where}：{names} 与策略不符，保持不放行",
         )
     )
     return -1

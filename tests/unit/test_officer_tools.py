@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from protocols.errors import ConfigError
 from security.cli import policy_app
 from security.keys import SigningKey, create_key_file
 from security.policy.bundle import peek_bundle
@@ -275,3 +276,58 @@ def test_explain_tells_why_a_constant_does_not_follow() -> None:
 def test_a_name_that_nothing_has_is_told_with_the_nearest(desk: Desk) -> None:
     with pytest.raises(Exception, match="did you mean 'main/energy'"):
         desk.run("explain", desk.text, "main/enrgy")
+
+
+METER = """
+[[device]]
+id = "main"
+kind = "modbus"
+host = "127.0.0.1"
+
+[[device.points]]
+id = "energy"
+address = "holding:0"
+type = "uint32"
+unit = "Wh"
+measurand = "energy.active_import"
+"""
+
+
+def test_what_is_configured_otherwise_is_told_before_anything_is_signed(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    agent = tmp_path / "agent.toml"
+    assert "source-differs" not in desk.run("lint", desk.text)
+    agent.write_text(agent.read_text("utf-8") + METER, "utf-8")
+    said = desk.run("lint", desk.text)
+    line = POLICY.splitlines().index('unit = "kWh"') + 1
+    assert f"policy.toml:{line}: point[1].unit [source-differs]" in said
+    assert "main/energy: unit is 'kWh' here and 'Wh' in agent.toml" in said
+    assert "source-differs" in desk.run("sign", desk.text, "--key", desk.keys[0])
+    # A signed policy is compared as well; what is not there at all is told, too.
+    assert "'Wh' in agent.toml" in desk.run("lint", desk.signed)
+    agent.write_text(agent.read_text("utf-8").replace('"energy"', '"other"'), "utf-8")
+    assert "agent.toml has no such point" in desk.run("lint", desk.signed)
+
+
+def test_a_faulty_agent_file_keeps_nobody_from_linting_unless_it_was_named(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    agent = tmp_path / "agent.toml"
+    agent.write_text(METER.replace('unit = "Wh"', 'unit = "bar"'), "utf-8")
+    assert "! not compared with agent.toml" in desk.run("lint", desk.text)
+    with pytest.raises(ConfigError, match="'bar' does not fit"):
+        desk.run("lint", desk.text, "--agent", agent)
+
+
+def test_a_secret_is_told_at_its_own_line_in_whatever_order_they_stand(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.text.write_text(
+        widened(POLICY).replace(
+            "[[relation]]", '[[secret]]\npoint = "line/energy"\n\n[[relation]]'
+        ),
+        "utf-8",
+    )
+    desk.rewrite(LINE, "")
+    desk.rewrite('[-1, "line/energy"], ', "")
+    said = desk.run("lint", desk.text, code=1)
+    line = desk.text.read_text("utf-8").splitlines().index("[[secret]]") + 1
+    assert f"policy.toml:{line}: secret[1] [derivable]" in said

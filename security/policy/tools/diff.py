@@ -38,10 +38,8 @@ def compare(old: CompiledPolicy | None, new: CompiledPolicy) -> Difference:
 def _sentence(one: Widening, old: CompiledPolicy | None, new: CompiledPolicy) -> str:
     mine = _find(new, one.number)
     if one.kind == "new-point" and mine is not None:
-        return tr(
-            f"{_named(mine)}: {one.text}: {how(mine, new)}",
-            f"{_named(mine)}：{one.text}：{how(mine, new)}",
-        )
+        said = how(mine, new)
+        return tr(f"{_named(mine)}: {one.text}: {said}", f"{_named(mine)}：{one.text}：{said}")
     change = _change(_find(old, one.number), mine)
     name = _named(mine) if mine is not None else one.where or tr("the whole policy", "整个策略")
     return tr(f"{name}: {one.text}{change}", f"{name}：{one.text}{change}")
@@ -110,11 +108,10 @@ def _named(one: Rule | Derivation) -> str:
 def how(one: Rule | Derivation, policy: CompiledPolicy) -> str:
     """Return in one line how something leaves and to whom."""
     kind = one.formula if isinstance(one, Derivation) else one.aggregate
+    span = span_words(one.window_s)
     return tr(", ", "，").join(
         [
-            tr(
-                f"{kind} every {span_words(one.window_s)}", f"每{span_words(one.window_s)}的 {kind}"
-            ),
+            tr(f"{kind} every {span}", f"每{span}的 {kind}"),
             grid_words(one, policy),
             tr(
                 f"to {policy.consumers[one.consumer].id} as {one.equipment}",

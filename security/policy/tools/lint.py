@@ -5,16 +5,19 @@ policy from being signed without a stated reason.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
 from protocols.language import tr
+from protocols.points import PointTable
+from protocols.settings import KeyPath
 from protocols.vocabulary.measurands import MEASURANDS, Kind
 from security.policy.clauses import STATISTICS
-from security.policy.compiled import CompiledPolicy, Rule
+from security.policy.compiled import CompiledPolicy, Input, Rule
 from security.policy.language import PolicyText
+from security.policy.sources import differences
 from security.policy.tools.deny import sounds_secret
 from security.policy.tools.enclosing import enclosed
 from security.policy.tools.findings import Finding, Severity
@@ -36,6 +39,9 @@ class Subject:
         policy: the same, compiled.
         retained: older versions whose releases may still be kept.
         model, judged: what an analyst has, and what follows from it.
+        places: key path in the text of every point and derivation, by name.
+        secret_places: the same of every secret, by its point.
+        tables: the configured points by device; None where they are not known.
     """
 
     text: PolicyText | None
@@ -43,39 +49,42 @@ class Subject:
     retained: tuple[CompiledPolicy, ...]
     model: Model
     judged: Judged
+    places: Mapping[str, KeyPath]
+    secret_places: Mapping[str, KeyPath]
+    tables: Mapping[str, PointTable] | None
 
     @staticmethod
     def of(
         policy: CompiledPolicy,
         text: PolicyText | None = None,
         retained: Sequence[CompiledPolicy] = (),
+        tables: Mapping[str, PointTable] | None = None,
     ) -> "Subject":
         """Build the model and judge it."""
         model = build([policy, *retained])
-        return Subject(text, policy, tuple(retained), model, judge(model))
+        places: dict[str, KeyPath] = {}
+        guarded: dict[str, KeyPath] = {
+            one.point: ("secret", at) for at, one in enumerate(policy.secrets)
+        }
+        if text is not None:
+            # A point comes before a derivation of the same name.
+            places = {one.name: ("derive", at) for at, one in enumerate(text.derive)}
+            places |= {one.name: ("point", at) for at, one in enumerate(text.point)}
+            guarded = {one.point: ("secret", at) for at, one in enumerate(text.secret)}
+        return Subject(text, policy, tuple(retained), model, judge(model), places, guarded, tables)
 
     @property
     def versions(self) -> list[CompiledPolicy]:
         """The policy and all that may still be kept."""
         return [self.policy, *self.retained]
 
-    def place(self, source: str) -> tuple[str | int, ...]:
+    def place(self, source: str) -> KeyPath:
         """Return the key path of a point or a derivation in the text."""
-        if self.text is not None:
-            for at, rule in enumerate(self.text.point):
-                if rule.name == source:
-                    return ("point", at)
-            for at, one in enumerate(self.text.derive):
-                if one.name == source:
-                    return ("derive", at)
-        return (source,)
+        return self.places.get(source, (source,))
 
-    def secret_place(self, source: str) -> tuple[str | int, ...]:
+    def secret_place(self, source: str) -> KeyPath:
         """Return the key path of a secret in the text."""
-        for at, one in enumerate(self.policy.secrets):
-            if one.point == source:
-                return ("secret", at)
-        return self.place(source.partition(".")[0])
+        return self.secret_places.get(source) or self.place(source.partition(".")[0])
 
 
 def lint(subject: Subject) -> list[Finding]:
@@ -355,6 +364,39 @@ def _origin_unsigned(subject: Subject) -> Iterator[Finding]:
         )
 
 
+def _configured(subject: Subject) -> Iterator[Finding]:
+    """What agent.toml says otherwise: the agent would suspend the point."""
+    if subject.tables is None:
+        return
+    sources: dict[str, Rule | Input] = {rule.source: rule for rule in subject.policy.rules}
+    inputs = [one for found in subject.policy.derived for one in found.inputs]
+    sources |= {f"{one.device}/{one.point}": one for one in inputs}
+    places = {
+        f"{device}/{point.id}": (table, at)
+        for device, table in subject.tables.items()
+        for at, point in enumerate(table.points)
+    }
+    for name, signed in sources.items():
+        if name not in places:
+            what = tr(f"{name}: agent.toml has no such point", f"{name}：agent.toml 中没有此点")
+            yield _suspended(subject.place(name), what)
+            continue
+        for key, (here, there) in differences(signed, *places[name]).items():
+            what = tr(
+                f"{name}: {key} is '{here}' here and '{there}' in agent.toml",
+                f"{name}：{key} 在此为 '{here}'，在 agent.toml 中为 '{there}'",
+            )
+            yield _suspended((*subject.place(name), key), what)
+
+
+def _suspended(place: KeyPath, what: str) -> Finding:
+    remedy = tr(
+        "correct one of them: until then the agent suspends the point, and nothing of it leaves",
+        "请更正其一：在此之前代理程序会挂起该点，不外发其任何数据",
+    )
+    return Finding("source-differs", Severity.WARNING, place, what, remedy)
+
+
 def _nothing_guarded(subject: Subject) -> Iterator[Finding]:
     if subject.policy.leaving and not subject.policy.secrets:
         yield Finding(
@@ -414,6 +456,7 @@ _RULES: Final[tuple[Callable[[Subject], Iterator[Finding]], ...]] = (
     _unguarded,
     _sounds_secret,
     _origin_unsigned,
+    _configured,
     _nothing_guarded,
     _no_budget,
 )

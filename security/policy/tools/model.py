@@ -137,10 +137,8 @@ def build(policies: Sequence[CompiledPolicy]) -> Model:
 def label_of(policy: CompiledPolicy, one: Rule | Derivation) -> str:
     """Return how proofs name something that is released."""
     kind = one.formula if isinstance(one, Derivation) else one.aggregate
-    return tr(
-        f"v{policy.version} #{one.number} {one.source} ({kind}, {span_words(one.window_s)})",
-        f"v{policy.version} #{one.number} {one.source}（{kind}，{span_words(one.window_s)}）",
-    )
+    name, span = f"v{policy.version} #{one.number} {one.source}", span_words(one.window_s)
+    return tr(f"{name} ({kind}, {span})", f"{name}（{kind}，{span}）")
 
 
 def _statistics(policy: CompiledPolicy) -> Iterator[Statistic]:

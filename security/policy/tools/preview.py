@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -93,12 +94,12 @@ def as_csv(preview: Preview) -> str:
 def as_html(preview: Preview) -> str:
     """Return what would leave as a page, in public words only."""
     sections = []
+    found: dict[int, list[tuple[str, str, str, str]]] = defaultdict(list)
+    for one, slot, value, remark in preview.rows():
+        row = (slot_words(slot, one.window_s), value, one.unit, remark)
+        found[one.point.number].append(row)
     for number, line in preview.lines.items():
-        rows = [
-            (slot_words(slot, line.window_s), value, line.unit, remark)
-            for one, slot, value, remark in preview.rows()
-            if one.point.number == number
-        ]
+        rows = found[number]
         title = f"{number}  {line.public_name}  ({span_words(line.window_s)})"
         header = (tr("slot begins", "时段开始"), tr("value", "值"), tr("unit", "单位"), "")
         sections.append(page.table(title, header, rows))

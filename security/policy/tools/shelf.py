@@ -1,6 +1,8 @@
 """The officer's shelf: signed versions beside the text, so that each knows the one before it."""
 
+from functools import lru_cache
 from pathlib import Path
+from typing import Final
 
 from protocols.errors import ConfigError, MillgateError
 from protocols.language import tr
@@ -11,7 +13,17 @@ from security.policy.compiler import compile_policy
 from security.policy.language import PolicyText
 from security.policy.language import read_policy as read_text
 
-_DAY_S = 86_400
+_DAY_S: Final = 86_400
+
+
+@lru_cache(maxsize=32)
+def peek(data: bytes) -> Draft:
+    """Read a bundle, as `peek_bundle` does; a command that meets the same bytes again reads them once.
+
+    Raises:
+        Malformed: see there.
+    """
+    return peek_bundle(data)
 
 
 def read_bundle_file(path: Path) -> tuple[bytes, Draft]:
@@ -22,7 +34,7 @@ def read_bundle_file(path: Path) -> tuple[bytes, Draft]:
     """
     try:
         data = path.read_bytes()
-        return data, peek_bundle(data)
+        return data, peek(data)
     except OSError:
         raise ConfigError(
             [MillgateError(tr("there is no such file", "文件不存在"), where=str(path))]
@@ -44,7 +56,7 @@ def shelf(text: Path) -> list[Draft]:
     for path in [text.with_name("policy.signed"), *sorted(text.parent.glob("policy.v*.signed"))]:
         if path.is_file():
             try:
-                draft = peek_bundle(path.read_bytes())
+                draft = peek(path.read_bytes())
             except (Malformed, OSError):
                 continue
             found[draft.hash] = draft

@@ -10,10 +10,10 @@ from protocols.errors import MillgateError
 from protocols.language import counted, tr
 from protocols.strict_cbor import Malformed
 from security.keys import Signer
-from security.policy.bundle import Draft, cosign_bundle, peek_bundle, sign_bundle, write_bundle
+from security.policy.bundle import Draft, cosign_bundle, sign_bundle, write_bundle
 from security.policy.compiled import CompiledPolicy
 from security.policy.tools.findings import Finding, Severity
-from security.policy.tools.shelf import kept_name, read_bundle_file
+from security.policy.tools.shelf import kept_name, peek, read_bundle_file
 
 _LONGEST_REASON: Final = 400
 
@@ -68,7 +68,7 @@ def sign_text(policy: CompiledPolicy, keys: Sequence[Signer], target: Path) -> S
     """
     before, old = _standing(target)
     data = sign_bundle(policy, keys, before)
-    draft = peek_bundle(data)
+    draft = peek(data)
     first = old is None or old.hash != draft.hash
     if first and old is not None and before is not None:
         write_bundle(target.with_name(kept_name(old)), before)
@@ -80,7 +80,7 @@ def _standing(target: Path) -> tuple[bytes | None, Draft | None]:
     """Return the signed policy that is there; a damaged one is as good as none."""
     try:
         data = target.read_bytes()
-        return data, peek_bundle(data)
+        return data, peek(data)
     except (FileNotFoundError, Malformed):
         return None, None
 
@@ -89,7 +89,7 @@ def add_signature(path: Path, keys: Sequence[Signer]) -> Signed:
     """Add signatures to a signed policy, as a second officer does on another machine."""
     data, _ = read_bundle_file(path)
     more = cosign_bundle(data, keys)
-    draft = peek_bundle(more)
+    draft = peek(more)
     write_bundle(path, more)
     return Signed(path, draft.policy, draft.hash, draft.signers, first=False)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from protocols.drivers import DeviceConfig, read_devices
 from protocols.errors import MillgateError
 from protocols.language import tr
+from protocols.points import PointTable
 from protocols.settings import parse_duration, read_toml
 from security.policy.compiled import CompiledPolicy
 from security.policy.tools.csv_past import read_csv_past
@@ -29,6 +30,18 @@ def read_policy(path: Path) -> CompiledPolicy:
 def agent_beside(policy: Path, given: Path | None) -> Path:
     """Return the agent.toml that was named, or the one beside the policy."""
     return given or policy.with_name("agent.toml")
+
+
+def tables_beside(policy: Path, given: Path | None) -> dict[str, PointTable] | None:
+    """Return the configured points by device; None where no agent.toml with any is given or beside it.
+
+    Raises:
+        ConfigError: when agent.toml cannot be read.
+    """
+    agent = agent_beside(policy, given)
+    if given is None and not agent.exists():
+        return None
+    return {device.id: device.table() for device in devices_of(agent)} or None
 
 
 def devices_of(agent: Path) -> list[DeviceConfig]:
