@@ -17,6 +17,7 @@ from protocols.strict_cbor import Malformed
 from protocols.words import instead_of
 from security.at_rest import asked
 from security.cli import keys_app
+from security.files import write_whole
 from security.key_list import (
     COMPROMISED,
     LOST,
@@ -225,7 +226,8 @@ def _place_for_next(config: AgentConfig, known: KeyList) -> Path:
             where=str(place),
             remedy=tr("have the list with it signed, or remove it", "请签署包含它的清单，或删除它"),
         )
-    current.replace(current.with_name(f"{current.name}.{_now_s()}.old"))
+    # A copy first: a crash between two moves would leave the agent without a key.
+    write_whole(current.with_name(f"{current.name}.{_now_s()}.old"), current.read_bytes())
     place.replace(current)
     return place
 

@@ -129,6 +129,25 @@ def test_the_old_key_is_ended_afterwards_and_the_next_change_moves_the_files_up(
     assert found.number == 3
 
 
+def test_a_change_that_is_cut_short_leaves_a_key_to_sign_with_and_can_be_made_again(
+    mill: Path, config: AgentConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rotate(mill)
+    second, move = ListedSigner(config).public, Path.replace
+
+    def cut(self: Path, target: Path) -> Path:
+        if self == next_key(config):
+            raise OSError
+        return move(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", cut)
+        assert run("rotate", mill / "agent.toml").exit_code
+    assert ListedSigner(config).public == second
+    rotate(mill)
+    assert load_signing_key(config.identity.signing_key).public == second
+
+
 def test_the_new_key_is_under_the_same_passphrase_as_the_others(
     mill: Path, config: AgentConfig
 ) -> None:
