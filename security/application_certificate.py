@@ -15,6 +15,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from protocols.errors import MillgateError
 from protocols.language import tr
 from security.at_rest import KeyFault
+from security.files import PRIVATE, PUBLIC, write_whole
 
 _HEAD_START: Final = timedelta(hours=1)
 """Devices' clocks are often behind; a certificate that starts now would not be valid there yet."""
@@ -55,9 +56,8 @@ def create_application_certificate(
     certificate = _certificate(key, uri, host, days)
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     try:
-        pem.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _write(pem, private + certificate.public_bytes(Encoding.PEM), 0o600)
-        _write(der, certificate.public_bytes(Encoding.DER), 0o644)
+        _write(pem, private + certificate.public_bytes(Encoding.PEM), PRIVATE)
+        _write(der, certificate.public_bytes(Encoding.DER), PUBLIC)
     except OSError as error:
         raise KeyFault(
             tr("the certificate cannot be written", "无法写入证书"),
@@ -121,14 +121,7 @@ def _dns_name(host: str) -> x509.DNSName:
 
 
 def _write(path: Path, data: bytes, mode: int) -> None:
-    """Write a file so that it is there whole or not at all, and never with another mode."""
-    unfinished = path.with_name(f"{path.name}.new")
-    unfinished.unlink(missing_ok=True)
-    handle = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    """Write a file whole; what was there before is kept beside it, and in its place until then."""
     if path.exists():
-        path.replace(path.with_name(f"{path.name}.old"))
-    unfinished.replace(path)
+        write_whole(path.with_name(f"{path.name}.old"), path.read_bytes(), mode)
+    write_whole(path, data, mode)
