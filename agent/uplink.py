@@ -131,6 +131,7 @@ class Uplink:
         self._lanes = Lanes(config.delivery.catch_up_bytes_s)
         self._route = Route(len(config.brokers))
         self._begun = 0
+        self._unmet = ""
         self._silence = Silence()
         self._silent_s = config.delivery.silent_s
         self._limits: dict[str, int] = {}
@@ -182,7 +183,18 @@ class Uplink:
         while True:
             self.state.broker = self._route.choose(self._now())
             self.state.changes = self._route.changes
-            await self._run_on(self._brokers[self.state.broker])
+            try:
+                await self._run_on(self._brokers[self.state.broker])
+            except MillgateError as fault:
+                await self._rest(fault)
+
+    async def _rest(self, fault: MillgateError) -> None:
+        """Leave a broker that a file of ours does not let us meet; what is sealed meanwhile waits."""
+        if fault.line != self._unmet:
+            self._unmet = fault.line
+            _log.error("%s", fault)
+        self._route.failed(self._now())
+        await asyncio.sleep(_LOOK_S * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, no secret
 
     async def _run_on(self, config: BrokerConfig) -> None:
         """Deliver through one broker until it is to be left."""
@@ -392,6 +404,7 @@ class Uplink:
 
     async def _begin(self, link: Mqtt) -> None:
         """Begin on a connection that was not there before, however short the break was."""
+        self._unmet = ""
         self._lanes.reconnected()
         self._duty.asker.reconnected(self._now())
         await self._thread.call(note_largest, self._spool, link.place, link.largest)

@@ -27,7 +27,7 @@ from simulators.faults.proxy import Hindrance, proxying
 from tests.servers.mosquitto import HOST, Mosquitto, running
 from tests.small_factory import ENERGY, HOURLY, NOW, Agent, Brain, block
 from tests.small_factory import LONG_S as LONG_SLOT_S
-from tests.unit.delivery_material import KEYS, SLOT, filled, kept_slots
+from tests.unit.delivery_material import KEYS, SLOT, filled, kept_slots, started
 
 LONG_S = 60
 QUICK = DeliveryConfig.model_validate({"connect": "1s", "silence": "2s", "back": "1s"})
@@ -259,3 +259,17 @@ async def test_a_sheet_that_is_asked_for_is_sent_only_after_the_brain_said_how_f
     asker.take(standing, answer_kid(answer[1]), answer[1])
     await uplink._answer_request(cast("Mqtt", link), sheet)
     assert link.sent == agent.waiting()
+
+
+async def test_a_broker_whose_files_cannot_be_used_is_left_for_the_next_and_ends_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    agent = started(tmp_path / "a")
+    lost = at(1, tls=True, ca_file=tmp_path / "none.pem")
+    uplink = uplink_of(agent, lost, at(2))
+    async with asyncio.TaskGroup() as group:
+        delivering = group.create_task(uplink.run())
+        await until(lambda: uplink.state.broker == 1)
+        delivering.cancel()
+    assert "none.pem" in caplog.text
+    agent.spool.close()
