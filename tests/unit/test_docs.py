@@ -44,6 +44,7 @@ _USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 BOTH_LANGUAGES = [
     ("README.md", "README.zh-CN.md"),
     ("SECURITY.md", "SECURITY.zh-CN.md"),
+    ("CONTRIBUTING.md", "CONTRIBUTING.zh-CN.md"),
     ("docs/operations.md", "docs/operations.zh-CN.md"),
     ("docs/evidence.md", "docs/evidence.zh-CN.md"),
     ("docs/devices.md", "docs/devices.zh-CN.md"),
