@@ -163,10 +163,12 @@ class Joining:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            # When the disk is full, SQLite may have rolled back by itself.
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")
 
     def is_invited(self, enterprise: str, site: str) -> bool:
         """Tell whether an invitation for a place is open; inviting again ends it."""

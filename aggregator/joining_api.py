@@ -145,11 +145,7 @@ class _Desk:
         self._count(request)
         async with self._places:
             try:
-                async with asyncio.timeout(_BODY_S):
-                    body = await request.read()
-                given = read_message(body, Application)
-            except TimeoutError:
-                raise web.HTTPRequestTimeout from None
+                given = read_message(await _body(request), Application)
             except Unsound:
                 return _answer(Progress(state="refused", refusal="unsound"))
             async with self._turn:
@@ -175,7 +171,7 @@ class _Desk:
         if serial is None or self._renewing is None:
             raise web.HTTPForbidden
         async with self._places:
-            asked = await request.read()
+            asked = await _body(request)
             async with self._turn:
                 try:
                     issued = await asyncio.to_thread(self._issue, serial, asked, self._renewing)
@@ -209,6 +205,15 @@ class _Desk:
                 f"接入：邀请 {invitation:04x}：{said}",
             ),
         )
+
+
+async def _body(request: web.Request) -> bytes:
+    """Return the body; who sends it slowly keeps a place that others wait for."""
+    try:
+        async with asyncio.timeout(_BODY_S):
+            return await request.read()
+    except TimeoutError:
+        raise web.HTTPRequestTimeout from None
 
 
 def _serial_shown(request: web.Request) -> int | None:

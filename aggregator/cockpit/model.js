@@ -119,17 +119,18 @@ export function windowOf(series) {
 
 /**
  * Emissions that may be added up: of each scope and medium one method, by location where
- * there is one, because two methods count the same carbon twice.
+ * there is one, because two methods count the same carbon twice. What was exported has no scope.
  * @param {Series[]} emissions
  * @returns {Series[]}
  */
 export function addable(emissions) {
   const method = new Map();
   const of = (each) => `${each.tags.scope}|${each.tags.medium}`;
-  for (const each of emissions) {
+  const scoped = emissions.filter((each) => each.tags.scope);
+  for (const each of scoped) {
     if (!method.has(of(each)) || each.tags.method === "location") method.set(of(each), each.tags.method);
   }
-  return emissions.filter((each) => each.tags.method === method.get(of(each)));
+  return scoped.filter((each) => each.tags.method === method.get(of(each)));
 }
 
 /**

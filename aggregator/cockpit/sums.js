@@ -4,7 +4,7 @@
  */
 
 import { number } from "./format.js";
-import { unitOfEnergy } from "./model.js";
+import { unitOfEnergy, windowOf } from "./model.js";
 import { t, term } from "./texts.js";
 import { added, together } from "./totals.js";
 
@@ -51,16 +51,33 @@ export function energyOf(totals, kind) {
  */
 export function carbonOf(totals, method) {
   const of = (wanted) => totals.carbon.filter(({ series }) => series.tags.method === wanted);
-  const [direct, bought] = [of("direct"), of(method)];
-  const columns = [...direct, ...bought];
+  const [direct, bought] = [of("direct"), method === "market" ? marketOf(of("market"), of("location"), totals.period) : of(method)];
+  const known = method !== "market" || bought.length > 0;
+  const columns = known ? [...direct, ...bought] : [];
   const [scope1, scope2] = [direct, bought].map((list) => added(list.map((each) => each.total)));
-  const total = added([scope1, scope2]);
+  const total = known ? added([scope1, scope2]) : null;
   const origin = {
     title: `${t("carbon")} · ${t(`method.${method}`)}`, value: `${number(total)} kg CO₂e`,
     span: totals.period, how: t("how.ce_emission"), parts: partsOf(columns, "kg CO₂e"),
     notes: [t("neverBoth")],
   };
   return { scope1, scope2, total, columns, origin };
+}
+
+/**
+ * Media without contracts count by location. Where contracts are known for a part of the period only there is
+ * no market-based sum: it would leave out the rest. Market-based rows are made a little later than the others.
+ */
+function marketOf(own, location, period) {
+  const medium = ({ series }) => series.tags.medium;
+  const media = new Set(own.map(medium));
+  const untilMs = Math.max(0, ...own.map(({ series }) => Date.parse(series.time) + windowOf(series) * 1000));
+  const covered = (columns) => columns.flatMap(({ seconds }) => seconds)
+    .filter((_, at) => period.start + ((at % period.count) + 1) * period.stepS * 1000 <= untilMs)
+    .reduce((sum, value) => sum + (value ?? 0), 0);
+  const both = location.filter((one) => media.has(medium(one)));
+  if (own.length === 0 || covered(own) < covered(both)) return [];
+  return [...own, ...location.filter((one) => !media.has(medium(one)))];
 }
 
 /**

@@ -35,7 +35,7 @@ export function trendPanel() {
     if (!known.includes(medium)) medium = known[0] ?? "";
     media.update(known, medium);
     media.element.hidden = known.length < 2;
-    const hasMarket = totals.carbon.some(({ series }) => series.tags.method === "market");
+    const hasMarket = carbonOf(totals, "market").total !== null;
     if (!hasMarket) method = "location";
     methods.update(["location", "market"], method);
     methods.element.hidden = !hasMarket;
@@ -84,10 +84,11 @@ function energyGraph(totals, medium, nowMs) {
 function carbonGraph(totals, method, nowMs) {
   const found = carbonOf(totals, method);
   const { count } = totals.period;
-  const of = (wanted) => found.columns.filter(({ series }) => series.tags.method === wanted);
+  const isDirect = ({ series }) => series.tags.method === "direct";
+  const bought = found.columns.filter((one) => !isDirect(one));
   const parts = [
-    { kind: "scope-1", name: t("scope1"), values: together(of("direct"), count) },
-    { kind: "scope-2", name: `${t("scope2")} · ${t(`method.${method}`)}`, values: together(of(method), count) },
+    { kind: "scope-1", name: t("scope1"), values: together(found.columns.filter(isDirect), count) },
+    { kind: "scope-2", name: `${t("scope2")} · ${t(`method.${method}`)}`, values: together(bought, count) },
   ].filter((part) => part.values.some((value) => value !== null));
   const shown = parts.length ? parts : [{ kind: "scope-2", name: "", values: new Array(count).fill(null) }];
   const name = t("carbon");

@@ -38,7 +38,7 @@ export const BOARD = {
   spanChecks: ["newest hour of each check", "各校核最近一小时"],
   tceOf: ["{value} tce, all media", "全部能源 {value} tce"],
   marketIs: ["or market-based {value}", "或基于市场 {value}"],
-  noMarket: ["market-based: not entered", "基于市场：未录入合同"],
+  noMarket: ["market-based: contracts not entered for all", "基于市场：合同未全部录入"],
   noMain: ["No main meter is released in this scope.", "所选范围内没有放行总表数据。"],
   noFactor: ["no factor, or nothing metered", "无因子或无计量"],
   noOee: ["needs calendar and ideal_cycle_time", "需要班次日历与 ideal_cycle_time"],

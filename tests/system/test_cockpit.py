@@ -106,6 +106,36 @@ async def test_numbers_are_the_sums_they_say_and_lead_to_their_batches(
         visit.assert_quiet(brain)
 
 
+async def test_carbon_by_market_is_whole_or_absent_and_export_is_no_emission(
+    brain: Brain, browser: Browser
+) -> None:
+    async with visiting(browser, brain.url) as visit:
+        found = await visit.page.evaluate(
+            """async () => {
+              const { carbonOf } = await import("/sums.js");
+              const { addable } = await import("/model.js");
+              const column = (method, medium, total, ...seconds) => ({
+                series: {
+                  tags: { method, medium, scope: "2" }, time: "1970-01-01T01:00:00Z", fields: { window_s: 3600 },
+                },
+                total, seconds,
+              });
+              const always = [
+                column("direct", "NaturalGas", 1, 3600, 3600), column("location", "Steam_Saturated", 5, 3600, 3600),
+                column("location", "Electricity", 20, 3600, 3600),
+              ];
+              const of = (...more) => carbonOf(
+                { carbon: [...always, ...more], period: { start: 0, stepS: 3600, count: 2 } }, "market").total;
+              return [
+                of(column("market", "Electricity", 8, 3600, 3600)),
+                of(column("market", "Electricity", 4, null, 3600)), of(),
+                addable([always[2].series, { tags: { method: "export", medium: "Electricity" } }]).length,
+              ];
+            }"""
+        )
+    assert found == [14, None, None, 1]
+
+
 @pytest.mark.parametrize("locale", ["en-GB", "zh-CN"])
 async def test_a_wall_shows_all_of_the_board_at_once_and_a_phone_below_each_other(
     brain: Brain, browser: Browser, locale: str

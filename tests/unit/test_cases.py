@@ -171,6 +171,33 @@ def run_series(case: Mapping[str, Any], expected: Mapping[str, Any], folder: Pat
     assert written.isdisjoint(expected.get("absent", []))
 
 
+def test_a_day_that_is_derived_alone_makes_no_row_of_the_day_before(tmp_path: Path) -> None:
+    """In India a day begins within a UTC hour, which is worked out with both days."""
+    line = {"unit": "kWh", "role": "main", "measurand": "energy.active_import", "values": [10] * 48}
+    made = {
+        "measurand": "production.good",
+        "equipment": "press-1",
+        "unit": "pcs",
+        "values": [1] * 48,
+    }
+    case = {
+        "window_s": 3600,
+        "start": "2023-06-01T00:00:00Z",
+        "rules": {"zone": "Asia/Kolkata"},
+        "point": [line, made],
+    }
+    bench = Bench(case, tmp_path)
+    bench.run(case)
+    wanted = {"measurement": "ce_intensity", "field": "quantity", "value": "48"}
+    check_total(bench.stores, wanted)
+    plan = plan_of((point, 3600) for point in lines_of(case)[0])
+    site, _ = bench.derivation.site("mill", "main", plan)
+    at = ns("2023-06-02T03:00:00Z") // (3600 * SECOND)
+    for first, last in bench.derivation.ranges(site, [(at, at)]):
+        bench.derivation.derive(site, first, last)
+    check_total(bench.stores, wanted)
+
+
 def the_series(stores: Mapping[str, Store], wanted: Mapping[str, Any]) -> tuple[Store, Any]:
     bucket = "future_factory" if wanted["measurement"].startswith("ff_") else "carbon_emission"
     tags = set(wanted.get("tags", {}).items())

@@ -40,6 +40,7 @@ from security.enrolment import (
     AUTHORITY_PATH,
     MOST_BODY,
     PATH,
+    RENEWAL_PATH,
     Application,
     Grant,
     Progress,
@@ -631,13 +632,15 @@ async def test_factories_join_under_the_sites_own_authority(site: Site, tmp_path
     assert config.ca_file.read_bytes() == chain.read_bytes()
 
 
+@pytest.mark.parametrize("path", [PATH, RENEWAL_PATH])
 async def test_who_sends_slowly_does_not_keep_others_out(
-    opened: Site, monkeypatch: pytest.MonkeyPatch
+    opened: Site, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     monkeypatch.setattr(joining_api, "_BODY_S", 0.05)
+    monkeypatch.setattr(joining_api, "_serial_shown", lambda _: 7)
     trust = believing(open_authority(opened.config).bundle)
     reader, writer = await asyncio.open_connection("localhost", opened.port, ssl=trust)
-    writer.write(f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n".encode())
+    writer.write(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n".encode())
     async with asyncio.timeout(20):
         assert (await reader.readline()).split()[1] == b"408"
     writer.close()

@@ -6,7 +6,7 @@ of a whole one would flatter.
 """
 
 from collections.abc import Iterable, Iterator
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 
 import numpy as np
@@ -16,7 +16,7 @@ from aggregator.series.derived.energy import counted_points, decimal_sum
 from aggregator.series.derived.site import HOUR_NS, Hours, Site, counted, floats, rows_of, summed
 from aggregator.series.future_factory import medium_tags
 from aggregator.stores import FieldColumn, RowSpan, SeriesBlock, SeriesKey, Store
-from protocols.frame import SECOND, Floats, Ints
+from protocols.frame import SECOND, Flags, Floats, Ints
 from protocols.vocabulary.measurands import MEASURANDS
 
 LEAST_COVERAGE = 0.95
@@ -56,7 +56,8 @@ def years_of(hours: Hours) -> list[int]:
 def per_product(hours: Hours) -> Iterator[SeriesBlock]:
     """Yield carbon per good product of each local day, for each unit that products are counted in.
 
-    `hours` begins and ends with local days.
+    Only of days that are wholly in `hours`: a zone with half hours begins its days within a UTC hour, so
+    that the first or the last hour may be of another day.
     """
     local = hours.site.context.local
     days = local.seconds(hours.starts) // DAY_S
@@ -96,7 +97,17 @@ def _per_day(
         "coverage": coverage,
     }
     key = hours.site.key("ce_intensity", denominator=unit, period="day")
-    return rows_of(key, hours.starts[first_hour], (made > 0) & (kg > 0), fields, DAY_S)
+    whole = (made > 0) & (kg > 0) & _whole(hours, len(kg))
+    return rows_of(key, hours.starts[first_hour], whole, fields, DAY_S)
+
+
+def _whole(hours: Hours, count: int) -> Flags:
+    """Tell which of the local days that hours touch are wholly in them, shape (count,)."""
+    local, first = hours.site.context.local, hours.days()[0]
+    days = [first + timedelta(days=at) for at in range(count + 1)]
+    edges = np.array([local.start_of(day.year, day.month, day.day) for day in days])
+    found: Flags = (edges[:-1] >= hours.start_ns) & (edges[1:] <= hours.end_ns)
+    return found
 
 
 def per_period(hours: Hours, store: Store) -> Iterator[SeriesBlock]:
