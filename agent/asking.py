@@ -139,7 +139,7 @@ class Asker:
             signed: its bytes.
         """
         self._note_quarantine(kid, quarantined=standing.quarantined)
-        self._spool.attested(standing.attested)
+        self._spool.attested(kid, standing.attested, self._streams.keys())
         if standing.nonce != self._nonce or kid not in self._unanswered:
             return None
         self._unanswered.discard(kid)

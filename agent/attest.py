@@ -14,7 +14,7 @@ MOST_AT_ONCE: Final = 16
 
 
 class Attester:
-    """Keeps an agent's attestations in its spool until the brain has them."""
+    """Keeps an agent's attestations in its spool until each brain has them."""
 
     def __init__(
         self,
@@ -23,7 +23,10 @@ class Attester:
         keys: tuple[Signer, AttestationKey],
         policy: tuple[int, bytes],
         now_ns: NowNs,
+        brains: Collection[bytes] = (),
     ) -> None:
+        """Keep what it needs; `brains` are the key ids of the receipt keys of those that are to have them."""
+        self._brains = brains
         self._spool = spool
         self._address = address
         self._keys = keys
@@ -31,7 +34,7 @@ class Attester:
         self._now = now_ns
 
     def waiting(self, held: Collection[int] = ()) -> list[bytes]:
-        """Make an attestation when one is due, and return the oldest that the brain lacks.
+        """Make an attestation when one is due, and return the oldest that a brain lacks.
 
         Args:
             held: streams that are left out, since their brain has not said how far it has them.
@@ -42,7 +45,7 @@ class Attester:
         # A clock that was set back must not silence it.
         if epoch and not last_s <= now_s < last_s + ATTEST_S:
             self._make(epoch, now_s, held)
-        return self._spool.attestations(MOST_AT_ONCE)
+        return self._spool.attestations(MOST_AT_ONCE, self._brains)
 
     def attest_now(self, held: Collection[int] = ()) -> None:
         """Make an attestation although none is due: the last one before this side ends."""

@@ -211,12 +211,14 @@ class SealedApp:
         """Deliver under these sheets; the first ones begin delivery."""
         config, address = self._config, self._config.identity.address
         cards = [config.consumers[sheet.sheet.consumer] for sheet in sheets.sheets]
-        policy = sheets.version, sheets.hash
+        policy, streams = (sheets.version, sheets.hash), sealer.streams()
         duty = Duty(
             [card.receipt_key for card in cards],
             sealer.sheet_again,
-            Asker(spool, address, self._signer, sealer.streams(), time.time_ns),
-            Attester(spool, address, (self._signer, self._attestation), policy, time.time_ns),
+            Asker(spool, address, self._signer, streams, time.time_ns),
+            Attester(
+                spool, address, (self._signer, self._attestation), policy, time.time_ns, [*streams]
+            ),
             sealer.ended is Ended.STOPPED,
         )
         if self._uplink is None:

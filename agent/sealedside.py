@@ -44,7 +44,7 @@ from security.policy.bundle import SignedSheet, read_sheet, signed_sheet
 from security.policy.check import BeyondSheet, StreamTerms, stream_terms
 from security.policy.clauses import STATE_NUMBERS
 from security.policy.compiled import pack_sheet
-from security.policy.compiler import stream_id
+from security.policy.streams import stream_id
 
 _MOST_GAPS: Final = 64
 _MOST_CELLS: Final = 100_000

@@ -6,7 +6,7 @@ worker thread.
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -508,7 +508,7 @@ class Spool:
             self.set_meta({"refused_gone": self.meta("refused_gone", 0) + gone})
 
     def keep_attestation(self, number: int, at_s: int, signed: bytes) -> None:
-        """Keep an attestation until the brain has it; the oldest beyond a bound are forgotten."""
+        """Keep an attestation until each brain has it; the oldest beyond a bound are forgotten."""
         with _transaction(self._db):
             self._db.execute("INSERT INTO attestation VALUES (?,?)", (number, signed))
             self._db.execute(
@@ -516,14 +516,31 @@ class Spool:
             )
             self.set_meta({"attestations": number, "attested_s": at_s})
 
-    def attestations(self, limit: int) -> list[bytes]:
-        """Return the oldest attestations that the brain lacks."""
-        rows = self._db.execute("SELECT signed FROM attestation ORDER BY number LIMIT ?", (limit,))
-        return [row[0] for row in rows]
+    def attestations(self, limit: int, brains: Collection[bytes] = ()) -> list[bytes]:
+        """Return the oldest attestations that each brain lacks, so many together at most.
 
-    def attested(self, number: int) -> None:
-        """Forget the attestations that the brain keeps, up to `number`."""
-        self._db.execute("DELETE FROM attestation WHERE number <= ?", (number,))
+        Args:
+            limit: how many.
+            brains: key ids of their receipt keys; without any, the oldest that are here.
+        """
+        found: dict[int, bytes] = {}
+        for after in {self._attested(kid) for kid in brains} or {0}:
+            rows = self._db.execute(
+                "SELECT number, signed FROM attestation WHERE number > ? ORDER BY number LIMIT ?",
+                (after, max(limit // max(len(brains), 1), 1)),
+            )
+            found.update(rows.fetchall())
+        return [signed for _, signed in sorted(found.items())]
+
+    def attested(self, kid: bytes, number: int, brains: Collection[bytes]) -> None:
+        """Note that a brain keeps the attestations up to `number`; forget those that each of `brains` keeps."""
+        if self._attested(kid) != number:
+            self.set_meta({f"attested:{kid.hex()}": number})
+        kept = min((self._attested(one) for one in brains), default=number)
+        self._db.execute("DELETE FROM attestation WHERE number <= ?", (kept,))
+
+    def _attested(self, kid: bytes) -> int:
+        return int(self.meta(f"attested:{kid.hex()}", 0))
 
     def archived(self) -> Iterator[tuple[int, bytes]]:
         """Yield (status, sealed message) of all that is here, in the order it was sealed."""

@@ -17,6 +17,7 @@ from aggregator.early import Early
 from aggregator.expiry import Expiring
 from aggregator.keyring import Keyring
 from aggregator.ledger import Chain, Kept, Ledger, LedgerError, Overlap, SlotTaken, repeats
+from aggregator.others_streams import OthersStreams
 from aggregator.outlook import Outlook
 from aggregator.statements import Statements
 from aggregator.watch import Watch
@@ -48,6 +49,7 @@ from security.keys import BadSignature, OpeningKey, Signer
 from security.policy.bundle import SignedSheet, read_sheet, signed_sheet
 from security.policy.check import BeyondSheet, StreamTerms, stream_terms
 from security.policy.compiled import ReleaseSheet, content_hash, unpack_sheet
+from security.policy.streams import own_streams
 from security.statements import ASK, LOSS, RUN_BYTES, Ask, Loss, claimed_address, read_statement
 
 _MOST_HELD: Final = 64
@@ -214,6 +216,8 @@ class Inbox:
         self._opener = opener
         self._kid = encryption_kid
         self._pin = encryption_pin
+        self._own = own_streams(encryption_pin)
+        self._others = OthersStreams()
         self._key = receipt_key
         self._factories = factories
         self._now = now_ns
@@ -223,7 +227,7 @@ class Inbox:
         self._runs: dict[Address, bytes] = {}
         self._keyring = Keyring()
         outlook = Outlook(ledger, opener.terms, now_ns, expiring, brain_time)
-        self._watch = Watch(ledger, factories, outlook, now_ns)
+        self._watch = Watch(ledger, factories, outlook, now_ns, self._own)
         self._statements = Statements(ledger, receipt_key, self._watch, now_ns)
 
     def look(self) -> None:
@@ -287,6 +291,8 @@ class Inbox:
                 self._state(found, payload, outcome, touched, addresses, work)
                 return
             sealed = found
+            if self._kid not in sealed.header.recipients:
+                self._pass_over_others(sealed.header.address, sealed.header.stream)
             chain = self._ledger.chain(sealed.header)
             addresses[chain.agent] = sealed.header.address
             self._in_order(sealed, payload, chain, topic, outcome)
@@ -372,6 +378,8 @@ class Inbox:
             outcome.counts["attested"] += 1
             return
         address = statement.address
+        if isinstance(statement, Loss):
+            self._pass_over_others(address, statement.stream)
         down = address.topic("down")
         if isinstance(statement, Ask):
             outcome.counts["asked"] += 1
@@ -390,6 +398,16 @@ class Inbox:
         place = statement.epoch, statement.stream
         touched.setdefault(agent, {})[place] = Head(*place, statement.last, statement.digest)
         self._next_early(address.topic("up"), address, *place, statement.last, work)
+
+    def _pass_over_others(self, address: Address, stream: int) -> None:
+        """Pass over, without a trace but a count, what is of a stream that is not this brain's.
+
+        Raises:
+            Discarded: when it is.
+        """
+        if stream not in self._own:
+            self._others.met(address, self._now() // SECOND)
+            raise Discarded("not_for_us")
 
     def _drop_undecided(self, address: Address, run: bytes) -> None:
         """Forget what came of an agent and is not decided about, once another run of it asks.

@@ -1,6 +1,6 @@
 """Alarms from chains: what an agent attested and did not send, sent twice, lost or left unexplained."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from aggregator.alarms import (
@@ -43,7 +43,10 @@ class Watch:
         factories: Callable[[], Mapping[Address, Factory]],
         outlook: Outlook,
         now_ns: NowNs,
+        own: Collection[int],
     ) -> None:
+        """Keep what it needs; `own` are the streams that are meant for this brain."""
+        self._own = own
         self._ledger = ledger
         self._record = ledger.record
         self._factories = factories
@@ -104,7 +107,8 @@ class Watch:
     def attested(self, agent: int, found: Attestation) -> None:
         """Look at an attestation that was just kept: are there any between it and the one before?"""
         before, _ = self._record.attested(agent)
-        if found.number > before + 1:
+        # Those from before this brain was named were for others; counts go on from the first.
+        if before and found.number > before + 1:
             alarm = Alarm(
                 agent,
                 ATTESTATION_MISSING,
@@ -162,7 +166,9 @@ class Watch:
         # It was verified when it was kept.
         found = attestation_in(signed)
         for chain in found.chains:
-            self._compare(agent, address, found.epoch, chain.stream, chain.count, chain.digest)
+            # What is meant for another brain does not come here.
+            if chain.stream in self._own:
+                self._compare(agent, address, found.epoch, chain.stream, chain.count, chain.digest)
 
     def _compare(
         self, agent: int, address: Address, epoch: int, stream: int, count: int, digest: bytes

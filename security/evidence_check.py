@@ -30,6 +30,8 @@ from security.key_list import (
 )
 from security.keys import BadSignature
 from security.policy.bundle import SignedSheet, read_sheet
+from security.policy.compiled import content_hash
+from security.policy.streams import own_streams
 from security.statements import ATTEST_S, Attestation, Loss, parse_statement
 from security.transparency import NotProven, check_consistency, check_inclusion
 
@@ -70,7 +72,11 @@ class Link:
 
 @dataclass(slots=True)
 class Report:
-    """All findings, and what was checked."""
+    """All findings, and what was checked.
+
+    Attributes:
+        own: the streams of the brain whose bundle it is; an agent attests those of others too.
+    """
 
     findings: list[Finding] = field(default_factory=list)
     chains: dict[Chain, list[Link]] = field(default_factory=lambda: defaultdict(list))
@@ -82,6 +88,7 @@ class Report:
     sheets: dict[bytes, SignedSheet] = field(default_factory=dict)
     disclosed: dict[bytes, tuple[Sealed, bytes]] = field(default_factory=dict)
     keys: dict[Address, AgentKeys] = field(default_factory=dict)
+    own: frozenset[int] = frozenset()
 
     def say(self, grade: Grade, en: str, zh: str) -> None:
         """Add a finding."""
@@ -102,7 +109,7 @@ def check(bundle: Bundle, brain: BrainCard, agents: Cards) -> Report:
     Raises:
         Malformed: when the bundle itself is not well formed.
     """
-    report = Report()
+    report = Report(own=own_streams(content_hash(brain.encryption_key.public)))
     log = _tree_head(bundle, brain, report)
     _keys(bundle, agents, report)
     leaves = bundle.leaves()
@@ -562,6 +569,8 @@ def _counts(found: Attestation, first: Attestation, end_s: int, report: Report) 
     for end in found.chains:
         chain = found.address, found.epoch, end.stream
         links = report.chains.get(chain, [])
+        if not links and end.stream not in report.own:
+            continue
         newest = links[-1].leaf.sequence if links else known.get(end.stream, end.count) - 1
         newest = max([newest, *(loss.last for loss in report.losses.get(chain, []))])
         # What was attested shortly before the end of the span may have come after it.

@@ -39,8 +39,9 @@ from security.envelope import (
 from security.keys import AttestationKey, OpeningKey, SealingKey, SigningKey
 from security.policy.bundle import TrustedPolicy, read_bundle, sign_bundle
 from security.policy.compiled import pack_sheet
-from security.policy.compiler import compile_policy, stream_id
+from security.policy.compiler import compile_policy
 from security.policy.language import PolicyText
+from security.policy.streams import stream_id
 from security.secret import Secret
 
 NOW: Final = 1_770_000_000

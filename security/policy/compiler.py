@@ -3,11 +3,9 @@
 The same text, after the same version before, always gives the same bytes.
 """
 
-import hashlib
 from decimal import Decimal
 from typing import Any, Final
 
-from protocols import strict_cbor
 from protocols.errors import ConfigError, MillgateError
 from protocols.frame import SECOND
 from protocols.language import tr
@@ -46,19 +44,11 @@ from security.policy.compiled import (
     to_bytes,
 )
 from security.policy.language import PolicyText
+from security.policy.streams import stream_id
 from security.policy.succession import number_faults
 
 MOST_ITEMS: Final = 1_000_000
 """How many keys and values a policy or a sheet may have, so that it can be read again."""
-
-
-def stream_id(consumer_key: bytes, window_s: int) -> int:
-    """Return the opaque number of a consumer's stream; window 0 is its stream of sheets.
-
-    It depends on nothing else, so that a chain goes on when the policy changes.
-    """
-    digest = hashlib.sha256(strict_cbor.encode(["mg1/stream", consumer_key, window_s])).digest()
-    return int.from_bytes(digest[:6], "big")
 
 
 def compile_policy(text: PolicyText, previous: CompiledPolicy | None = None) -> CompiledPolicy:

@@ -49,8 +49,8 @@ from security.policy.compiled import (
     pack_sheet,
     to_bytes,
 )
-from security.policy.compiler import stream_id
 from security.policy.gate import LATENESS_NS, Gate, seal_memory
+from security.policy.streams import stream_id
 from security.secret import Secret
 from tests.benchmarks.common import MILLION, Cost, per, spent, table, walk
 from tests.small_factory import Keys

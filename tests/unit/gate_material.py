@@ -11,8 +11,8 @@ from protocols.points import Counter, Point, PointTable
 from protocols.vocabulary.measurands import MEASURANDS, Kind
 from security.policy.clauses import grid_of
 from security.policy.compiled import CompiledPolicy, Derivation, Input, Rule, Terms
-from security.policy.compiler import stream_id
 from security.policy.gate import Gate
+from security.policy.streams import stream_id
 from security.secret import Secret
 
 T0_S = 1_767_600_000

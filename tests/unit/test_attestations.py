@@ -100,7 +100,8 @@ def test_one_is_made_at_the_start_and_then_every_hour_until_the_brain_has_it(
     standing = brain.answers(KEYS, outcome)[-1]
     assert isinstance(standing, Standing)
     assert standing.attested == 2
-    agent.spool.attested(standing.attested)
+    kid = brain.receipt.public.kid
+    agent.spool.attested(kid, standing.attested, [kid])
     assert attester.waiting() == []
 
 

@@ -227,7 +227,7 @@ def test_a_brain_whose_clock_was_set_back_goes_on_answering(ledger: Ledger) -> N
     def now_ns() -> int:
         return now_s * SECOND
 
-    watch = Watch(ledger, dict, Outlook(ledger, lambda *_: None, now_ns), now_ns)
+    watch = Watch(ledger, dict, Outlook(ledger, lambda *_: None, now_ns), now_ns, ())
     statements = Statements(ledger, KEYS.receipt, watch, now_ns)
     assert statements.hint(WHO) is not None
     assert statements.hint(WHO) is None

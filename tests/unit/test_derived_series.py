@@ -30,8 +30,9 @@ from aggregator.stores import Store, StoreUnavailable
 from protocols.batch import NO_VALUE
 from protocols.frame import SECOND
 from security.policy.bundle import read_bundle, sign_bundle
-from security.policy.compiler import compile_policy, stream_id
+from security.policy.compiler import compile_policy
 from security.policy.language import PolicyText
+from security.policy.streams import stream_id
 from tests.servers.influx import InfluxServer
 from tests.small_factory import (
     ENERGY,

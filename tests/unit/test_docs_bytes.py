@@ -28,9 +28,10 @@ from security.keys import KID_BYTES, OpeningKey, SigningKey
 from security.policy import bundle
 from security.policy.bundle import TrustedPolicy, read_bundle, sign_bundle
 from security.policy.compiled import STATE_PARTS, pack_sheet, to_bytes
-from security.policy.compiler import compile_policy, stream_id
+from security.policy.compiler import compile_policy
 from security.policy.gate import Gate
 from security.policy.language import PolicyText
+from security.policy.streams import stream_id
 from security.schemes import ED25519, MLDSA65, P256
 from security.secret import Secret
 from tests import small_cddl

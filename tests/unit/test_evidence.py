@@ -101,7 +101,7 @@ def fill(folder: Path, brain: Brain) -> Brain:
             for _, answer in brain.take(KEYS, *agent.waiting()).answers:
                 agent.settle(answer)
         brain.take(KEYS, *attester.waiting())
-        agent.spool.attested(hour + 1)
+        agent.spool.attested(b"", hour + 1, [])
         clock[0] += ATTEST_S
         brain.clock += ATTEST_S
     return brain

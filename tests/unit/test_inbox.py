@@ -34,7 +34,8 @@ from security.envelope import REASON_REFUSED, SHEET, Gap, Sealed, digest, open_s
 from security.keys import OpeningKey, SigningKey
 from security.policy.bundle import read_bundle, sign_bundle
 from security.policy.compiled import content_hash, to_bytes
-from security.policy.compiler import compile_policy, stream_id
+from security.policy.compiler import compile_policy
+from security.policy.streams import stream_id
 from security.statements import Loss, sign_statement
 from tests.small_factory import (
     ENERGY,
@@ -949,6 +950,7 @@ def test_a_fault_half_way_through_a_batch_leaves_nothing_of_it(
     assert energies(brain) == {0: 2}
 
 
+UNUSED = stream_id(KEYS.pin, 3600)
 LAST = (1 << 63) - 1
 """The largest number that the decoder lets through, and that the ledger can keep."""
 
@@ -960,10 +962,10 @@ def loss_up_to(last: int, stream: int) -> bytes:
 
 def test_no_number_that_an_agent_signs_stops_the_inbox(brain: Brain, forger: Forger) -> None:
     begin(brain, forger)
-    assert brain.take(KEYS, loss_up_to(LAST, 7)).counts == {"malformed": 1}
-    assert brain.take(KEYS, loss_up_to(LAST - 1, 7)).counts == {"declared_lost": 1}
-    forger.ends[1, 7] = (LAST, bytes(32))
-    assert brain.take(KEYS, forger.batch(energy(0, 1), stream=7)).counts == {"malformed": 1}
+    assert brain.take(KEYS, loss_up_to(LAST, UNUSED)).counts == {"malformed": 1}
+    assert brain.take(KEYS, loss_up_to(LAST - 1, UNUSED)).counts == {"declared_lost": 1}
+    forger.ends[1, UNUSED] = (LAST, bytes(32))
+    assert brain.take(KEYS, forger.batch(energy(0, 1), stream=UNUSED)).counts == {"malformed": 1}
     for name in ("epoch", "stream", "policy_version", "issued_at", "purpose"):
         message = forger.batch(energy(0, 1), advance=False, **{name: LAST})
         assert not brain.take(KEYS, message).counts["unforeseen"]
@@ -979,7 +981,7 @@ def test_a_statement_that_meets_an_unforeseen_fault_is_discarded_alone(
         raise ZeroDivisionError("never foreseen")
 
     monkeypatch.setattr(brain.ledger.record, "keep_loss", fault)
-    messages = [forger.batch(energy(0, 1)), loss_up_to(3, 7), forger.batch(energy(1, 1))]
+    messages = [forger.batch(energy(0, 1)), loss_up_to(3, UNUSED), forger.batch(energy(1, 1))]
     outcome = brain.take(KEYS, *messages)
     assert outcome.counts == {"kept": 2, "unforeseen": 1}
     assert energies(brain) == {0: 1, 1: 1}

@@ -453,7 +453,10 @@ def test_a_loss_that_does_not_fit_is_answered_with_where_the_chain_stands(
     tmp_path: Path, brain: Brain
 ) -> None:
     asker = asker_of(started(tmp_path / "a"))
-    (loss,) = asker.losses([Missing(1, 7, 5, 6, b"l" * 32)])
+    (foreign, loss) = asker.losses(
+        [Missing(1, stream, 5, 6, b"l" * 32) for stream in (7, Forger(KEYS).short)]
+    )
+    assert brain.take(KEYS, foreign).answers == []
     (standing,) = brain.answers(KEYS, brain.take(KEYS, loss))
     assert isinstance(standing, Standing)
     assert not any(standing.nonce)

@@ -14,21 +14,23 @@ from typing import Final, cast
 import pytest
 
 from agent.asking import Asker
-from agent.attest import Attester
+from agent.attest import MOST_AT_ONCE, Attester
+from agent.chains import Missing
 from agent.config import AgentConfig, Identity, PolicySource, SpoolConfig
 from agent.disk import SpoolThread
 from agent.lanes import due
 from agent.uplink import Duty, Uplink
-from aggregator.alarms import EPOCH_UNEXPLAINED, EQUIVOCATION
+from aggregator.alarms import EPOCH_UNEXPLAINED, EQUIVOCATION, SILENCE
 from aggregator.inbox import sheet_pin
 from protocols.broker import MAX_MESSAGE, BrokerConfig
 from protocols.frame import SECOND
 from protocols.mqtt import Mqtt
 from security.cards import BrainCard
 from security.policy.bundle import read_bundle, sign_bundle
-from security.policy.compiler import compile_policy, stream_id
+from security.policy.compiler import compile_policy
 from security.policy.language import PolicyText
-from security.statements import Loss, parse_statement
+from security.policy.streams import own_streams, stream_id
+from security.statements import ATTEST_S, Loss, parse_statement
 from tests.small_factory import (
     ENERGY,
     NOW,
@@ -91,7 +93,8 @@ class Mill:
         clock = (lambda: NOW * SECOND,)
         self.asker = Asker(spool, KEYS.address, KEYS.signing, sealer.streams(), *clock)
         keys = KEYS.signing, KEYS.attestation
-        attester = Attester(spool, KEYS.address, keys, (1, bytes(32)), *clock)
+        streams = [*sealer.streams()]
+        self.attester = Attester(spool, KEYS.address, keys, (1, bytes(32)), *clock, streams)
         config = AgentConfig(
             path=Path("agent.toml"),
             identity=Identity.model_construct(
@@ -104,7 +107,7 @@ class Mill:
             devices=[],
         )
         trusted = [KEYS.receipt.public, CARD.receipt_key]
-        duty = Duty(trusted, sealer.sheet_again, self.asker, attester)
+        duty = Duty(trusted, sealer.sheet_again, self.asker, self.attester)
         self.uplink = Uplink(spool, config, SpoolThread(), duty)
 
     def publish(self, topic: str, payload: bytes, **_: object) -> None:
@@ -137,6 +140,10 @@ class Mill:
                 for _, answer in brain.take(KEYS, *sent).answers:
                     await self.uplink._take(link, answer)
 
+    def attest(self) -> None:
+        self.attester.attest_now()
+        self.uplink._attest_at = 0.0
+
     def begin_the_epoch_that_is_due(self) -> None:
         assert self.agent.sealer.epoch_due
         self.agent.number = self.agent.sealer.resume(1).number
@@ -160,10 +167,8 @@ def brains(tmp_path: Path) -> Iterator[tuple[Brain, Brain]]:
 
 
 def alarms(brain: Brain) -> set[str]:
-    """Return the kinds of alarm about this brain's own streams, or about the whole agent."""
-    own = (SHORT, SHEETS) if brain.receipt.public.kid == CARD.receipt_key.kid else ()
-    agent = brain.ledger.agents()[KEYS.address]
-    return {one.kind for one in brain.ledger.record.alarms(agent) if one.stream in own}
+    """Return the kinds of open alarms."""
+    return {one.kind for one in brain.ledger.record.alarms(1)}
 
 
 def losses(brain: Brain) -> list[tuple[int, int, int, int]]:
@@ -191,13 +196,57 @@ def test_each_brain_gets_its_own_and_its_word_counts_for_its_own_only(
     mill = begun(tmp_path / "a", brains)
     mill.energy(1)
     mill.power(1)
-    # The other one reads all that is sent and refuses what is not sealed to it: that is no answer to it.
+    # The other one reads all that is sent and passes over what is not its own.
     mill.talk(brains[1])
     tally = mill.agent.spool.tally()
     assert (tally.waiting, tally.refused) == (1, 0)
     mill.talk(*brains)
     assert [kept_slots(one) for one in brains] == [[0, 1], [0, 1]]
     assert mill.agent.spool.tally().acknowledged == 4
+
+
+def test_what_is_meant_for_one_brain_leaves_nothing_at_the_other_but_a_count(
+    tmp_path: Path, brains: tuple[Brain, Brain], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    mill = begun(tmp_path / "a", brains)
+    mill.energy(1, 2)
+    mill.power(1, 2)
+    # So much the other one keeps, when a loss of another one's chain is declared before it.
+    (loss,) = mill.asker.losses([Missing(1, SHORT, 0, 0, bytes(32))])
+    assert brains[0].take(KEYS, loss).answers == []
+    mill.talk(*brains)
+    for brain in brains:
+        brain.clock += ATTEST_S
+        brain.inbox.look()
+        pin = sheet_pin(brain.encryption.public.public)
+        heads = brain.ledger.record.heads(1, 512)
+        assert {head.stream for head in heads} <= own_streams(pin)
+        assert brain.ledger.totals(1)[2] == 0
+        assert brain.ledger.counters()["not_for_us"] >= 3
+        assert alarms(brain) == {SILENCE}
+    # Once an hour for each agent; both brains log here.
+    assert sum("sends to another brain too" in one for one in caplog.messages) == len(brains)
+
+
+def test_an_attestation_is_kept_until_each_brain_has_it_and_one_that_is_away_holds_up_none_of_the_others(
+    tmp_path: Path, brains: tuple[Brain, Brain]
+) -> None:
+    main, other = brains
+    mill = begun(tmp_path / "a", brains)
+    for _ in range(MOST_AT_ONCE + 3):
+        mill.attest()
+        mill.talk(main)
+    newest, _ = main.ledger.record.attested(1)
+    assert newest == MOST_AT_ONCE + 4
+    assert other.ledger.record.attested(1)[0] == 1
+    while len(mill.agent.spool.attestations(100)):
+        before, _ = other.ledger.record.attested(1)
+        mill.uplink._attest_at = 0.0
+        mill.talk(*brains)
+        assert other.ledger.record.attested(1)[0] > before
+    assert other.ledger.record.attested(1)[0] == newest
+    assert alarms(other) == alarms(main) == set()
 
 
 def test_nothing_is_sent_in_the_streams_of_a_brain_that_has_not_answered_and_the_other_goes_on(
