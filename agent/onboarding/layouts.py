@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from agent.onboarding.profiles import OpcuaDatum, OpcuaProfile
+from agent.onboarding.profiles import OpcuaDatum, OpcuaProfile, product
 from agent.onboarding.writing import PointText
 from protocols.errors import MillgateError
 from protocols.language import tr
@@ -65,7 +65,9 @@ def machines(profile: OpcuaProfile, tree: "Tree") -> list[Machine]:
 
 def points_of(profile: OpcuaProfile, tree: "Tree", machine: Machine) -> list[PointText]:
     """Return the points of a machine that the server really has, by their paths."""
-    nodes = {tuple(name for _, name in node.names): node for node in tree.nodes}
+    # A maker may put a node of the same name beside the layout's own, which is the one that counts.
+    own_last = sorted(tree.nodes, key=lambda node: node.names[-1][0] == profile.namespace)
+    nodes = {tuple(name for _, name in node.names): node for node in own_last}
     points: dict[str, PointText] = {}
     for datum in profile.point:
         before = set(points)
@@ -103,6 +105,9 @@ def _table(datum: OpcuaDatum, wild: Names, node: "Found", kind: str) -> dict[str
         "address": part + node.by_path,
         "type": kind,
     }
+    scale = product(datum.scale)
+    if scale != 1:
+        table["scale"] = scale
     if datum.unit != "1":
         table["unit"] = datum.unit
     if datum.measurand != "other":
