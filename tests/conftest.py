@@ -9,6 +9,8 @@ from protocols import language
 
 pytest_plugins = ["tests.servers.influx", "tests.servers.mosquitto"]
 
+_PART = 50
+
 # Tests read messages; processes that they start inherit the language.
 os.environ["MILLGATE_LANG"] = "en"
 
@@ -31,3 +33,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--hostile", type=int, default=20, help="how many histories a hostile channel is given"
     )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Part histories, so that each part has its own time, however many are asked for."""
+    if "histories" in metafunc.fixturenames:
+        asked = metafunc.config.getoption("--hostile")
+        parts = [min(_PART, asked - done) for done in range(0, asked, _PART)]
+        metafunc.parametrize("histories", parts)

@@ -47,7 +47,6 @@ POLICY = signed_policy(KEYS)
 FIRST = NOW // SHORT_S - 100_000
 MANY = 400
 FEW = 20
-PART = 50
 
 
 @dataclass(frozen=True)
@@ -502,12 +501,6 @@ class Hostile(RuleBasedStateMachine):
                 if (loss.epoch, loss.stream) == (epoch, stream):
                     here |= set(range(loss.first, loss.last + 1))
             assert here == set(range(following))
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Each part has its own time, however many histories are asked for."""
-    asked = metafunc.config.getoption("--hostile")
-    metafunc.parametrize("histories", [min(PART, asked - done) for done in range(0, asked, PART)])
 
 
 @pytest.mark.timeout(900)
