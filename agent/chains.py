@@ -6,7 +6,7 @@ were restored: our chain may not go on, and a new epoch begins.
 """
 
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -88,6 +88,9 @@ def compare(
             place = (row[0], row[1])
             if row[1] in streams and (place in theirs or row[0] > silent_through):
                 _compare_one(spool, db, place, row[2], row[3], theirs.get(place), epoch, verdict)
+        for place, head in theirs.items():
+            if place[0] < epoch and place not in known:
+                verdict.void |= _explain(db, place, head, theirs, known)
         if verdict.forked:
             _begin_anew(spool, db, address, (epoch, max(epoch, epoch_known) + 1), theirs, streams)
     return verdict
@@ -169,6 +172,37 @@ def _void(spool: Spool, db: sqlite3.Connection, place: tuple[int, int], head: He
         "UPDATE ending SET count = ?, digest = ? WHERE before = ? AND stream = ?",
         (count, head.digest, *place),
     )
+
+
+def _explain(
+    db: sqlite3.Connection,
+    place: tuple[int, int],
+    head: Head,
+    theirs: Mapping[tuple[int, int], Head],
+    known: Collection[tuple[int, int]],
+) -> bool:
+    """Let the next epoch tell where a chain ended that the brain has and this spool never had.
+
+    Its first message does not: where it was sealed already, it is declared lost instead. Return whether
+    there was something to do.
+    """
+    old, stream = place
+    later = min((one[0] for one in known if one[1] == stream and one[0] > old), default=None)
+    count = head.sequence + 1
+    told = db.execute(
+        "SELECT 1 FROM ending WHERE stream = ? AND (before > ? OR (before = ? AND count = ?"
+        " AND digest = ?))",
+        (stream, old, old, count, head.digest),
+    ).fetchone()
+    if told is not None or any(one[1] == stream and one[0] > old for one in theirs):
+        return False
+    if later is not None:
+        give_up_first(db, (later, stream))
+    db.execute(
+        "INSERT OR REPLACE INTO ending VALUES (?,?,?,?,?,?)",
+        (later or old + 1, stream, old, count, head.digest, REASON_RESTORED),
+    )
+    return True
 
 
 def _lose(spool: Spool, db: sqlite3.Connection, place: tuple[int, int]) -> None:

@@ -240,6 +240,13 @@ def test_a_brain_that_answers_late_gets_all_but_what_its_own_word_cost(then: lis
     play([*LATE, *then])
 
 
+@pytest.mark.parametrize("then", [[], ["energy", "energy"]], ids=["nothing-sealed", "two-messages"])
+def test_a_late_brain_that_has_a_chain_which_the_disk_never_had_is_told_where_it_ended(
+    then: list[str],
+) -> None:
+    play(["power", "energy", "both", "back", "power", "other", *then])
+
+
 def test_what_waits_for_a_brain_is_not_lost_by_the_word_of_another() -> None:
     play(["power", "copy", "energy", "main", "back", "power", "energy", "main", "power"])
 
