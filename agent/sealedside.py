@@ -42,9 +42,9 @@ from security.envelope import (
 from security.keys import BadSignature, SealingKey, Signer, VerifyKey
 from security.policy.bundle import SignedSheet, read_sheet, signed_sheet
 from security.policy.check import BeyondSheet, StreamTerms, stream_terms
-from security.policy.clauses import STATE_NUMBERS
 from security.policy.compiled import pack_sheet
 from security.policy.streams import stream_id
+from security.policy.words import STATE_NUMBERS
 
 _MOST_GAPS: Final = 64
 _MOST_CELLS: Final = 100_000
@@ -509,6 +509,8 @@ class SealedSide:
             else:
                 await self._wait_for_room(sealer, stop)
                 await link.send(await self._thread.keep(_answer, sealer, message, epoch))
+            # It is large, and the next may be long in coming.
+            del message
             self._committed()
 
     async def _wait_for_room(self, sealer: Sealer, stop: asyncio.Event) -> None:

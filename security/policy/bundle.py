@@ -22,9 +22,9 @@ from security.policy.compiled import (
     from_bytes,
     to_bytes,
 )
-from security.policy.compiler import release_sheets
 from security.policy.meaning import check_meaning
 from security.policy.packed import PackedPolicy, pack
+from security.policy.sheets import release_sheets
 from security.policy.succession import succession_faults
 from security.policy.widening import widens
 

@@ -21,34 +21,13 @@ from protocols.vocabulary.missing import LISTED, no_such_measurand, no_such_mode
 from protocols.vocabulary.purposes import PURPOSES
 from protocols.vocabulary.states import STATE_MODELS
 from protocols.words import instead_of
-
-CLASSES: Final = ("general-1", "general-2", "general-3", "general-4", "important", "core")
-"""Data classes after GB/T 43697-2024, least protected first; a general class has four levels."""
+from security.policy.words import FITS, LARGEST_NUMBER, STATE_NUMBERS, STATISTICS, Aggregate, Role
 
 DataClass = Literal["general-1", "general-2", "general-3", "general-4", "important", "core"]
-Aggregate = Literal["last", "sum", "mean", "min", "max", "delta", "state"]
-
-STATE_NUMBERS: Final = 9
-"""How many point numbers a state takes: the state at the slot's end, then seconds in 1 to 8."""
 
 LONGEST_ORIGIN: Final = 1024
-LARGEST_NUMBER: Final = (1 << 31) - 1
 MOST_SLOTS: Final = 1024
 """Over how many slots a delay, or the time to fill, may reach."""
-
-FITS: Final = {
-    "last": (Kind.GAUGE, Kind.OTHER),
-    "mean": (Kind.GAUGE, Kind.OTHER),
-    "min": (Kind.GAUGE, Kind.OTHER),
-    "max": (Kind.GAUGE, Kind.OTHER),
-    "sum": (Kind.OTHER,),
-    "delta": (Kind.COUNTER,),
-    "state": (Kind.STATE,),
-}
-"""Which kinds of measurand an aggregate fits."""
-
-STATISTICS: Final = ("sum", "mean", "min", "max")
-"""Aggregates over all samples of a slot."""
 
 _VALUES: Final = ("last", *STATISTICS)
 _PIN: Final = re.compile(r"sha256:[0-9a-f]{64}")
@@ -366,7 +345,7 @@ class Outlet(Strict):
     consumer: LocalId | None = None
     number: int | None = Field(default=None, ge=1, le=LARGEST_NUMBER)
     equipment: Label | None = None
-    role: Literal["", "main", "sub", "pv", "export"] = ""
+    role: Role = ""
     retention_days: int | None = Field(default=None, ge=1, le=36_500)
     classes: Classes | None = None
 
@@ -519,7 +498,7 @@ class Each(Strict):
     consumer: LocalId
     number: int = Field(ge=1, le=LARGEST_NUMBER)
     equipment: str = Field(max_length=64)
-    role: Literal["", "main", "sub", "pv", "export"] = ""
+    role: Role = ""
     retention_days: int | None = Field(default=None, ge=1, le=36_500)
     classes: Classes
     release: Release

@@ -13,10 +13,10 @@ from protocols.settings import share_parts
 from protocols.strict_cbor import Malformed
 from protocols.vocabulary.states import OperatingState
 from security.envelope import HASH_BYTES
+from security.policy.words import Aggregate
 
 MAX_COMPILED: Final = 32 << 20
 Hash = Annotated[bytes, Field(min_length=HASH_BYTES, max_length=HASH_BYTES)]
-Aggregate = Literal["last", "sum", "mean", "min", "max", "delta", "state"]
 Mantissa = Annotated[int, Field(ge=-LARGEST_MANTISSA, le=LARGEST_MANTISSA)]
 LARGEST_PSEUDONYM: Final = (1 << 52) - 1
 Flag = Annotated[int, Field(ge=0, le=1)]

@@ -21,7 +21,6 @@ from protocols.words import instead_of
 from security.policy.authoring import expand
 from security.policy.characters import check_file, check_values
 from security.policy.clauses import (
-    CLASSES,
     Consumer,
     Derive,
     Each,
@@ -33,6 +32,7 @@ from security.policy.clauses import (
     SecretPoint,
     width,
 )
+from security.policy.words import CLASSES
 
 MOST_RELEASED: Final = 20_000
 MOST_NUMBERS: Final = 40_000

@@ -11,10 +11,10 @@ from typing import Final, get_args
 from protocols.strict_cbor import Malformed
 from protocols.vocabulary.measurands import MEASURANDS, Kind
 from protocols.vocabulary.states import STATE_MODELS
-from security.policy.clauses import CLASSES, FITS, LARGEST_NUMBER, Outlet
 from security.policy.compiled import CompiledPolicy, Derivation, Input, Rule
+from security.policy.words import CLASSES, FITS, LARGEST_NUMBER, Role
 
-_ROLES: Final = get_args(Outlet.model_fields["role"].annotation)
+_ROLES: Final = get_args(Role)
 _DAY_S: Final = 86_400
 _NEVER: Final = ("important", "core")
 

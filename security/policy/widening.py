@@ -11,8 +11,8 @@ from fractions import Fraction
 from typing import Final
 
 from protocols.language import tr
-from security.policy.clauses import CLASSES
 from security.policy.compiled import CompiledPolicy, Derivation, Input, Rule, Terms
+from security.policy.words import CLASSES
 
 
 @dataclass(frozen=True, slots=True)

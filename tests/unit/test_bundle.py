@@ -25,7 +25,7 @@ from security.policy.bundle import (
     write_bundle,
 )
 from security.policy.compiled import CompiledPolicy, content_hash, from_bytes, to_bytes
-from security.policy.compiler import release_sheets
+from security.policy.sheets import release_sheets
 from security.policy.streams import stream_id
 from tests.unit.policy_material import NOW_S, compiled, officer, replaced
 

@@ -6,7 +6,7 @@ import pytest
 from protocols.batch import LARGEST_MANTISSA, Block
 from protocols.vocabulary.states import OperatingState
 from security.policy.check import FURTHEST_AHEAD_S, BeyondSheet, StreamTerms, stream_terms
-from security.policy.compiler import release_sheets
+from security.policy.sheets import release_sheets
 from tests.unit.gate_material import counter, point, policy, rule, table
 
 OWNER = table(

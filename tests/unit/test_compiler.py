@@ -15,7 +15,8 @@ from security.policy.compiled import (
     to_bytes,
     unpack_sheet,
 )
-from security.policy.compiler import compile_policy, release_sheets
+from security.policy.compiler import compile_policy
+from security.policy.sheets import release_sheets
 from security.policy.streams import stream_id
 from tests.unit.policy_material import POLICY, changed, compiled, read, replaced
 

@@ -21,9 +21,8 @@ from protocols.points import Point
 from protocols.vocabulary.measurands import MEASURANDS
 from protocols.vocabulary.purposes import PURPOSES
 from protocols.vocabulary.states import STATE_MODELS, OperatingState
-from security.policy import account, clauses, language
+from security.policy import account, language, words
 from security.policy.clauses import (
-    CLASSES,
     Also,
     Budget,
     Classes,
@@ -37,6 +36,7 @@ from security.policy.clauses import (
 )
 from security.policy.compiled import STATE_PARTS
 from security.policy.language import PolicyText
+from security.policy.words import CLASSES
 from tests.documents import ROOT, all_documents, anchors, blocks, codes, links, prose, table, text
 
 POLICY = "docs/policy-language.md"
@@ -297,7 +297,7 @@ def test_kinds_of_measurands_are_listed_with_the_aggregates_that_fit_them() -> N
     rows = table(text(POLICY), "### `release`", "| kind of measurand ")
     listed = {(kind, word) for kind, aggregates, _ in rows for word in codes(aggregates)}
     assert listed == {
-        (kind, aggregate) for aggregate, kinds in clauses.FITS.items() for kind in kinds
+        (kind, aggregate) for aggregate, kinds in words.FITS.items() for kind in kinds
     }
     for kind, _, names in rows:
         assert {MEASURANDS[name].kind for name in codes(names)} == {kind}
@@ -306,7 +306,7 @@ def test_kinds_of_measurands_are_listed_with_the_aggregates_that_fit_them() -> N
 def test_the_parts_of_a_state_are_listed_in_order() -> None:
     rows = table(text(POLICY), "## 7. `state`", "| number ")
     assert tuple(codes(row[1])[0] for row in rows) == STATE_PARTS
-    assert len(rows) == clauses.STATE_NUMBERS
+    assert len(rows) == words.STATE_NUMBERS
 
 
 def test_state_models_are_listed_with_every_code() -> None:

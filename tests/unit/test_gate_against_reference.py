@@ -19,8 +19,8 @@ from protocols.points import Counter, Point, PointTable
 from security.policy.check import StreamTerms, stream_terms
 from security.policy.clauses import grid_of
 from security.policy.compiled import Derivation, Rule
-from security.policy.compiler import release_sheets
 from security.policy.gate import Gate
+from security.policy.sheets import release_sheets
 from tests.unit.gate_material import (
     GATE_KEY,
     T0,

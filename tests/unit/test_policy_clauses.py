@@ -8,8 +8,9 @@ import pytest
 from protocols.errors import ConfigError
 from security.policy.characters import fault_in
 from security.policy.compiled import CompiledPolicy
-from security.policy.compiler import compile_policy, release_sheets
+from security.policy.compiler import compile_policy
 from security.policy.language import PolicyText, read_policy
+from security.policy.sheets import release_sheets
 from tests.unit.policy_material import POLICY, changed, compiled, read
 from tests.unit.test_widening import RICH
 

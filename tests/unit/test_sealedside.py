@@ -46,7 +46,7 @@ from security.policy.bundle import (
 )
 from security.policy.check import BeyondSheet
 from security.policy.compiled import CompiledPolicy, Rule, Terms, content_hash, unpack_sheet
-from security.policy.compiler import release_sheets
+from security.policy.sheets import release_sheets
 from security.policy.streams import stream_id
 from security.secret import Secret
 from tests.unit.gate_material import counter, point, policy, rule, table

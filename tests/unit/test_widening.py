@@ -24,7 +24,8 @@ from security.policy.compiled import (
     from_bytes,
     to_bytes,
 )
-from security.policy.compiler import compile_policy, release_sheets
+from security.policy.compiler import compile_policy
+from security.policy.sheets import release_sheets
 from security.policy.succession import succession_faults
 from security.policy.widening import widens
 from tests import small_cddl

@@ -15,7 +15,6 @@ import numpy as np
 
 from protocols.frame import SECOND
 from protocols.language import tr
-from security.policy.clauses import STATISTICS
 from security.policy.compiled import CompiledPolicy, Rule
 from security.policy.tools.activity import BINS, information, works_in
 from security.policy.tools.enclosing import enclosure, related, slacks
@@ -33,6 +32,7 @@ from security.policy.tools.rebuilding import (
     sorted_column,
     true_series,
 )
+from security.policy.words import STATISTICS
 
 _SLOTS_ENCLOSED: Final = 12
 _DEFAULT_PERCENT: Final = Fraction(5)

@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 from protocols.language import tr
 from protocols.vocabulary.states import OperatingState
 from security.policy.compiled import CompiledPolicy, Derivation, Rule, SheetPoint
-from security.policy.compiler import release_sheets
+from security.policy.sheets import release_sheets
 
 _KNOWN: Final = 4
 

@@ -14,7 +14,6 @@ from protocols.language import tr
 from protocols.points import PointTable
 from protocols.settings import KeyPath
 from protocols.vocabulary.measurands import MEASURANDS, Kind
-from security.policy.clauses import STATISTICS
 from security.policy.compiled import CompiledPolicy, Input, Rule
 from security.policy.language import PolicyText
 from security.policy.sources import differences
@@ -24,6 +23,7 @@ from security.policy.tools.findings import Finding, Severity
 from security.policy.tools.inference import Judged, judge, quantity_words
 from security.policy.tools.lines import span_words
 from security.policy.tools.model import Model, build
+from security.policy.words import STATISTICS
 
 SAMPLES_PER_STATISTIC: Final = 10
 _ACTIVITY_S: Final = 3600

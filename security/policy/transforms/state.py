@@ -23,10 +23,10 @@ from protocols.vocabulary.states import (
     lookup_table,
 )
 from security.policy import lane
-from security.policy.clauses import STATE_NUMBERS
 from security.policy.compiled import Rule
 from security.policy.rounding import round_times
 from security.policy.rows import Row, Samples
+from security.policy.words import STATE_NUMBERS
 
 _UNKNOWN: Final = int(OperatingState.UNKNOWN)
 _STATES: Final = STATE_NUMBERS - 1
