@@ -59,8 +59,6 @@ _CHINESE: Final[dict[str, tuple[str, ...]]] = {
     "state_model": ("状态模型",),
     "order": ("字节序", "字节顺序"),
     "invalid": ("无效值",),
-    "bit": ("位",),
-    "bits": ("位段", "位数"),
     "length": ("长度",),
     "sampling_interval": ("采样间隔",),
     "queue_size": ("队列长度",),

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from protocols.frame import Bytes, Ints
+from protocols.frame import Bytes
 from protocols.vocabulary.tables import Table, read_table, read_tables
 
 
@@ -98,9 +98,3 @@ def lookup_table(model: str) -> Bytes:
     for code, state in STATE_MODELS[model].items():
         table[code] = state
     return table
-
-
-def to_operating(codes: Ints, table: Bytes) -> Bytes:
-    """Map raw codes, any shape, to operating states; codes out of range are UNKNOWN."""
-    known = (codes >= 0) & (codes <= LARGEST_CODE)
-    return np.where(known, table[np.where(known, codes, 0)], np.uint8(S.UNKNOWN))

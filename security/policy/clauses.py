@@ -603,11 +603,6 @@ def width(aggregate: str) -> int:
     return STATE_NUMBERS if aggregate == "state" else 1
 
 
-def rule_numbers(rule: PointRule) -> set[int]:
-    """Return all point numbers that a point takes on the wire."""
-    return set().union(*rule.numbers())
-
-
 def _exponent(value: Decimal) -> int:
     exponent = value.normalize().as_tuple().exponent
     return exponent if isinstance(exponent, int) else 0
