@@ -242,17 +242,19 @@ def _begin_anew(
     for stream in known & set(streams):
         _lose(spool, db, (old, stream))
     for stream in (known & set(streams)) | {stream for _, stream in theirs}:
-        head = theirs.get((newest, stream))
+        # A stream may have nothing in the newest epoch: then an older one is its last.
+        last = max([epoch for epoch, other in theirs if other == stream], default=newest)
+        head = theirs.get((last, stream))
         count, digest = (
             (head.sequence + 1, head.digest)
             if head is not None
-            else (0, genesis(address, newest, stream))
+            else (0, genesis(address, last, stream))
         )
         db.execute(
             "INSERT OR REPLACE INTO ending VALUES (?,?,?,?,?,?)",
-            (new, stream, newest, count, digest, REASON_RESTORED),
+            (new, stream, last, count, digest, REASON_RESTORED),
         )
-        if newest == old:
+        if last == old:
             db.execute(
                 "UPDATE chain SET next = ?, digest = ? WHERE epoch = ? AND stream = ?",
                 (count, digest, old, stream),

@@ -247,6 +247,10 @@ def test_a_late_brain_that_has_a_chain_which_the_disk_never_had_is_told_where_it
     play(["power", "energy", "both", "back", "power", "other", *then])
 
 
+def test_a_chain_with_nothing_in_the_newest_epoch_ended_in_the_one_before() -> None:
+    play(["power", "other", "back", "both", "energy", "other", "back"])
+
+
 def test_what_waits_for_a_brain_is_not_lost_by_the_word_of_another() -> None:
     play(["power", "copy", "energy", "main", "back", "power", "energy", "main", "power"])
 
