@@ -15,6 +15,7 @@ from typing import Annotated, Final, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer, ValidationError
 
 from protocols.errors import MillgateError
+from protocols.hosts import Host
 from protocols.language import tr
 from protocols.settings import Strict
 from protocols.topics import Address
@@ -139,9 +140,9 @@ class Application(Strict):
 
 
 class BrokerPlace(Strict):
-    """Where the agent delivers."""
+    """Where the agent delivers; it is written into agent.toml, so a host is a host and no more."""
 
-    host: str = Field(min_length=1, max_length=255)
+    host: Host = Field(min_length=1, max_length=255)
     port: int = Field(ge=1, le=65535)
     protocol: Literal["mqtt311", "mqtt5"]
     tls: bool

@@ -33,7 +33,7 @@ from protocols.https import NotBelieved, ask_server, believing
 from protocols.tls import server_context
 from security.admin_log import LogFault, read_log
 from security.ca import load_authority
-from security.cards import read_agent_card, write_card
+from security.cards import card_text, read_agent_card, write_card
 from security.certificate_request import life_of, make_private_key
 from security.cli import policy_app
 from security.enrolment import (
@@ -45,7 +45,9 @@ from security.enrolment import (
     Grant,
     Progress,
     Record,
+    Unsound,
     make_record,
+    read_message,
 )
 from security.joining_code import Code, new_code, read_approval, read_code
 from security.policy.bundle import NoPolicy
@@ -518,6 +520,39 @@ async def test_somebody_in_between_learns_nothing(site: Site, tmp_path: Path) ->
         with pytest.raises(NotBelieved, match="its certificate is not accepted"):
             await enter(invitation, tmp_path / "mill")
     assert asked == [f"GET {AUTHORITY_PATH}"]
+
+
+@pytest.mark.parametrize(
+    ("host", "sound"),
+    [
+        ("brain.example", True),
+        ("[::1]", True),
+        ('b"\nusername = "u"\npassword_file = "keys/audit.key" #', False),
+        ("brain.example\n", False),
+        ("", False),
+    ],
+)
+def test_a_brain_writes_a_host_into_agent_toml_and_not_a_word_more(
+    host: str, *, sound: bool
+) -> None:
+    """Else it could name a key of the firm as the password that the agent shows its broker."""
+    keys = Keys()
+    place = {"host": host, "port": 8883, "protocol": "mqtt5", "tls": True}
+    grant = {
+        "factory": keys.address.factory.hex(),
+        "agent": keys.address.agent.hex(),
+        "certificate": "",
+        "brain": card_text(keys.brain_card),
+        "broker": place,
+    }
+    body = json.dumps({"state": "granted", "grant": grant}).encode()
+    if sound:
+        granted = read_message(body, Progress).grant
+        assert granted is not None
+        assert granted.broker.host == host
+    else:
+        with pytest.raises(Unsound):
+            read_message(body, Progress)
 
 
 async def test_a_server_is_believed_under_its_own_names_only(site: Site, tmp_path: Path) -> None:
