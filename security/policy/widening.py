@@ -230,6 +230,8 @@ def _of_rule(old: Rule, new: Rule) -> Iterator[tuple[str, str]]:
         or Decimal(new.range[1]) > Decimal(old.range[1])
     ):
         yield "wider-range", tr("may take more values", "取值范围放宽")
+    elif _of_other_samples(old, new):
+        yield "new-statistic", tr("is of other samples", "统计所用的样本改变")
     if old.aggregate != new.aggregate:
         yield (
             "new-statistic",
@@ -238,9 +240,33 @@ def _of_rule(old: Rule, new: Rule) -> Iterator[tuple[str, str]]:
                 f"改以 {new.aggregate} 外发，原为 {old.aggregate}",
             ),
         )
-    if new.min_samples < old.min_samples:
-        yield "fewer-samples", tr("needs fewer samples", "最少样本数降低")
+    if new.min_samples < _least_samples(old, new):
+        yield (
+            "fewer-samples",
+            tr("needs fewer samples for its slot", "按时段长度计，最少样本数降低"),
+        )
     if new.fill_within_s > old.fill_within_s:
         yield "longer-filling", tr("may be filled for longer", "补填时限变长")
-    if old.pseudonym_s and not 0 < new.pseudonym_s <= old.pseudonym_s:
+    # A turn that is no part of the one before links what lay on both sides of a change.
+    if old.pseudonym_s and (not new.pseudonym_s or old.pseudonym_s % new.pseudonym_s):
         yield "weaker-pseudonym", tr("has weaker pseudonyms", "假名减弱")
+
+
+def _of_other_samples(old: Rule, new: Rule) -> bool:
+    """Tell whether a statistic does not follow from the old one: of what lay below a peak, say.
+
+    A sum is only of slots without a sample out of range; an extreme of clamped samples is the
+    clamped extreme.
+    """
+    of_range = new.aggregate in {"mean", "min", "max"} and list(map(Decimal, old.range)) != list(
+        map(Decimal, new.range)
+    )
+    return of_range or (
+        new.aggregate in {"mean", "sum"} and bool(new.clamp) and _bounds(old) != _bounds(new)
+    )
+
+
+def _least_samples(old: Rule, new: Rule) -> int:
+    """Return from how many samples on one of the old slots in a new slot had enough of them."""
+    slots = max(new.window_s // old.window_s, 1)
+    return slots * (old.min_samples - 1) + 1

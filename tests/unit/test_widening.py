@@ -144,10 +144,13 @@ WIDER = [
     ("clamp = [0, 100], ", "", "wider-clamp"),
     ("clamp = [0, 100]", "clamp = [0, 105]", "wider-clamp"),
     ("min_samples = 10", "min_samples = 9", "fewer-samples"),
+    ('slot = "1m", round = 5, clamp = [0, 100], min_samples = 10',
+     'slot = "5m", round = 5, clamp = [0, 100], min_samples = 45', "fewer-samples"),
     ('delay = "2m"', 'delay = "1m"', "shorter-delay"),
     ('fill_within = "5m"', 'fill_within = "6m"', "longer-filling"),
     ("retention_days = 20", "retention_days = 21", "longer-retention"),
     ('pseudonymise = "1d"', 'pseudonymise = "2d"', "weaker-pseudonym"),
+    ('pseudonymise = "1d"', 'pseudonymise = "16h"', "weaker-pseudonym"),
     (', pseudonymise = "1d"', "", "weaker-pseudonym"),
     ("bands = [0, 25, 50]", "bands = [0, 10, 25, 50]", "finer-rounding"),
     ("bands = [0, 25, 50]", "round = 100", "finer-rounding"),
@@ -175,10 +178,9 @@ NARROWER = [
     ("retention_days = 730", "retention_days = 30"),
     ("pad = 2048", "pad = 8192"),
     ("rows = 2000", "rows = 10"),
-    ("range = [0, 500]", "range = [1, 400]"),
-    ('"mean", slot = "1m"', '"mean", slot = "5m"'),
+    ('slot = "1m", round = 5, clamp = [0, 100], min_samples = 10',
+     'slot = "5m", round = 5, clamp = [0, 100], min_samples = 46'),
     ("round = 5,", "round = 10,"),
-    ("clamp = [0, 100]", "clamp = [10, 50]"),
     ("min_samples = 10", "min_samples = 20"),
     ('delay = "2m"', 'delay = "3m"'),
     ('fill_within = "5m"', 'fill_within = "0s"'),
@@ -198,6 +200,30 @@ def test_what_lets_out_no_more_is_not_wider_but_undoing_it_is(old: str, new: str
     assert to_bytes(before) != to_bytes(after)
     assert widens(before, after) == []
     assert widens(after, before)
+
+
+@pytest.mark.parametrize(
+    ("aggregate", "old", "new", "kinds"),
+    [
+        ("last", "range = [0, 500]", "range = [1, 50]", []),
+        ("mean", "range = [0, 500]", "range = [1, 50]", ["new-statistic"]),
+        ("min", "range = [0, 500]", "range = [1, 50]", ["new-statistic"]),
+        ("max", "range = [0, 500]", "range = [1, 50]", ["new-statistic"]),
+        ("max", "range = [0, 500]", "range = [0.0, 500.0]", []),
+        ("last", "clamp = [0, 100]", "clamp = [10, 50]", []),
+        ("max", "clamp = [0, 100]", "clamp = [10, 50]", []),
+        ("mean", "clamp = [0, 100]", "clamp = [10, 50]", ["new-statistic"]),
+        ("mean", "clamp = [0, 100], ", "", ["wider-clamp"]),
+    ],
+)
+def test_narrower_bounds_are_wider_where_they_make_a_statistic_of_other_samples(
+    aggregate: str, old: str, new: str, kinds: list[str]
+) -> None:
+    """The highest sample below a peak does not follow from the peak: under both, two values leave."""
+    text = changed('"mean"', f'"{aggregate}"', RICH)
+    text = changed("min_samples = 10, ", "", text)
+    found = widens(compiled(text), compiled(changed(old, new, text)))
+    assert [one.kind for one in found] == kinds
 
 
 def test_a_policy_is_not_wider_than_itself_and_everything_is_wider_than_nothing() -> None:
