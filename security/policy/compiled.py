@@ -52,8 +52,8 @@ class Terms(_Exact):
     receipt_key: Hash
     purpose: int
     right: str
-    retention_days: int
-    pad: int
+    retention_days: int = Field(ge=1, le=36_500)
+    pad: int = Field(ge=1, le=65_536)
     budget_points: int = Field(default=0, ge=0)
     budget_rows: int = Field(default=0, ge=0)
     budget_bytes: int = Field(default=0, ge=0)

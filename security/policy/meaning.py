@@ -4,6 +4,7 @@ The compiler refuses all of this in the officers' text. What is signed may come 
 the gate enforces only what it understands whole.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Final, get_args
@@ -16,18 +17,37 @@ from security.policy.words import CLASSES, FITS, LARGEST_NUMBER, Role
 
 _ROLES: Final = get_args(Role)
 _DAY_S: Final = 86_400
+_AGENT: Final = re.compile(r"(?:[0-9]{1,4}\.[0-9]{1,4}\.[0-9]{1,4})?")
 _NEVER: Final = ("important", "core")
 
 
 def check_meaning(policy: CompiledPolicy) -> None:
-    """Check that every rule has a meaning here.
+    """Check that every rule, and what is said of the whole, has a meaning here.
 
     Raises:
-        Malformed: naming the first word of a rule that has none.
+        Malformed: naming the first word that has none.
     """
+    for word in _meaningless_head(policy):
+        raise Malformed(f"its {word} has no meaning")
     for one in policy.leaving:
         for word in _meaningless(policy, one):
             raise Malformed(f"a rule's {word} has no meaning")
+
+
+def _meaningless_head(policy: CompiledPolicy) -> Iterator[str]:
+    if policy.class_ceiling not in CLASSES:
+        yield "class ceiling"
+    if _AGENT.fullmatch(policy.minimum_agent) is None:
+        yield "minimum agent"
+    if len({one.encryption_key for one in policy.consumers}) < len(policy.consumers):
+        yield "consumer of the same key"
+    if not all(_is_number(one.protect) for one in policy.secrets):
+        yield "protection"
+    secrets = {one.point for one in policy.secrets}
+    canaries = {one.point for one in policy.secrets if one.canary}
+    inputs = {f"{one.device}/{one.point}" for each in policy.derived for one in each.inputs}
+    if secrets & {one.source for one in policy.rules} or canaries & inputs:
+        yield "secret that leaves"
 
 
 def _meaningless(policy: CompiledPolicy, one: Rule | Derivation) -> Iterator[str]:

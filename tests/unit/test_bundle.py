@@ -24,7 +24,13 @@ from security.policy.bundle import (
     sign_bundle,
     write_bundle,
 )
-from security.policy.compiled import CompiledPolicy, content_hash, from_bytes, to_bytes
+from security.policy.compiled import (
+    CompiledPolicy,
+    SecretSource,
+    content_hash,
+    from_bytes,
+    to_bytes,
+)
 from security.policy.sheets import release_sheets
 from security.policy.streams import stream_id
 from tests.unit.policy_material import NOW_S, compiled, officer, replaced
@@ -283,7 +289,39 @@ def test_even_signed_a_rule_without_meaning_is_no_policy(
     assert "damaged or of another version" in refusal(path)
 
 
-@pytest.mark.parametrize("doubled", ["number", "part of a state", "consumer"])
+HEADS: list[tuple[str, dict[str, object]]] = [
+    ("minimum agent", {"minimum_agent": "latest"}),
+    ("minimum agent", {"minimum_agent": "0.10"}),
+    ("class ceiling", {"class_ceiling": "purple", "rules": []}),
+    ("protection", {"secrets": [SecretSource(point="press/recipe", protect="much")]}),
+    ("secret that leaves", {"secrets": [SecretSource(point="meter/power")]}),
+]
+
+
+@pytest.mark.parametrize(("word", "changes"), HEADS)
+def test_even_signed_what_has_no_meaning_for_the_whole_is_no_policy(
+    tmp_path: Path, word: str, changes: Mapping[str, object]
+) -> None:
+    """A minimum that cannot be compared would be none, and a canary would leave unnoticed."""
+    data = sign_bundle(compiled().model_copy(update=changes), ONE)
+    with pytest.raises(Malformed, match=f"its {word} has no meaning"):
+        read_bundle(data, TRUSTED, 1)
+    path = tmp_path / "policy.signed"
+    path.write_bytes(data)
+    assert "damaged or of another version" in refusal(path)
+
+
+@pytest.mark.parametrize(("field", "value"), [("pad", 0), ("pad", 70_000), ("retention_days", 0)])
+def test_even_signed_a_consumer_of_no_form_is_no_policy(field: str, value: int) -> None:
+    policy = compiled().model_dump(exclude_defaults=True)
+    policy["consumers"][0][field] = value
+    with pytest.raises(Malformed, match="not a CompiledPolicy"):
+        from_bytes(strict_cbor.encode(policy), CompiledPolicy)
+
+
+@pytest.mark.parametrize(
+    "doubled", ["number", "part of a state", "consumer", "key of another consumer"]
+)
 def test_even_signed_a_number_or_consumer_that_is_there_twice_is_no_policy(
     tmp_path: Path, doubled: str
 ) -> None:
@@ -291,6 +329,9 @@ def test_even_signed_a_number_or_consumer_that_is_there_twice_is_no_policy(
     rules, consumers = list(policy.rules), list(policy.consumers)
     if doubled == "consumer":
         consumers[1] = consumers[1].model_copy(update={"id": consumers[0].id})
+    elif doubled == "key of another consumer":
+        key = consumers[0].encryption_key
+        consumers[1] = consumers[1].model_copy(update={"encryption_key": key})
     else:
         at, other = next(
             (n, m)
