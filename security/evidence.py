@@ -5,7 +5,9 @@ signatures and proofs go; `security.evidence_check` checks them.
 """
 
 import hashlib
+import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +28,13 @@ _VERSION: Final = 1
 _MOST_FILES: Final = 2_000_000
 _MOST_FILE: Final = 64 << 20
 _MOST_LIST: Final = 1 << 30
+_NAME: Final = re.compile(
+    r"README\.txt|span\.cbor|leaves\.bin|brain\.card|tree-head\.cose|agents/[0-9a-f]{32}\.card"
+    r"|keys/[0-9a-f]{32}\.cose|(?:messages|sheets|attestations)/[0-9a-f]{64}\.cose"
+    r"|(?:receipts|equivocations)/[0-9a-f]{64}\.cbor|disclosed/[0-9a-f]{64}\.bin"
+)
+"""What the files of a bundle are called, and nothing else is."""
+
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 
 _ABOUT: Final = """\
@@ -199,6 +208,8 @@ class Bundle:
         if len({info.filename for info in infos}) != len(infos):
             raise Malformed("a file twice")
         self._names = [info.filename for info in infos]
+        if not all(map(_NAME.fullmatch, self._names)):
+            raise Malformed("a file that belongs in no bundle")
         span = strict_cbor.decode(self.file("span.cbor"), max_bytes=256)
         if not (isinstance(span, list) and len(span) == 4 and span[0] == _VERSION):
             raise Malformed("not a span")
@@ -280,7 +291,14 @@ def reading(path: Path) -> Iterator[Bundle]:
             if isinstance(error, FileNotFoundError)
             else error.strerror or type(error).__name__,
         ) from None
-    except (zipfile.BadZipFile, Malformed, NotImplementedError, RuntimeError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        Malformed,
+        NotImplementedError,
+        RuntimeError,
+    ) as error:
         raise NotABundle(
             tr("this is not an evidence bundle, or it is damaged", "这不是证据包，或已损坏"),
             where=str(path),

@@ -7,7 +7,7 @@ last two kinds makes the verdict negative.
 import hashlib
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
@@ -36,6 +36,9 @@ from security.statements import ATTEST_S, Attestation, Loss, parse_statement
 from security.transparency import NotProven, check_consistency, check_inclusion
 
 _BAD: Final = (Malformed, BadSignature, NotProven, ValueError)
+
+_LATEST_S: Final = 1 << 37
+"""What is said to be later is shown as this: a calendar ends somewhere."""
 
 Chain = tuple[Address, int, int]
 """Whose chain: address, epoch, stream."""
@@ -123,7 +126,14 @@ def check(bundle: Bundle, brain: BrainCard, agents: Cards) -> Report:
     _disclosed(bundle, report)
     for chain, links in sorted(report.chains.items()):
         _chain(chain, links, report)
-    _attested(bundle.span[1], report)
+    _attested(bundle.span, report)
+    for address in sorted(agents.keys() - report.attestations.keys()):
+        report.say(
+            Grade.NOTE,
+            f"no attestation of agent {address.agent.hex()} is in the bundle: nothing shows that "
+            "none of its messages was left out",
+            f"包内没有代理程序 {address.agent.hex()} 的见证：无从证明没有遗漏其消息",
+        )
     return report
 
 
@@ -478,11 +488,11 @@ def _summary(chain: Chain, links: list[Link], report: Report) -> None:
     report.say(
         Grade.PROVEN,
         f"{_chain_name(chain)}: sent {len(links)} message(s), sequences {first.sequence}-"
-        f"{last.sequence}, under {policies[0]}; received {_at(first.received_s)} to "
-        f"{_at(last.received_s)} by the brain's record; {refused} refused",
+        f"{last.sequence}, under {policies[0]}; by the brain's unsigned record received "
+        f"{_at(first.received_s)} to {_at(last.received_s)}, {refused} refused",
         f"{_chain_name(chain)}：发送 {len(links)} 条消息，序号 {first.sequence}-{last.sequence}，"
-        f"依据{policies[1]}；按产业大脑记录于 {_at(first.received_s)} 至 {_at(last.received_s)} "
-        f"收到；拒收 {refused} 条",
+        f"依据{policies[1]}；按产业大脑未签名的记录，于 {_at(first.received_s)} 至 "
+        f"{_at(last.received_s)} 收到，拒收 {refused} 条",
     )
     if acknowledged >= last.sequence:
         report.say(
@@ -537,7 +547,7 @@ def _policies(links: list[Link], report: Report) -> tuple[str, str]:
     return ", ".join(en) or "an unknown policy", "、".join(zh) or "未知策略"
 
 
-def _attested(end_s: int, report: Report) -> None:
+def _attested(span: tuple[int, int], report: Report) -> None:
     for address, by_number in sorted(report.attestations.items()):
         numbers = sorted(by_number)
         for first, last in _holes(numbers):
@@ -547,7 +557,8 @@ def _attested(end_s: int, report: Report) -> None:
                 f"代理程序 {address.agent.hex()} 缺少第 {first}-{last} 次见证",
             )
         for number in numbers:
-            _counts(by_number[number], by_number[numbers[0]], end_s, report)
+            found = by_number[number]
+            _counts(found, _known(found, by_number, span[0]), span[1], report)
         report.say(
             Grade.PROVEN,
             f"agent {address.agent.hex()}: {len(numbers)} attestation(s) with both signatures, "
@@ -563,9 +574,27 @@ def _holes(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
             yield before + 1, after - 1
 
 
-def _counts(found: Attestation, first: Attestation, end_s: int, report: Report) -> None:
+def _known(
+    found: Attestation, by_number: Mapping[int, Attestation], start_s: int
+) -> Mapping[int, int]:
+    """Return how many messages of each stream may have come before the span, as far as is known.
+
+    Nothing of an epoch that had not begun when another was attested, well within the span.
+    """
+    first = by_number[min(by_number)]
+    if first.epoch == found.epoch:
+        return {end.stream: end.count for end in first.chains}
+    begun_later = any(
+        one.number < found.number
+        and one.epoch < found.epoch
+        and one.issued_at - ATTEST_S >= start_s
+        for one in by_number.values()
+    )
+    return {end.stream: 0 for end in found.chains} if begun_later else {}
+
+
+def _counts(found: Attestation, known: Mapping[int, int], end_s: int, report: Report) -> None:
     """Hold the counts of one attestation against the chains of the bundle."""
-    known = {end.stream: end.count for end in first.chains} if first.epoch == found.epoch else {}
     for end in found.chains:
         chain = found.address, found.epoch, end.stream
         links = report.chains.get(chain, [])
@@ -608,4 +637,4 @@ def _chain_name(chain: Chain) -> str:
 
 
 def _at(seconds: int) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%SZ}"
+    return f"{datetime.fromtimestamp(min(seconds, _LATEST_S), UTC):%Y-%m-%d %H:%M:%SZ}"

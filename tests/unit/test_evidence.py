@@ -21,7 +21,14 @@ from security.at_rest import SEED_BYTES
 from security.cards import AgentCard, card_from_text, card_text, write_card
 from security.evidence import NotABundle, reading
 from security.evidence_check import Grade, Report, check
-from security.statements import ATTEST_S, Loss, sign_statement
+from security.statements import (
+    ATTEST_S,
+    Attestation,
+    ChainEnd,
+    Loss,
+    sign_attestation,
+    sign_statement,
+)
 from tests.small_factory import (
     ENERGY,
     NOW,
@@ -270,6 +277,72 @@ def test_a_tail_taken_out_of_the_bundle_is_missing_by_the_attestations(bundle: P
 
     report = checked(changed(bundle, change))
     assert any("sequences 10-11 are missing" in text for text in said(report, Grade.MISSING))
+
+
+def test_a_whole_epoch_taken_out_of_the_bundle_is_missing_by_the_attestations(
+    tmp_path: Path, brain: Brain
+) -> None:
+    forger = Forger(KEYS, POLICY)
+    for epoch in (1, 2):
+        sheet, batch = forger.sheet_message(epoch=epoch), forger.batch(energy(epoch), epoch=epoch)
+        brain.take(KEYS, sheet, batch)
+        brain.clock += ATTEST_S
+        count, last = forger.ends[epoch, forger.short]
+        end = ChainEnd(forger.short, count, last)
+        seen = epoch, NOW + epoch * ATTEST_S, 1, POLICY.hash, (0, bytes(32)), (end,)
+        attested = Attestation(KEYS.address, epoch, *seen)
+        brain.take(KEYS, sign_attestation(attested, KEYS.signing, KEYS.attestation))
+    path = written(brain, tmp_path / "epochs.zip")
+    assert checked(path).holds
+
+    def change(files: dict[str, bytes]) -> None:
+        gone = [one for one in leaves_of(files) if one[1] == 0 and one[4] == 2]
+        assert len(gone) == 2
+        for one in gone:
+            del files[f"messages/{one[8].hex()}.cose"]
+        put_leaves(files, [one for one in leaves_of(files) if one not in gone])
+
+    report = checked(changed(path, change))
+    (line,) = said(report, Grade.MISSING)
+    assert "epoch 2" in line
+    assert "sequences 0-0 are missing" in line
+
+
+def test_a_bundle_without_attestations_says_that_something_may_be_left_out(bundle: Path) -> None:
+    def change(files: dict[str, bytes]) -> None:
+        for name in [one for one in files if one.startswith(("messages/", "receipts/"))]:
+            del files[name]
+        put_leaves(files, [])
+
+    (line,) = said(checked(changed(bundle, change)), Grade.NOTE)
+    assert "nothing shows that none of its messages was left out" in line
+
+
+@pytest.mark.parametrize("name", ["disclosed/zz.bin", "agents/x.card", "more.txt", "messages/"])
+def test_a_file_that_belongs_in_no_bundle_makes_it_none(bundle: Path, name: str) -> None:
+    def change(files: dict[str, bytes]) -> None:
+        files[name] = b"x"
+
+    with pytest.raises(NotABundle, match="belongs in no bundle"):
+        checked(changed(bundle, change))
+
+
+def test_a_bundle_whose_compressed_bytes_are_damaged_is_none(tmp_path: Path, bundle: Path) -> None:
+    path = tmp_path / "deflated.zip"
+    with zipfile.ZipFile(bundle) as source, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as to:
+        for name in source.namelist():
+            to.writestr(name, source.read(name))
+        place = to.getinfo("leaves.bin").header_offset + 30 + len("leaves.bin")
+    data = bytearray(path.read_bytes())
+    data[place : place + 2] = b"\xff\xff"
+    path.write_bytes(data)
+    with pytest.raises(NotABundle):
+        checked(path)
+
+
+def test_a_time_beyond_any_calendar_is_no_reason_to_stop(bundle: Path) -> None:
+    assert said(checked(changed(bundle, leaf(-1, 7, 1 << 45))), Grade.PROVEN)
+    assert said(checked(changed(bundle, leaf(0, 7, 1 << 45))), Grade.PROVEN)
 
 
 def test_an_attestation_taken_out_is_missing(bundle: Path) -> None:
