@@ -375,7 +375,11 @@ class Joining:
         )
 
     def refuse(self, found: Applicant) -> None:
-        """Refuse an application for good."""
+        """Refuse an application for good.
+
+        Raises:
+            JoiningFault: when somebody has decided on it meanwhile.
+        """
         self._decide(found, "refused", "")
 
     def approve(
@@ -385,21 +389,33 @@ class Joining:
 
         Args:
             keep_card: writes the agent's card to where the inbox looks; done before the grant counts.
+
+        Raises:
+            JoiningFault: when somebody has decided on it meanwhile.
         """
         with self._transaction():
+            self._mark(found, "granted", issued.certificate.decode())
             keep_card(found.card())
             self._add_certificate(found.address.agent, issued)
-            self._mark(found, "granted", issued.certificate.decode())
 
     def _decide(self, found: Applicant, state: State, certificate: str) -> None:
         with self._transaction():
             self._mark(found, state, certificate)
 
     def _mark(self, found: Applicant, state: State, certificate: str) -> None:
-        self._db.execute(
-            "UPDATE application SET state=?, decided_s=?, certificate=? WHERE agent=?",
+        done = self._db.execute(
+            "UPDATE application SET state=?, decided_s=?, certificate=?"
+            " WHERE agent=? AND state='waiting'",
             (state, self._now(), certificate, found.address.agent),
         )
+        if not done.rowcount:
+            raise JoiningFault(
+                tr("somebody has decided on this application meanwhile", "此申请刚刚已由他人处理"),
+                where=found.name,
+                remedy=tr(
+                    "see 'millgate aggregator factories'", "请查看 'millgate aggregator factories'"
+                ),
+            )
 
     def add_certificate(self, agent: bytes, issued: Issued) -> None:
         """Note a certificate that was issued to an agent."""
@@ -423,23 +439,36 @@ class Joining:
             JoiningFault: when the one that was shown does not count, or too many were issued.
             RequestRefused: when the request is not sound.
         """
-        now = self._now()
-        shown = [one for one in self.certificates() if one.serial == serial]
-        if not shown or not self.is_good(serial):
+        # One transaction: who is revoked meanwhile must not be left with a certificate that counts.
+        with self._transaction():
+            agent = self._agent_of(serial)
+            issued = authority.issue_client(request, agent.hex(), days)
+            self._add_certificate(agent, issued)
+        return issued
+
+    def _agent_of(self, serial: int) -> bytes:
+        """Return whose certificate this is that may be renewed now.
+
+        Raises:
+            JoiningFault: when it does not count, or too many were issued.
+        """
+        row = self._db.execute(
+            "SELECT agent FROM certificate WHERE serial=?", (f"{serial:x}",)
+        ).fetchone()
+        if row is None or not self.is_good(serial):
             raise JoiningFault(
                 tr("this certificate does not count here", "此证书在此处无效"),
                 remedy=tr("join again with a new code", "请用新邀请码重新接入"),
             )
-        agent = shown[0].agent
-        recent = [one for one in self.certificates(agent) if one.issued_s > now - _RENEWAL_SPAN_S]
+        agent: bytes = row[0]
+        since = self._now() - _RENEWAL_SPAN_S
+        recent = [one for one in self.certificates(agent) if one.issued_s > since]
         if len(recent) >= _MOST_RENEWALS:
             raise JoiningFault(
                 tr("too many certificates were issued lately", "近期签发的证书过多"),
                 remedy=tr("try again tomorrow", "请明日重试"),
             )
-        issued = authority.issue_client(request, agent.hex(), days)
-        self.add_certificate(agent, issued)
-        return issued
+        return agent
 
     def certificates(self, agent: bytes | None = None) -> list[Certificate]:
         """Return the certificates of an agent, or of all, oldest first."""

@@ -33,7 +33,7 @@ from protocols.https import NotBelieved, ask_server, believing
 from protocols.tls import server_context
 from security.admin_log import LogFault, read_log
 from security.ca import load_authority
-from security.cards import card_text, read_agent_card, write_card
+from security.cards import AgentCard, card_text, read_agent_card, write_card
 from security.certificate_request import life_of, make_private_key
 from security.cli import policy_app
 from security.enrolment import (
@@ -456,6 +456,32 @@ def test_an_operator_may_refuse(site: Site, tmp_path: Path) -> None:
     assert given(site, errand.application) == "waiting"
     assert "is refused" in site.run("refuse", "mill")
     assert given(site, errand.application) == "refused"
+
+
+@pytest.mark.parametrize("first", ["granted", "refused"])
+def test_an_application_is_decided_once_also_by_two_who_look_at_it_together(
+    site: Site, tmp_path: Path, first: str
+) -> None:
+    given(site, prepared(site, site.invite(), tmp_path / "mill").application)
+    joining = open_joining(site.config)
+    (found,) = joining.waiting()
+    agent = found.address.agent.hex()
+    cards: list[AgentCard] = []
+
+    def approve() -> None:
+        issued = open_authority(site.config).issue_client(found.request, agent)
+        joining.approve(found, issued, cards.append)
+
+    def refuse() -> None:
+        joining.refuse(found)
+
+    one, other = (approve, refuse) if first == "granted" else (refuse, approve)
+    one()
+    with pytest.raises(JoiningFault, match="decided on this application meanwhile"):
+        other()
+    assert [one.state for one in joining.applicants()] == [first]
+    assert len(joining.certificates()) == len(cards) == (first == "granted")
+    joining.close()
 
 
 def test_a_name_is_given_once_and_can_be_a_files(site: Site, tmp_path: Path) -> None:

@@ -7,18 +7,21 @@ import time
 from collections.abc import AsyncIterator
 from http import HTTPStatus
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pytest
 
 from agent.config import AgentConfig, read_config
 from agent.renewal import NotRenewed, _look, life_in, renew
-from aggregator.authority import open_joining
+from aggregator.authority import open_authority, open_joining
 from aggregator.joining import _MOST_RENEWALS
 from protocols.checkup import Grade
 from protocols.errors import MillgateError
 from protocols.https import ask_server, believing
 from protocols.tls import client_context, show_certificate
 from security.admin_log import read_log
+from security.ca import Issued
 from security.certificate_request import make_private_key, request_for
 from security.enrolment import MOST_BODY, RENEWAL_PATH
 from security.files import write_whole
@@ -94,6 +97,32 @@ async def test_nobody_gets_a_certificate_without_showing_one_that_counts(
     joining.revoke_certificates(config.identity.agent)
     joining.close()
     assert await ask(config, mine) == HTTPStatus.FORBIDDEN
+
+
+def test_who_is_revoked_while_a_certificate_is_renewed_is_left_with_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, agent = Site(tmp_path), bytes(16)
+    authority, request = open_authority(site.config), make_private_key(tmp_path / "client.key")
+    joining = open_joining(site.config)
+    first = authority.issue_client(request, agent.hex())
+    joining.add_certificate(agent, first)
+    other, issue = open_joining(site.config), authority.issue_client
+    revoking = Thread(target=other.revoke_certificates, args=[agent])
+
+    def issue_meanwhile(*given: Any) -> Issued:
+        revoking.start()
+        revoking.join(0.2)
+        return issue(*given)
+
+    monkeypatch.setattr(authority, "issue_client", issue_meanwhile)
+    joining.renew(first.serial, request, authority, 90)
+    revoking.join()
+    other.close()
+    found = joining.certificates(agent)
+    joining.close()
+    assert len(found) == 2
+    assert all(one.revoked_s is not None for one in found)
 
 
 async def test_the_brains_own_certificate_renews_no_agents(
