@@ -122,8 +122,18 @@ def rotate(
         typer.echo(tr(f"{place}: the new key", f"{place}：新密钥"))
     try:
         following = with_key(known, public, _here(config), _now_s())
-    except Malformed as fault:
-        raise MillgateError(str(fault), where=str(path)) from None
+    except Malformed:
+        raise MillgateError(
+            tr(
+                "this key is listed already, or no further one has room in the list",
+                "此密钥已在清单中，或清单已满",
+            ),
+            where=str(held or path),
+            remedy=tr(
+                "give a new key; for what a list is, see docs/keys.md",
+                "请提供新密钥；清单的说明见 docs/keys.zh-CN.md",
+            ),
+        ) from None
     _hand_on(config, following, key or [])
 
 

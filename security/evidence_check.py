@@ -579,18 +579,22 @@ def _known(
 ) -> Mapping[int, int]:
     """Return how many messages of each stream may have come before the span, as far as is known.
 
-    Nothing of an epoch that had not begun when another was attested, well within the span.
+    No more than the first attestation that names the stream says; and none of an epoch that had not
+    begun when another was attested, well within the span.
     """
-    first = by_number[min(by_number)]
-    if first.epoch == found.epoch:
-        return {end.stream: end.count for end in first.chains}
     begun_later = any(
         one.number < found.number
         and one.epoch < found.epoch
         and one.issued_at - ATTEST_S >= start_s
         for one in by_number.values()
     )
-    return {end.stream: 0 for end in found.chains} if begun_later else {}
+    if begun_later:
+        return {end.stream: 0 for end in found.chains}
+    known: dict[int, int] = {}
+    for _, one in sorted(by_number.items()):
+        for end in one.chains if one.epoch == found.epoch else ():
+            known.setdefault(end.stream, end.count)
+    return known
 
 
 def _counts(found: Attestation, known: Mapping[int, int], end_s: int, report: Report) -> None:
@@ -600,7 +604,7 @@ def _counts(found: Attestation, known: Mapping[int, int], end_s: int, report: Re
         links = report.chains.get(chain, [])
         if not links and end.stream not in report.own:
             continue
-        newest = links[-1].leaf.sequence if links else known.get(end.stream, end.count) - 1
+        newest = links[-1].leaf.sequence if links else known[end.stream] - 1
         newest = max([newest, *(loss.last for loss in report.losses.get(chain, []))])
         # What was attested shortly before the end of the span may have come after it.
         if newest < end.count - 1 and found.issued_at + ATTEST_S < end_s:

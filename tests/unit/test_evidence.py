@@ -279,6 +279,26 @@ def test_a_tail_taken_out_of_the_bundle_is_missing_by_the_attestations(bundle: P
     assert any("sequences 10-11 are missing" in text for text in said(report, Grade.MISSING))
 
 
+def attested_in(forger: Forger, number: int, epoch: int, *, silent: bool = False) -> bytes:
+    """Return an attestation of how far the fast stream has come, or that names no stream."""
+    count, last = forger.ends.get((epoch, forger.short), (0, bytes(32)))
+    ends = () if silent else (ChainEnd(forger.short, count, last),)
+    at_s = NOW + number * ATTEST_S
+    seen = epoch, number, at_s, 1, POLICY.hash, (0, bytes(32)), ends
+    return sign_attestation(Attestation(KEYS.address, *seen), KEYS.signing, KEYS.attestation)
+
+
+def without_batches_of(epoch: int) -> Change:
+    def change(files: dict[str, bytes]) -> None:
+        gone = [one for one in leaves_of(files) if one[1] == 0 and one[4] == epoch]
+        assert len(gone) >= 2
+        for one in gone:
+            del files[f"messages/{one[8].hex()}.cose"]
+        put_leaves(files, [one for one in leaves_of(files) if one not in gone])
+
+    return change
+
+
 def test_a_whole_epoch_taken_out_of_the_bundle_is_missing_by_the_attestations(
     tmp_path: Path, brain: Brain
 ) -> None:
@@ -287,25 +307,27 @@ def test_a_whole_epoch_taken_out_of_the_bundle_is_missing_by_the_attestations(
         sheet, batch = forger.sheet_message(epoch=epoch), forger.batch(energy(epoch), epoch=epoch)
         brain.take(KEYS, sheet, batch)
         brain.clock += ATTEST_S
-        count, last = forger.ends[epoch, forger.short]
-        end = ChainEnd(forger.short, count, last)
-        seen = epoch, NOW + epoch * ATTEST_S, 1, POLICY.hash, (0, bytes(32)), (end,)
-        attested = Attestation(KEYS.address, epoch, *seen)
-        brain.take(KEYS, sign_attestation(attested, KEYS.signing, KEYS.attestation))
+        brain.take(KEYS, attested_in(forger, epoch, epoch))
     path = written(brain, tmp_path / "epochs.zip")
     assert checked(path).holds
-
-    def change(files: dict[str, bytes]) -> None:
-        gone = [one for one in leaves_of(files) if one[1] == 0 and one[4] == 2]
-        assert len(gone) == 2
-        for one in gone:
-            del files[f"messages/{one[8].hex()}.cose"]
-        put_leaves(files, [one for one in leaves_of(files) if one not in gone])
-
-    report = checked(changed(path, change))
-    (line,) = said(report, Grade.MISSING)
+    (line,) = said(checked(changed(path, without_batches_of(2))), Grade.MISSING)
     assert "epoch 2" in line
     assert "sequences 0-0 are missing" in line
+
+
+def test_a_stream_that_began_later_and_was_taken_out_is_missing_by_the_attestations(
+    tmp_path: Path, brain: Brain
+) -> None:
+    forger = Forger(KEYS, POLICY)
+    brain.take(KEYS, forger.sheet_message())
+    for number in (1, 2, 3):
+        brain.take(KEYS, forger.batch(energy(number)))
+        brain.clock += ATTEST_S
+        brain.take(KEYS, attested_in(forger, number, 1, silent=number == 1))
+    path = written(brain, tmp_path / "stream.zip")
+    assert checked(path).holds
+    (line,) = said(checked(changed(path, without_batches_of(1))), Grade.MISSING)
+    assert "had 3 messages; sequences 2-2 are missing" in line
 
 
 def test_a_bundle_without_attestations_says_that_something_may_be_left_out(bundle: Path) -> None:

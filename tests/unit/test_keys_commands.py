@@ -177,6 +177,9 @@ def test_a_key_in_a_token_takes_over_without_a_file(
         signer = ListedSigner(read_config(mill / "agent.toml"))
         assert signer.public == TOKEN_KEY.public
         signer.public.verify(signer.sign(b"text"), b"text")
+        said = fault("rotate", mill / "agent.toml", "--token", tmp_path / "signer")
+        assert "this key is listed already" in said
+        assert "give a new key" in said
     assert not next_key(config).exists()
 
 
