@@ -110,9 +110,10 @@ async def until(done: Callable[[], bool]) -> None:
             await asyncio.sleep(0.05)
 
 
-def release(agent: Agent, uplink: Uplink, first: int, count: int = 10) -> None:
+async def release(agent: Agent, uplink: Uplink, first: int, count: int = 10) -> None:
+    """Release as the sealed side does: whatever uses the spool takes its turn in one thread."""
     for slot in range(first, first + count):
-        agent.release(block(SLOT + slot, [ENERGY], [5]))
+        await uplink._thread.call(agent.release, block(SLOT + slot, [ENERGY], [5]))
     uplink.wake()
 
 
@@ -124,12 +125,12 @@ async def test_the_next_broker_takes_over_and_the_preferred_one_gets_delivery_ba
         await until(lambda: len(kept_slots(brain)) == 10)
         assert uplink.state.broker == 0
         two[0].kill()
-        release(agent, uplink, 10)
+        await release(agent, uplink, 10)
         await until(lambda: len(kept_slots(brain)) == 20)
         assert uplink.state.broker == 1
         two[0].start()
         await until(lambda: uplink.state.broker == 0)
-        release(agent, uplink, 20)
+        await release(agent, uplink, 20)
         await until(lambda: not agent.spool.tally().waiting_batches)
     assert kept_slots(brain) == list(range(30))
     assert agent.spool.tally().acknowledged == 30
@@ -157,7 +158,7 @@ async def test_a_half_open_connection_is_left_while_both_ends_think_it_stands(
         async with delivering(agent, brain, brokers, heard_at) as uplink:
             await until(lambda: len(kept_slots(brain)) == 10)
             proxy.hindrance = Hindrance("half-open")
-            release(agent, uplink, 10)
+            await release(agent, uplink, 10)
             await until(lambda: len(kept_slots(brain)) == 20)
             assert uplink.state.broker == 1
             await until(lambda: not agent.spool.tally().waiting_batches)
@@ -217,9 +218,9 @@ async def test_batches_fit_what_the_broker_passes_and_one_that_does_not_holds_up
         rises = [5 * chance.randrange(1 << 40) for _ in range(6_000)]
         # Sealed before anything was known of the broker.
         agent.release(block(NOW // LONG_SLOT_S - 6_000, [HOURLY], rises[:5_000]), stream=agent.long)
-        async with delivering(agent, brain, [small], [small]):
+        async with delivering(agent, brain, [small], [small]) as uplink:
             await until(lambda: "passes messages of" in caplog.text)
-            agent.release(block(SLOT - 20_000, [ENERGY], rises))
+            await uplink._thread.call(agent.release, block(SLOT - 20_000, [ENERGY], rises))
             sizes = [
                 row[0]
                 for row in agent.spool.db.execute(

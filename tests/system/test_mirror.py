@@ -63,6 +63,7 @@ def side(tmp_path: Path, victoria: Victoria) -> Side:
 
 
 def named(victoria: Victoria, name: str) -> dict[str, Any]:
+    """Return the one series of a name; all tests share the server, so each writes names of its own."""
     (found,) = victoria.export(name)
     return found
 
@@ -146,12 +147,12 @@ def test_the_command_copies_and_says_how_much(tmp_path: Path, victoria: Victoria
     (brain / "data").mkdir(exist_ok=True)
     side = SimpleNamespace(feed=Feed(brain / "data" / "feed.db", lambda: NOW))
     store = Followed(Embedded(Config(path=brain / "store"), BUCKETS[0]), BUCKETS[0], side.feed)
-    key = SeriesKey.of("ff_quality", {"enterprise_id": "command"})
-    store.write([SeriesBlock(key, np.array([NOW]), {"fpy": np.array([0.97])})])
+    key = SeriesKey.of("ff_connectivity", {"enterprise_id": "command"})
+    store.write([SeriesBlock(key, np.array([NOW]), {"digital_rate": np.array([0.97])})])
     arguments = ["mirror", str(brain / "aggregator.toml"), "--url", victoria.url, "--once"]
     said = runner.invoke(app, arguments, catch_exceptions=False)
     assert (said.exit_code, said.output) == (0, "in step: 1 rows copied\n")
-    assert named(victoria, "ff_quality_fpy")["values"] == [0.97]
+    assert named(victoria, "ff_connectivity_digital_rate")["values"] == [0.97]
     arguments[3] = "127.0.0.1:9"
     with pytest.raises(ConfigError, match="http://"):
         runner.invoke(app, arguments, catch_exceptions=False)

@@ -210,7 +210,7 @@ def test_what_would_weaken_a_connection_by_accident_is_refused(
         ({"queue_size": 4}, "queue_size", "at least 5"),
         ({"queue_size": 0}, "queue_size", "at least 1"),
         ({"points": []}, "points", "at least 1"),
-        ({"points": [POINT, POINT]}, "points", "used twice"),
+        ({"points": [POINT, POINT]}, "points[2].id", "used twice"),
         ({"points": [POINT | {"type": "String"}]}, "points[1].type", "Boolean"),
         ({"points": [POINT | {"type": "uint32"}]}, "points[1].type", "UInt32"),
         ({"points": [POINT | {"offset": "1e25"}]}, "points[1]", "64 bits"),
