@@ -40,6 +40,9 @@ _BAD: Final = (Malformed, BadSignature, NotProven, ValueError)
 _LATEST_S: Final = 1 << 37
 """What is said to be later is shown as this: a calendar ends somewhere."""
 
+_SKEW_S: Final = 300
+"""So far the clocks of an agent and the brain may differ."""
+
 Chain = tuple[Address, int, int]
 """Whose chain: address, epoch, stream."""
 
@@ -558,7 +561,10 @@ def _attested(span: tuple[int, int], report: Report) -> None:
             )
         for number in numbers:
             found = by_number[number]
-            _counts(found, _known(found, by_number, span[0]), span[1], report)
+            known = _known(found, by_number, span[0])
+            _counts(found, known, span[1], report)
+            if not any(by_number[one].epoch == found.epoch for one in numbers if one > number):
+                _begins(found, known, report)
         report.say(
             Grade.PROVEN,
             f"agent {address.agent.hex()}: {len(numbers)} attestation(s) with both signatures, "
@@ -579,22 +585,32 @@ def _known(
 ) -> Mapping[int, int]:
     """Return how many messages of each stream may have come before the span, as far as is known.
 
-    No more than the first attestation that names the stream says; and none of an epoch that had not
-    begun when another was attested, well within the span.
+    No more than the first attestation within the span that names the stream says; and none of an
+    epoch that had not begun at one of them.
     """
-    begun_later = any(
-        one.number < found.number
-        and one.epoch < found.epoch
-        and one.issued_at - ATTEST_S >= start_s
-        for one in by_number.values()
-    )
-    if begun_later:
+    within = [one for one in by_number.values() if one.issued_at - _SKEW_S >= start_s]
+    if any(one.number < found.number and one.epoch < found.epoch for one in within):
         return {end.stream: 0 for end in found.chains}
     known: dict[int, int] = {}
-    for _, one in sorted(by_number.items()):
+    for one in sorted(within, key=lambda one: one.number):
         for end in one.chains if one.epoch == found.epoch else ():
             known.setdefault(end.stream, end.count)
     return known
+
+
+def _begins(found: Attestation, known: Mapping[int, int], report: Report) -> None:
+    """Tell of chains of an epoch that begin later in the bundle than they did within the span."""
+    for stream, first in sorted(known.items()):
+        chain = found.address, found.epoch, stream
+        here = [link.leaf.sequence for link in report.chains.get(chain, [])]
+        here += [loss.first for loss in report.losses.get(chain, [])]
+        if here and min(here) > first:
+            report.say(
+                Grade.MISSING,
+                f"sequences {first}-{min(here) - 1} of {_chain_name(chain)} are missing: they were "
+                "sent after an attestation within the span",
+                f"{_chain_name(chain)}缺少序号 {first}-{min(here) - 1}：其发送晚于时段内的一次见证",
+            )
 
 
 def _counts(found: Attestation, known: Mapping[int, int], end_s: int, report: Report) -> None:
@@ -604,7 +620,7 @@ def _counts(found: Attestation, known: Mapping[int, int], end_s: int, report: Re
         links = report.chains.get(chain, [])
         if not links and end.stream not in report.own:
             continue
-        newest = links[-1].leaf.sequence if links else known[end.stream] - 1
+        newest = links[-1].leaf.sequence if links else known.get(end.stream, end.count) - 1
         newest = max([newest, *(loss.last for loss in report.losses.get(chain, []))])
         # What was attested shortly before the end of the span may have come after it.
         if newest < end.count - 1 and found.issued_at + ATTEST_S < end_s:

@@ -330,6 +330,35 @@ def test_a_stream_that_began_later_and_was_taken_out_is_missing_by_the_attestati
     assert "had 3 messages; sequences 2-2 are missing" in line
 
 
+def test_the_beginning_of_a_chain_taken_out_is_missing_by_the_attestations(bundle: Path) -> None:
+    """The second attestation, within the span, had 8 messages."""
+
+    def change(files: dict[str, bytes]) -> None:
+        gone = [one for one in leaves_of(files) if one[1] == 0 and one[6] in range(10)]
+        gone = [one for one in gone if one[5] == gone[-1][5]]
+        for one in gone:
+            files.pop(f"messages/{one[8].hex()}.cose")
+        put_leaves(files, [one for one in leaves_of(files) if one not in gone])
+
+    (line,) = said(checked(changed(bundle, change)), Grade.MISSING)
+    assert "sequences 8-9" in line
+
+
+def test_what_came_between_an_attestation_and_the_span_is_not_missing(
+    tmp_path: Path, brain: Brain
+) -> None:
+    forger = Forger(KEYS, POLICY)
+    brain.take(KEYS, forger.sheet_message(), forger.batch(energy(0)))
+    brain.clock += ATTEST_S
+    brain.take(KEYS, attested_in(forger, 1, 1))
+    brain.clock += 100
+    brain.take(KEYS, forger.batch(energy(1)))
+    brain.clock += ATTEST_S - 100
+    brain.take(KEYS, attested_in(forger, 2, 1))
+    path = written(brain, tmp_path / "later.zip", (NOW + ATTEST_S + 200, SPAN[1]))
+    assert checked(path).holds
+
+
 def test_a_bundle_without_attestations_says_that_something_may_be_left_out(bundle: Path) -> None:
     def change(files: dict[str, bytes]) -> None:
         for name in [one for one in files if one.startswith(("messages/", "receipts/"))]:
