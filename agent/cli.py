@@ -24,6 +24,7 @@ from agent.founding import (
 from agent.onboarding.cli import mount
 from agent.unheard import unheard
 from protocols import logs
+from protocols.broker import Protocol
 from protocols.errors import ConfigError, MillgateError
 from protocols.hosts import given_host
 from protocols.language import counted, tr
@@ -84,8 +85,8 @@ def init(
         typer.Option(help=tr("file with the firm's public audit key", "企业审计公钥文件")),
     ] = None,
     broker_host: Annotated[str, typer.Option(help=tr("broker", "消息代理主机"))] = "127.0.0.1",
-    broker_port: Annotated[int, typer.Option(help=tr("its port", "端口"))] = 1883,
-    protocol: Annotated[str, typer.Option(help="mqtt311 | mqtt5")] = "mqtt311",
+    broker_port: Annotated[int, typer.Option(help=tr("its port", "端口"), min=1, max=65535)] = 1883,
+    protocol: Annotated[Protocol, typer.Option(help="MQTT 3.1.1 | MQTT 5")] = "mqtt311",
     signer: SignerPlace = None,
 ) -> None:
     """Make keys, agent.toml and the agent's card in a new folder."""

@@ -30,10 +30,10 @@ from aggregator import (
 from aggregator.authority import BRAIN_CERTIFICATE, BRAIN_KEY, log_path, make_authority
 from aggregator.config import read_config
 from protocols import logs
-from protocols.broker import LOOPBACK
+from protocols.broker import LOOPBACK, Protocol
 from protocols.errors import MillgateError
 from protocols.frame import SECOND
-from protocols.hosts import given_host
+from protocols.hosts import given_host, given_name
 from protocols.language import tr
 from protocols.status import ask, only_one
 from protocols.templates import switch_on, template
@@ -86,12 +86,14 @@ def init(
     broker_port: Annotated[
         int | None,
         typer.Option(
-            help=tr("its port (1883; 8883 with --host)", "端口（1883；用 --host 时 8883）")
+            help=tr("its port (1883; 8883 with --host)", "端口（1883；用 --host 时 8883）"),
+            min=1,
+            max=65535,
         ),
     ] = None,
-    protocol: Annotated[str, typer.Option(help="mqtt311 | mqtt5")] = "mqtt311",
+    protocol: Annotated[Protocol, typer.Option(help="MQTT 3.1.1 | MQTT 5")] = "mqtt311",
     api_port: Annotated[
-        int, typer.Option(help=tr("port of API and page", "API 与页面端口"))
+        int, typer.Option(help=tr("port of API and page", "API 与页面端口"), min=0, max=65535)
     ] = 8750,
     host: Annotated[
         str,
@@ -104,6 +106,7 @@ def init(
     ] = "",
 ) -> None:
     """Make a new aggregator."""
+    given_name(name, "--name")
     given_host(broker_host, "--broker-host")
     if host:
         given_host(host, "--host")

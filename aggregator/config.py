@@ -14,7 +14,7 @@ from aggregator.joining_config import EnrolmentConfig
 from aggregator.stores import StoreConfig
 from protocols.broker import LOOPBACK, BrokerConfig, read_brokers
 from protocols.errors import ConfigError, MillgateError
-from protocols.hosts import Host
+from protocols.hosts import Host, Name
 from protocols.language import tr
 from protocols.places import under
 from protocols.settings import Strict, check_kind, check_settings, read_toml
@@ -55,7 +55,7 @@ class BrainConfig(Strict):
             names the site as well.
     """
 
-    name: str
+    name: Name
     encryption_key: Path
     receipt_key: Path
     passphrase: Path | None = None

@@ -24,6 +24,10 @@ MAX_MESSAGE: Final = 256 * 1024
 """Largest payload that has a meaning; of a larger one only one byte more is kept."""
 
 
+Protocol = Literal["mqtt311", "mqtt5"]
+"""MQTT 3.1.1 or 5."""
+
+
 class BrokerConfig(Strict):
     """Where the broker is, and how to show who we are.
 
@@ -41,7 +45,7 @@ class BrokerConfig(Strict):
 
     host: Host = "127.0.0.1"
     port: int = Field(default=1883, ge=1, le=65535)
-    protocol: Literal["mqtt311", "mqtt5"] = "mqtt311"
+    protocol: Protocol = "mqtt311"
     keepalive_s: int = Field(default=20, ge=2, le=3600)
     tls: bool = False
     ca_file: Path | None = None

@@ -6,6 +6,7 @@ configuration of others.
 
 import ipaddress
 import re
+from collections.abc import Callable
 from typing import Annotated, Final
 
 from pydantic import AfterValidator
@@ -17,6 +18,7 @@ from protocols.toml_faults import full_width, full_width_fault
 _NAME: Final = re.compile(r"[\w-]+(\.[\w-]+)*\.?")
 _PLACE: Final = re.compile(r"(\[[^\]]*\]|[^:]*)(?::([0-9]{1,5}))?")
 _LARGEST_PORT: Final = 65535
+_LONGEST_NAME: Final = 64
 
 
 def check_plain(text: str) -> str:
@@ -32,6 +34,23 @@ def check_plain(text: str) -> str:
         raise Misfit(
             tr("has a blank, or a sign that cannot be seen", "含空格或不可见字符"),
             tr("remove it", "请删除"),
+        )
+    return text
+
+
+def check_name(text: str) -> str:
+    """Return a name that people read: 1 to 64 characters that can be seen, blanks among them.
+
+    Raises:
+        Misfit: when it is none.
+    """
+    if not 1 <= len(text) <= _LONGEST_NAME or not text.isprintable() or text.isspace():
+        raise Misfit(
+            tr("is no name that people can read", "不是可读的名称"),
+            tr(
+                f"write 1 to {_LONGEST_NAME} characters that can be seen",
+                f"请写 1 至 {_LONGEST_NAME} 个可见字符",
+            ),
         )
     return text
 
@@ -73,8 +92,21 @@ def given_host(text: str, option: str) -> str:
     Raises:
         MillgateError: see `check_host`.
     """
+    return _given(check_host, text, option)
+
+
+def given_name(text: str, option: str) -> str:
+    """Return what a person gave on the command line as a name.
+
+    Raises:
+        MillgateError: see `check_name`.
+    """
+    return _given(check_name, text, option)
+
+
+def _given(check: Callable[[str], str], text: str, option: str) -> str:
     try:
-        return check_host(text)
+        return check(text)
     except Misfit as fault:
         raise MillgateError(fault.what, where=option, remedy=fault.remedy) from None
 
@@ -87,6 +119,7 @@ def _is_address(text: str) -> bool:
     return True
 
 
+Name = Annotated[str, AfterValidator(check_name)]
 Plain = Annotated[str, AfterValidator(check_plain)]
 Host = Annotated[str, AfterValidator(check_host)]
 OptionalHost = Annotated[str, AfterValidator(lambda text: text and check_host(text))]

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from protocols.errors import Misfit
+from protocols.hosts import Name
 from protocols.language import tr
 from protocols.settings import Strict, load_settings
 from protocols.strict_cbor import Malformed
@@ -83,7 +84,7 @@ class BrainCard(Strict):
     """
 
     card: Literal["millgate-brain/1"]
-    name: str = Field(min_length=1, max_length=64)
+    name: Name
     encryption_key: SealingKeyText
     receipt_key: VerifyKeyText
 

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from protocols.errors import ConfigError
+from protocols.errors import ConfigError, MillgateError
+from protocols.hosts import given_name
 from security.cards import AgentCard, BrainCard, read_agent_card, read_brain_card, write_card
 from tests.small_factory import Keys, opening_key, signing_key
 
@@ -40,12 +41,28 @@ def test_a_written_card_is_read_as_it_was(tmp_path: Path) -> None:
 @settings(
     deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(name=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=64))
-def test_a_brain_may_have_any_name(tmp_path: Path, name: str) -> None:
+@given(
+    name=st.text(
+        st.characters(exclude_categories=["C", "Z"]) | st.just(" "), min_size=1, max_size=64
+    )
+)
+def test_a_brain_may_have_any_name_that_can_be_read(tmp_path: Path, name: str) -> None:
     path = tmp_path / "brain.card"
+    assume(not name.isspace())
     named = BRAIN.model_copy(update={"name": name})
     write_card(path, named)
     assert read_brain_card(path) == named
+
+
+@pytest.mark.parametrize("name", ["", " ", "x" * 65, "brain\x1b[2J", "a\nb", "\u202egnp"])
+def test_a_name_that_would_play_with_a_terminal_is_no_name_of_a_brain(
+    tmp_path: Path, name: str
+) -> None:
+    write_card(tmp_path / "brain.card", BRAIN.model_copy(update={"name": name}))
+    with pytest.raises(ConfigError, match="name: is no name that people can read"):
+        read_brain_card(tmp_path / "brain.card")
+    with pytest.raises(MillgateError, match="--name: is no name that people can read"):
+        given_name(name, "--name")
 
 
 @pytest.mark.parametrize("officers", [1, 2, 16])
