@@ -140,11 +140,13 @@ async def test_a_recorded_steel_year_arrives_exact_in_every_slot_in_both_stores(
     assert round(energy * Decimal("0.5153") / 1000, 3) == Decimal("494.503")
 
 
-async def test_a_generated_year_arrives_exact_in_every_slot_in_both_stores_over_mqtt5(
+async def test_generated_slots_arrive_exact_in_both_stores_over_mqtt5(
     tmp_path: Path, own_influx: InfluxServer
 ) -> None:
-    recording = generate(SLOTS, 7, zone("+00:00"), SLOT_NS)
-    arguments = ("--generate", str(SLOTS), "--seed", "7")
+    # Where the recorded year is played as well, a season of another plant is enough.
+    slots = SLOTS // 4 if "MILLGATE_DATA" in os.environ else SLOTS
+    recording = generate(slots, 7, zone("+00:00"), SLOT_NS)
+    arguments = ("--generate", str(slots), "--seed", "7")
     mill = await run_year(
         tmp_path, "mqtt5", arguments, recording.counts, recording.first_ns, own_influx
     )
