@@ -140,8 +140,8 @@ class Lane(ABC):
         """Close the next slot and return its row."""
 
     def close_run(self, slots: Sequence[int]) -> list[Row]:
-        """Close the next slots, several in a row, and return their rows; see `at_once`."""
-        raise NotImplementedError
+        """Close the next slots in a row, and return their rows; see `at_once`."""
+        return [self.close_slot(slot) for slot in slots]
 
     @abstractmethod
     def open_slots(self) -> list[int]:

@@ -207,15 +207,21 @@ def test_a_crash_in_the_middle_of_an_approval_does_no_harm(
     assert len(site.config.factories()) == 1
 
 
-def test_nothing_more_is_taken_from_a_revoked_agent_also_over_a_connection_that_is_open(
-    site: Site,
-) -> None:
+def joined(site: Site) -> Keys:
+    """Return the keys of an agent that has a card and a certificate here."""
     keys = Keys()
     write_card(site.config.brain.factories / "mill.card", keys.agent_card)
     joining, authority = open_joining(site.config), open_authority(site.config)
     request = make_private_key(site.folder / "agent.key")
     joining.add_certificate(keys.address.agent, authority.issue_client(request, "mill"))
     joining.close()
+    return keys
+
+
+def test_nothing_more_is_taken_from_a_revoked_agent_also_over_a_connection_that_is_open(
+    site: Site,
+) -> None:
+    keys = joined(site)
     brain, forger = Brain(site.config.ledger.parent, keys), Forger(keys)
     sheet = forger.sheet_message()
     assert brain.take(keys, sheet).kept == 1
@@ -238,12 +244,7 @@ def test_nothing_more_is_taken_from_a_revoked_agent_also_over_a_connection_that_
 def test_all_that_tell_of_a_revoked_agent_say_so_at_once_and_nothing_is_awaited_of_it(
     site: Site,
 ) -> None:
-    keys = Keys()
-    write_card(site.config.brain.factories / "mill.card", keys.agent_card)
-    joining, authority = open_joining(site.config), open_authority(site.config)
-    request = make_private_key(site.folder / "agent.key")
-    joining.add_certificate(keys.address.agent, authority.issue_client(request, "mill"))
-    joining.close()
+    keys = joined(site)
     brain = Brain(site.config.ledger.parent, keys)
     brain.take(keys, Forger(keys).sheet_message())
     brain.clock += 3600

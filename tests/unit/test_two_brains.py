@@ -190,6 +190,18 @@ def begun(folder: Path, brains: tuple[Brain, Brain]) -> Mill:
     return mill
 
 
+def gone_another_way(folder: Path, brains: tuple[Brain, Brain]) -> Mill:
+    """Return an old copy that went on by itself, of a mill from which both brains have more."""
+    mill = begun(folder / "a", brains)
+    copy = mill.copied(folder / "b")
+    mill.energy(1)
+    mill.power(1, 2)
+    mill.talk(*brains)
+    copy.energy(7)
+    copy.power(7)
+    return copy
+
+
 def test_each_brain_gets_its_own_and_its_word_counts_for_its_own_only(
     tmp_path: Path, brains: tuple[Brain, Brain]
 ) -> None:
@@ -308,13 +320,7 @@ def test_what_waits_for_a_brain_that_is_away_is_not_lost_when_another_one_ends_t
 def test_both_brains_are_ahead_and_both_say_so_before_the_new_epoch_begins(
     tmp_path: Path, brains: tuple[Brain, Brain]
 ) -> None:
-    mill = begun(tmp_path / "a", brains)
-    copy = mill.copied(tmp_path / "b")
-    mill.energy(1)
-    mill.power(1, 2)
-    mill.talk(*brains)
-    copy.energy(7)
-    copy.power(7)
+    copy = gone_another_way(tmp_path, brains)
     copy.talk(*brains)
     assert copy.agent.spool.tally().lost == 2
     copy.begin_the_epoch_that_is_due()
@@ -330,13 +336,7 @@ def test_a_brain_that_is_ahead_too_and_says_so_late_is_told_exactly_what_is_lost
     tmp_path: Path, brains: tuple[Brain, Brain]
 ) -> None:
     main, other = brains
-    mill = begun(tmp_path / "a", brains)
-    copy = mill.copied(tmp_path / "b")
-    mill.energy(1)
-    mill.power(1, 2)
-    mill.talk(*brains)
-    copy.energy(7)
-    copy.power(7)
+    copy = gone_another_way(tmp_path, brains)
     copy.talk(main)
     copy.begin_the_epoch_that_is_due()
     copy.power(8, 9)
